@@ -1,0 +1,117 @@
+"""Sectioned YAML and `section.key=value` overrides, handed whole to the dataclass that owns each section."""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prefloop.errors import RequestError
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML reads 5e-6 as a string (YAML 1.1); here it is a number, as in YAML 1.2 and JSON."""
+
+    yaml_implicit_resolvers = {key: list(rules) for key, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+                              list("-+0123456789"))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request: the stage, and the merged sections of its file and overrides."""
+
+    stage: str
+    sections: dict[str, dict[str, Any]]
+
+
+def parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise RequestError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def read(stage: str, path: Path | None, overrides: list[str]) -> Asked:
+    """The request of one command line. Values of overrides are YAML: `a.b=[x, y]`, `a.b=null`, `a.b=5e-6`."""
+    sections: dict[str, dict[str, Any]] = {}
+    if path is not None:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RequestError(f"{path}: cannot read this config: {error}") from None
+        tree = parse(text, str(path)) or {}
+        if not isinstance(tree, dict):
+            raise RequestError(f"{path}: expected sections such as `model:` and `train:`")
+        for name, section in tree.items():
+            if not isinstance(section, dict | None):
+                raise RequestError(f"{path}: section {name!r} should hold keys, got {section!r}")
+            sections[str(name)] = dict(section or {})
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        section, dot, name = key.partition(".")
+        if not (equals and dot and section and name):
+            raise RequestError(f"{override!r}: expected section.key=value, such as train.learning_rate=5e-6")
+        sections.setdefault(section, {})[name] = parse(value, override)
+    return Asked(stage, sections)
+
+
+def build(asked: Asked, **owners: type) -> list[Any]:
+    """One object per owner, in the order given. Unknown sections and keys are errors that suggest the nearest."""
+    _known("section", asked.sections, list(owners), "")
+    objects = []
+    for section, owner in owners.items():
+        values = asked.sections.get(section, {})
+        known = [f.name for f in fields(owner) if f.init]
+        _known("key", values, known, f"{section}.")
+        hints = typing.get_type_hints(owner)
+        typed = {name: _typed(value, hints[name], f"{section}.{name}") for name, value in values.items()}
+        try:
+            objects.append(owner(**typed))
+        except (TypeError, ValueError) as error:
+            raise RequestError(f"section {section}: {' '.join(str(error).split())}") from None
+    return objects
+
+
+def _known(what: str, given: typing.Iterable[str], known: list[str], prefix: str) -> None:
+    for name in given:
+        if name not in known:
+            near = get_close_matches(str(name), known, n=1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(known)}" * (len(known) < 20)
+            raise RequestError(f"unknown {what} {prefix}{name}{hint}")
+
+
+def _typed(value: Any, hint: Any, key: str) -> Any:
+    """`value` if the annotation admits it (a whole number is a float too); else an error that names the key."""
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    plain = [typing.get_origin(option) or option for option in options]
+    if typing.Any in plain or typing.Literal in plain or (value is None and type(None) in plain):
+        return value
+    if isinstance(value, bool) and bool not in plain and (int in plain or float in plain):
+        raise RequestError(f"{key}: expected {_names(plain)}, got {value!r}")
+    if isinstance(value, int) and not isinstance(value, bool) and int not in plain and float in plain:
+        return float(value)
+    if isinstance(value, list) and tuple in plain:
+        return tuple(value)
+    classes = tuple(option for option in plain if isinstance(option, type))
+    enumerated = any(issubclass(option, str) for option in classes) and isinstance(value, str)
+    if not classes or isinstance(value, classes) or enumerated or (isinstance(value, str) and Path in classes):
+        return Path(value) if isinstance(value, str) and Path in classes and str not in classes else value
+    raise RequestError(f"{key}: expected {_names(plain)}, got {value!r}")
+
+
+def _names(options: list[Any]) -> str:
+    return " or ".join("nothing" if o is type(None) else getattr(o, "__name__", str(o)) for o in options)
+
+
+def dump(asked: Asked) -> str:
+    """The request as a file that repeats it."""
+    return yaml.safe_dump(asked.sections, sort_keys=False, allow_unicode=True)

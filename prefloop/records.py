@@ -1,0 +1,234 @@
+"""The vocabulary: frozen records that know their own rules.
+
+Every record has `to_json` and `from_json`; a snapshot and the store hold exactly these fields. A rule that is
+broken raises RequestError naming the field; whoever reads a file adds the file and the row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from typing import Any
+
+from prefloop.errors import RequestError
+
+ROLES = ("system", "user", "assistant")
+STRENGTHS = ("negligibly", "slightly", "better", "significantly")
+KINDS = ("normal", "gold", "repeat")
+SPLITS = ("train", "validation", "test")
+
+
+def digest(*parts: str) -> str:
+    """16 hex digits that name a text (or several) by its content."""
+    return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Message:
+    role: str
+    content: str
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise RequestError(f"role: {self.role!r} is not one of {', '.join(ROLES)}")
+        if not isinstance(self.content, str):
+            raise RequestError(f"content: expected text, got {type(self.content).__name__}")
+
+
+def normalised(messages: tuple[Message, ...]) -> str:
+    """The text that decides a prompt's identity and split: case, spacing and Unicode form do not count."""
+    folded = (f"{m.role}:{unicodedata.normalize('NFKC', m.content).casefold()}" for m in messages)
+    return "\n".join(" ".join(text.split()) for text in folded)
+
+
+def split_of(messages: tuple[Message, ...]) -> str:
+    """80% train, 10% validation, 10% test, decided by the prompt alone and so for ever the same."""
+    bucket = int(digest("split", normalised(messages)), 16) % 100
+    return "test" if bucket < 10 else "validation" if bucket < 20 else "train"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation that waits for an answer: its last message is never the assistant's."""
+
+    messages: tuple[Message, ...]
+    stratum: str = ""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.messages:
+            raise RequestError("prompt: it has no messages")
+        if self.messages[-1].role == "assistant":
+            raise RequestError("prompt: its last message is the assistant's, so there is nothing to answer")
+        if not any(m.content.strip() for m in self.messages):
+            raise RequestError("prompt: it is empty")
+
+    @property
+    def id(self) -> str:
+        return digest("prompt", normalised(self.messages))
+
+    @property
+    def split(self) -> str:
+        return split_of(self.messages)
+
+    def chat(self) -> list[dict[str, str]]:
+        """The messages as a chat template takes them."""
+        return [asdict(m) for m in self.messages]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"id": self.id, "messages": self.chat(), "stratum": self.stratum, "source": self.source,
+                "split": self.split}
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Prompt:
+        messages = tuple(Message(m["role"], m["content"]) for m in row["messages"])
+        return cls(messages, row.get("stratum", ""), row.get("source", ""))
+
+
+@dataclass(frozen=True)
+class Response:
+    """One answer to one prompt. `policy` names who wrote it (a run folder, a file), `checksum` its weights."""
+
+    text: str
+    policy: str = ""
+    checksum: str = ""
+    sampling: dict[str, float] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise RequestError(f"answer: expected text, got {type(self.text).__name__}")
+
+    @property
+    def id(self) -> str:
+        return digest("response", self.text, self.policy, self.checksum, str(self.seed))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"id": self.id, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Response:
+        return cls(row["text"], row.get("policy", ""), row.get("checksum", ""), row.get("sampling", {}),
+                   row.get("seed", 0))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """K answers of one prompt, as sampled: what raters rank."""
+
+    prompt: Prompt
+    responses: tuple[Response, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"prompt": self.prompt.to_json(), "responses": [r.to_json() for r in self.responses]}
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Answers:
+        return cls(Prompt.from_json(row["prompt"]), tuple(Response.from_json(r) for r in row["responses"]))
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A prompt with an answer worth imitating: what SFT learns from."""
+
+    prompt: Prompt
+    answer: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.answer, str) or not self.answer.strip():
+            raise RequestError("answer: it is empty")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"prompt": self.prompt.to_json(), "answer": self.answer}
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Demonstration:
+        return cls(Prompt.from_json(row["prompt"]), row["answer"])
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Derived from a ranking, never stored: `chosen` was put above `rejected`."""
+
+    prompt: Prompt
+    chosen: str
+    rejected: str
+    weight: float = 1.0
+    margin: float = 0.0
+    probability: float = 1.0
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """One rater's ordering of K answers of one prompt.
+
+    `ranks[i]` is the rank of `responses[i]`: 1 is best, equal ranks are a tie, None was left unranked.
+    `shown` lists indices into `responses` in the order the rater saw them.
+    """
+
+    prompt: Prompt
+    responses: tuple[Response, ...]
+    ranks: tuple[int | None, ...]
+    rater: str
+    strength: str | None = None
+    none_acceptable: bool = False
+    reason: str = ""
+    edited: str = ""
+    shown: tuple[int, ...] = ()
+    seconds: float | None = None
+    guideline: str = ""
+    kind: str = "normal"
+
+    def __post_init__(self) -> None:
+        texts = [r.text for r in self.responses]
+        if len(texts) < 2:
+            raise RequestError(f"responses: a ranking needs at least two answers, got {len(texts)}")
+        for place, text in enumerate(texts):
+            if not text.strip():
+                raise RequestError(f"responses[{place}]: the answer is empty")
+            if text in texts[:place]:
+                raise RequestError(f"responses[{place}]: the answer equals its rival responses[{texts.index(text)}]")
+        if len(self.ranks) != len(texts):
+            raise RequestError(f"ranks: {len(self.ranks)} ranks for {len(texts)} answers")
+        for rank in self.ranks:
+            if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
+                raise RequestError(f"ranks: {rank!r} is not a whole number from 1, or null for unranked")
+        if not self.none_acceptable and all(rank is None for rank in self.ranks):
+            raise RequestError("ranks: no answer was ranked")
+        if self.strength is not None and self.strength not in STRENGTHS:
+            raise RequestError(f"strength: {self.strength!r} is not one of {', '.join(STRENGTHS)}")
+        if self.kind not in KINDS:
+            raise RequestError(f"kind: {self.kind!r} is not one of {', '.join(KINDS)}")
+        if self.shown and sorted(self.shown) != list(range(len(texts))):
+            raise RequestError(f"shown: {list(self.shown)} does not list each of the {len(texts)} answers once")
+        if not isinstance(self.rater, str) or not self.rater.strip():
+            raise RequestError("rater: it is empty")
+
+    def pairs(self) -> Iterator[Pair]:
+        """Every pair that one answer won; the weights of one ranking sum to 1.
+
+        A tie makes no pair. An unranked answer lost to every ranked one and ties with the other unranked:
+        that is what ranking the best m of K says.
+        """
+        last = len(self.ranks) + max([r for r in self.ranks if r is not None], default=0)
+        place = [last if rank is None else rank for rank in self.ranks]
+        decided = [(i, j) for i, j in combinations(range(len(place)), 2) if place[i] != place[j]]
+        for i, j in decided:
+            better, worse = (i, j) if place[i] < place[j] else (j, i)
+            yield Pair(self.prompt, self.responses[better].text, self.responses[worse].text, 1.0 / len(decided))
+
+    def to_json(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in ("rater", "strength", "none_acceptable", "reason", "edited",
+                                                      "seconds", "guideline", "kind")}
+        return {"prompt": self.prompt.to_json(), "responses": [r.to_json() for r in self.responses],
+                "ranks": list(self.ranks), "shown": list(self.shown), **own}
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Ranking:
+        own = {name: row[name] for name in ("strength", "none_acceptable", "reason", "edited", "seconds",
+                                            "guideline", "kind") if name in row}
+        return cls(Prompt.from_json(row["prompt"]), tuple(Response.from_json(r) for r in row["responses"]),
+                   tuple(row["ranks"]), row["rater"], shown=tuple(row.get("shown", ())), **own)
