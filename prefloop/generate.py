@@ -1,0 +1,192 @@
+"""Batched sampling from a policy, and `prefloop generate`: K answers for each prompt, ready to be ranked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefloop import config, runs
+from prefloop.errors import RequestError
+from prefloop.records import Answers, Prompt, Response
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from prefloop.chat import Chat
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """`sampling:`. A temperature of 0 is greedy. `answers` is K, the answers of each prompt."""
+
+    answers: int = 4
+    max_new_tokens: int = 256
+    max_prompt_tokens: int = 1024
+    temperature: float = 1.0
+    batch: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.answers < 1 or self.max_new_tokens < 1 or self.batch < 1:
+            raise ValueError("sampling.answers, max_new_tokens and batch are at least 1")
+        if self.temperature < 0:
+            raise ValueError("sampling.temperature is at least 0")
+
+
+@dataclass(frozen=True)
+class PromptsConfig:
+    """`data:` of generate: a snapshot, which of its prompts, and where the answers go."""
+
+    path: str
+    out: str = ""
+    split: str = "train"
+    limit: int | None = None
+
+
+def row_uniforms(seeds: list[int], steps: int) -> Tensor:
+    """u_BT in [0, 1): each row's own stream, so that a sample depends on its seed and not on its batch."""
+    import torch
+
+    return torch.stack([torch.rand(steps, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+def pick(logits_BV: Tensor, u_B: Tensor, temperature: float) -> Tensor:
+    """Tokens by inverse-CDF sampling from softmax(logits / temperature); the largest logit at temperature 0."""
+    import torch
+
+    if temperature == 0:
+        return logits_BV.argmax(-1)
+    cumulative_BV = torch.softmax(logits_BV.float() / temperature, -1).double().cumsum(-1)
+    # The last sum is not exactly 1: scaling u by it keeps the index inside the vocabulary.
+    threshold_B1 = (u_B.to(cumulative_BV) * cumulative_BV[:, -1])[:, None]
+    return torch.searchsorted(cumulative_BV, threshold_B1, right=True).squeeze(1).clamp_max(logits_BV.shape[1] - 1)
+
+
+def sample(model: nn.Module, prompts: list[list[int]], seeds: list[int], max_new_tokens: int, temperature: float,
+           end_id: int, pad_id: int) -> list[list[int]]:
+    """Answer ids of one batch of prompts, each up to and with `end_id`, or cut at `max_new_tokens`.
+
+    Prompts are padded on the left with explicit positions; rows that have ended leave the batch and the cache.
+    """
+    import torch
+
+    with torch.no_grad():
+        return _sample(model, prompts, row_uniforms(seeds, max_new_tokens), max_new_tokens, temperature, end_id,
+                       pad_id)
+
+
+def _sample(model: nn.Module, prompts: list[list[int]], u_BT: Tensor, max_new_tokens: int, temperature: float,
+            end_id: int, pad_id: int) -> list[list[int]]:
+    import torch
+    from transformers import DynamicCache
+
+    from prefloop.models import plain
+
+    where: torch.device = next(model.parameters()).device
+    longest = max(map(len, prompts))
+    ids_BT = torch.tensor([[pad_id] * (longest - len(p)) + p for p in prompts], device=where)
+    mask_BT = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=where)
+    positions_BT = (mask_BT.cumsum(1) - 1).clamp_min(0)
+    causal, cache = plain(model), DynamicCache(config=plain(model).config)
+    answers: list[list[int]] = [[] for _ in prompts]
+    alive = list(range(len(prompts)))
+    for step in range(max_new_tokens):
+        logits_BV = causal(input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions_BT,
+                           past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+        tokens_B = pick(logits_BV, u_BT[alive, step].to(where), temperature)
+        for row, token in zip(alive, tokens_B.tolist(), strict=True):
+            answers[row].append(token)
+        going = [n for n, row in enumerate(alive) if answers[row][-1] != end_id]
+        if not going:
+            break
+        if len(going) < len(alive):
+            kept = torch.tensor(going, device=where)
+            cache.batch_select_indices(kept)
+            tokens_B, mask_BT, positions_BT = tokens_B[kept], mask_BT[kept], positions_BT[kept]
+            alive = [alive[n] for n in going]
+        ids_BT = tokens_B[:, None]
+        mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(alive), 1)], 1)
+        positions_BT = positions_BT[:, -1:] + 1
+    return answers
+
+
+def sample_texts(model: nn.Module, chat: Chat, prompts: list[Prompt], settings: SamplingConfig, role: str | None,
+                 what: str = "sampling") -> list[list[str]]:
+    """`settings.answers` texts for each prompt, in the order given, with a progress bar."""
+    from tqdm import tqdm
+
+    from prefloop.models import acting
+
+    jobs = [(n, k, chat.prompt_ids(p)) for n, p in enumerate(prompts) for k in range(settings.answers)]
+    jobs.sort(key=lambda job: len(job[2]))
+    texts = [[""] * settings.answers for _ in prompts]
+    model.eval()
+    with acting(model, role), tqdm(total=len(jobs), desc=what, unit="answer", mininterval=1) as bar:
+        for first in range(0, len(jobs), settings.batch):
+            batch = jobs[first : first + settings.batch]
+            seeds = [row_seed(settings.seed, n, k) for n, k, _ in batch]
+            found = sample(model, [ids for _, _, ids in batch], seeds, settings.max_new_tokens, settings.temperature,
+                           chat.end_id, chat.pad_id)
+            for (n, k, _), ids in zip(batch, found, strict=True):
+                texts[n][k] = chat.text(ids)
+            bar.update(len(batch))
+    return texts
+
+
+def row_seed(*parts: int) -> int:
+    """A seed of its own for every row, from the numbers that name it."""
+    from prefloop.records import digest
+
+    return int(digest("row", *map(str, parts)), 16) % 2**63
+
+
+def main(asked: config.Asked) -> None:
+    from prefloop.formats import snapshot
+    from prefloop.models import ModelConfig, add_adapter, load_base, load_chat, resolve
+
+    model_config, data, settings, where = config.build(
+        asked, model=ModelConfig, data=PromptsConfig, sampling=SamplingConfig, run=runs.RunConfig)
+    source = snapshot.read(Path(data.path))
+    prompts = source.prompts_of(data.split)[: data.limit]
+    if not prompts:
+        raise RequestError(f"{data.path}: it has no prompts in split {data.split!r}")
+    checkpoint = resolve(model_config.path, model_config.revision)
+    with runs.start(asked, where, policy=checkpoint.lineage(),
+                    data={"path": data.path, "checksum": source.checksum}) as run:
+        chat = load_chat(checkpoint)
+        fitting = [p for p in prompts if len(chat.prompt_ids(p)) <= settings.max_prompt_tokens]
+        if not fitting:
+            raise RequestError(f"{data.path}: every prompt is over sampling.max_prompt_tokens={settings.max_prompt_tokens}")
+        model = load_base(checkpoint, model_config)
+        role = "policy" if checkpoint.adapter else None
+        policy = add_adapter(model, "policy", checkpoint.adapter, model_config) if role else model
+        texts = sample_texts(policy, chat, fitting, settings, role)
+        made = [_answers(prompt, own, checkpoint.path, checkpoint.checksum, settings)
+                for prompt, own in zip(fitting, texts, strict=True)]
+        out = Path(data.out) if data.out else run.path / "answers.jsonl"
+        write_answers(out, made)
+        distinct = sum(len(a.responses) for a in made)
+        run.note(metrics={"prompts": len(made), "answers": distinct, "over_length": len(prompts) - len(fitting),
+                          "repeated": len(made) * settings.answers - distinct})
+        print(f"{out}: {distinct} distinct answers to {len(made)} prompts; "
+              f"{len(prompts) - len(fitting)} prompts over {settings.max_prompt_tokens} tokens left out")
+
+
+def _answers(prompt: Prompt, texts: list[str], policy: str, checksum: str, settings: SamplingConfig) -> Answers:
+    """The distinct, non-empty answers: two that are equal cannot be ranked."""
+    sampling = {"temperature": settings.temperature, "max_new_tokens": float(settings.max_new_tokens)}
+    distinct = [text for text in dict.fromkeys(texts) if text.strip()]
+    return Answers(prompt, tuple(Response(text, policy, checksum, sampling, settings.seed) for text in distinct))
+
+
+def write_answers(path: Path, answers: list[Answers]) -> None:
+    """All of them or none: a draft, renamed when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".tmp")
+    draft.unlink(missing_ok=True)
+    draft.touch()
+    for one in answers:
+        runs.append(draft, one.to_json())
+    draft.replace(path)

@@ -1,0 +1,402 @@
+"""One base in memory, named adapters on it, heads beside them: load, switch, save, reload and score.
+
+A *checkpoint* is what a path names: a run, a checkpoint folder, a model folder or a hub name. It is a base plus at
+most one adapter, and for rewards a head. bitsandbytes is reached only from here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+
+from prefloop import checkpoints, runs
+from prefloop.chat import Chat
+from prefloop.errors import RequestError
+
+ADAPTER = "adapter_model.safetensors"
+HEAD = "head.safetensors"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """`model:` says what to start from and how to hold it. A dtype of `auto` is bf16 on a GPU, fp32 on a CPU."""
+
+    path: str = ""
+    revision: str | None = None
+    four_bit: bool = False
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    whole: bool = False
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_targets: str | list[str] = "all-linear"
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("model.path is missing: name a run, a model folder or a hub model")
+        if self.whole and self.four_bit:
+            raise ValueError("model.whole trains every weight, and a base in 4 bits cannot be trained; drop one of them")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a path was found to hold. `checksum` names its content, `base_checksum` that of the base under it."""
+
+    path: str
+    base: str
+    base_checksum: str
+    checksum: str
+    revision: str | None = None
+    folder: Path | None = None
+    stage: str = ""
+
+    @property
+    def adapter(self) -> Path | None:
+        return self.folder if self.folder and (self.folder / ADAPTER).is_file() else None
+
+    def lineage(self) -> dict[str, str]:
+        return {"path": self.path, "checksum": self.checksum, "base": self.base, "base_checksum": self.base_checksum}
+
+
+def fingerprint(folder: Path) -> str:
+    """One checksum over the config, tokenizer and weights of a model folder."""
+    names = ["config.json", "tokenizer.json", *sorted(p.name for p in folder.glob("*.safetensors"))]
+    present = {name: checkpoints.file_sha256(folder / name) for name in names if (folder / name).is_file()}
+    return hashlib.sha256(json.dumps(present).encode()).hexdigest()
+
+
+def resolve(path: str, revision: str | None = None) -> Checkpoint:
+    """Find out what `path` names, and verify it: manifest, base, and for a run that it is done."""
+    where = Path(path)
+    stage = ""
+    if (where / "run.json").is_file():
+        stage = str(runs.finished(where).record["stage"])
+        where = where / "final"
+    if (where / checkpoints.MANIFEST).is_file() or stage:
+        return _ours(path, where, stage)
+    folder = _model_folder(path, revision)
+    checksum = fingerprint(folder)
+    return Checkpoint(path, str(folder) if where.is_dir() else path, checksum, checksum, revision)
+
+
+def _ours(path: str, folder: Path, stage: str) -> Checkpoint:
+    manifest = checkpoints.verify(folder)
+    checksum = checkpoints.file_sha256(folder / checkpoints.MANIFEST)
+    if not (folder / ADAPTER).is_file():
+        return Checkpoint(path, str(folder.resolve()), fingerprint(folder), checksum, None, folder, stage)
+    base, revision, wanted = manifest["base"], manifest.get("revision"), manifest["base_checksum"]
+    found = fingerprint(_model_folder(base, revision))
+    if found != wanted:
+        raise RequestError(f"{folder}: its adapter was trained on another base than the one now at {base} "
+                           f"(checksum {wanted[:12]}, found {found[:12]}); restore that base")
+    return Checkpoint(path, base, wanted, checksum, revision, folder, stage or manifest.get("stage", ""))
+
+
+def _model_folder(path: str, revision: str | None) -> Path:
+    """The local folder of a model: itself, or a hub model's snapshot, downloaded if it is not there yet."""
+    where = Path(path)
+    if where.is_dir():
+        if not (where / "config.json").is_file():
+            raise RequestError(f"{path}: this folder holds neither a run nor a model (no run.json, no config.json)")
+        if not list(where.glob("*.safetensors")):
+            raise RequestError(f"{path}: it has no .safetensors weights; other formats are not loaded")
+        return where.resolve()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    if path.startswith((".", "/", "~")) or path.count("/") > 1:
+        raise RequestError(f"{path}: there is no such folder")
+    try:
+        return Path(snapshot_download(path, revision=revision,
+                                      allow_patterns=["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise RequestError(f"{path}: neither a folder here nor a model that the hub gave "
+                           f"({type(error).__name__}); check the name, or the network") from None
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_chat(checkpoint: Checkpoint) -> Chat:
+    own = checkpoint.folder if checkpoint.folder and (checkpoint.folder / "tokenizer.json").is_file() else None
+    tokenizer = AutoTokenizer.from_pretrained(str(own or checkpoint.base),
+                                              revision=None if own else checkpoint.revision)
+    chat = Chat(tokenizer)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == chat.end_id:
+        tokenizer.pad_token_id = chat.pad_id
+    return chat
+
+
+def load_base(checkpoint: Checkpoint, config: ModelConfig) -> PreTrainedModel:
+    """The base model on the device, in NF4 with double quantisation or plain, in evaluation mode and frozen."""
+    where = device()
+    name = config.dtype if config.dtype != "auto" else "bfloat16" if where.type == "cuda" else "float32"
+    dtype = getattr(torch, name)
+    quantised = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                                   bnb_4bit_compute_dtype=dtype) if config.four_bit else None
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            checkpoint.base, revision=checkpoint.revision, dtype=dtype, quantization_config=quantised,
+            device_map={"": where}, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{checkpoint.base}: not a model that can be loaded: "
+                           f"{' '.join(str(error).split())[:300]}") from None
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def lora(config: ModelConfig) -> LoraConfig:
+    """Dropout is always 0: PPO's ratio and every reload check need the same model twice (training.md 4.7)."""
+    return LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, lora_dropout=0.0, bias="none",
+                      target_modules=config.lora_targets, task_type="CAUSAL_LM")
+
+
+def add_adapter(model: PreTrainedModel | PeftModel, name: str, start: Path | None,
+                config: ModelConfig) -> PeftModel:
+    """`model` with an fp32 adapter `name` on it: a copy of the one saved in `start`, or a new one that changes nothing."""
+    settings = LoraConfig.from_pretrained(str(start)) if start else lora(config)
+    settings.inference_mode = False
+    if isinstance(model, PeftModel):
+        model.add_adapter(name, settings)
+    else:
+        model = get_peft_model(model, settings, adapter_name=name)
+    if start:
+        load_adapter(model, name, start)
+    for key, weight in model.named_parameters():
+        if f".{name}." in key:
+            weight.data = weight.data.float()
+    return model
+
+
+def load_adapter(model: PeftModel, name: str, folder: Path) -> None:
+    """Overwrite adapter `name` by the one saved in `folder`. Every weight must find its place."""
+    outcome = set_peft_model_state_dict(model, load_file(folder / ADAPTER), adapter_name=name)
+    missing = [key for key in outcome.missing_keys if f".{name}." in key]
+    if missing or outcome.unexpected_keys:
+        raise RequestError(f"{folder / ADAPTER}: it does not fit this base: "
+                           f"{(missing or outcome.unexpected_keys)[0]} has no counterpart")
+
+
+def save_adapter(model: PeftModel, name: str, folder: Path) -> None:
+    """adapter_model.safetensors and adapter_config.json, as plain PEFT reads them, in fp32."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {key: value.detach().float().cpu().contiguous()
+               for key, value in get_peft_model_state_dict(model, adapter_name=name).items()}
+    save_file(weights, folder / ADAPTER, metadata={"format": "pt"})
+    settings = model.peft_config[name]
+    was = settings.inference_mode
+    settings.inference_mode = True
+    settings.save_pretrained(str(folder))
+    settings.inference_mode = was
+
+
+@contextmanager
+def acting(model: nn.Module, role: str | None) -> Iterator[None]:
+    """Inside, the base acts through adapter `role`, or bare when it is None.
+
+    Moves only the pointer: who trains was decided once, and PEFT's own `set_adapter` would flip requires_grad and
+    take 50 times longer. `_active_adapter` is private to PEFT; tests/test_models.py holds the contract.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
+    before = [layer._active_adapter for layer in layers]
+    for layer in layers:
+        layer._active_adapter = [role] if role else []
+    try:
+        yield
+    finally:
+        for layer, active in zip(layers, before, strict=True):
+            layer._active_adapter = active
+
+
+def train_only(model: nn.Module, names: set[str]) -> list[nn.Parameter]:
+    """Give gradients to the adapters in `names` and to nothing else; returns their parameters."""
+    trained = []
+    for key, weight in model.named_parameters():
+        weight.requires_grad_(any(f".{name}." in key for name in names) and "lora_" in key)
+        if weight.requires_grad:
+            trained.append(weight)
+    return trained
+
+
+def plain(model: nn.Module) -> PreTrainedModel:
+    """The transformers model under PEFT's wrapping, adapters still at work inside it."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model  # type: ignore[return-value]
+
+
+def hidden_states(model: nn.Module, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Last hidden states, BTH, of right-padded rows. No logits are made."""
+    backbone = plain(model).base_model
+    return backbone(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).last_hidden_state
+
+
+def answer_logprobs(model: nn.Module, rows: list[list[int]], starts: list[int], pad_id: int,
+                    temperature: float = 1.0) -> list[Tensor]:
+    """log p of each row's tokens from `starts[i]` on, given what precedes them; logits only where answers are."""
+    ids_BT, mask_BT = pad_right(rows, pad_id, next(model.parameters()).device)
+    hidden_BTH = hidden_states(model, ids_BT, mask_BT)
+    head = plain(model).get_output_embeddings()
+    out = []
+    for n, (row, start) in enumerate(zip(rows, starts, strict=True)):
+        logits_TV = head(hidden_BTH[n, start - 1 : len(row) - 1]).float() / temperature
+        out.append(torch.log_softmax(logits_TV, -1).gather(1, ids_BT[n, start : len(row), None]).squeeze(1))
+    return out
+
+
+def pad_right(rows: list[list[int]], pad_id: int, where: torch.device) -> tuple[Tensor, Tensor]:
+    """ids_BT and mask_BT (1 on real tokens, from lengths and never from token ids)."""
+    longest = max(len(row) for row in rows)
+    ids_BT = torch.tensor([row + [pad_id] * (longest - len(row)) for row in rows], device=where)
+    mask_BT = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=where)
+    return ids_BT, mask_BT
+
+
+class Head(nn.Module):
+    """One number per token from its hidden state, in fp32 outside autocast: rewards and values.
+
+    As a reward, `pooling` says which tokens of the answer (EOS included) count: `mean` of all, or the `last`, EOS.
+    `shift` and `scale` turn a raw score into (raw - shift) / scale: mean 0 and spread 1 on the SFT model's answers.
+    """
+
+    def __init__(self, hidden_size: int, pooling: str = "mean") -> None:
+        super().__init__()
+        self.linear = nn.Linear(hidden_size, 1)
+        nn.init.normal_(self.linear.weight, std=1 / (hidden_size + 1) ** 0.5)
+        nn.init.zeros_(self.linear.bias)
+        self.pooling = pooling
+        self.shift = 0.0
+        self.scale = 1.0
+
+    def forward(self, hidden_BTH: Tensor) -> Tensor:
+        with torch.autocast(hidden_BTH.device.type, enabled=False):
+            return self.linear(hidden_BTH.float()).squeeze(-1)
+
+    def pooled(self, hidden_BTH: Tensor, answer_BT: Tensor) -> Tensor:
+        """Raw scores_B; `answer_BT` is 1 on the answer's tokens."""
+        per_token_BT = self(hidden_BTH)
+        if self.pooling == "last":
+            last_B = answer_BT.shape[1] - 1 - answer_BT.flip(1).argmax(1)
+            return per_token_BT.gather(1, last_B[:, None]).squeeze(1)
+        return (per_token_BT * answer_BT).sum(1) / answer_BT.sum(1)
+
+    def save(self, folder: Path) -> None:
+        weights = {key: value.detach().cpu() for key, value in self.state_dict().items()}
+        save_file(weights, folder / HEAD, metadata={"format": "pt"})
+        checkpoints.write_json(folder / "head.json",
+                               {"pooling": self.pooling, "shift": self.shift, "scale": self.scale})
+
+    @classmethod
+    def load(cls, folder: Path, where: torch.device) -> Head:
+        if not (folder / HEAD).is_file():
+            raise RequestError(f"{folder}: it has no {HEAD}, so it is not a reward model; name a run of `prefloop reward`")
+        settings = checkpoints.read_json(folder / "head.json")
+        weights = load_file(folder / HEAD)
+        head = cls(weights["linear.weight"].shape[1], settings["pooling"])
+        head.load_state_dict(weights)
+        head.shift, head.scale = settings["shift"], settings["scale"]
+        return head.requires_grad_(False).to(where)
+
+
+def score_rows(model: nn.Module, head: Head, rows: list[list[int]], starts: list[int], pad_id: int) -> Tensor:
+    """Raw scores_B of rows whose answers begin at `starts`; gradients flow."""
+    where = head.linear.weight.device
+    ids_BT, mask_BT = pad_right(rows, pad_id, where)
+    places = torch.arange(ids_BT.shape[1], device=where)
+    answer_BT = mask_BT * (places >= torch.tensor(starts, device=where)[:, None])
+    return head.pooled(hidden_states(model, ids_BT, mask_BT), answer_BT)
+
+
+@torch.no_grad()
+def score(model: nn.Module, head: Head, role: str | None, rows: list[list[int]], starts: list[int], pad_id: int,
+          batch: int = 32) -> Tensor:
+    """Scaled scores_B, batched by length, in the order given. A row is prompt ids + answer ids, EOS included."""
+    out = torch.empty(len(rows))
+    order = sorted(range(len(rows)), key=lambda n: len(rows[n]))
+    with acting(model, role):
+        for first in range(0, len(order), batch):
+            chosen = order[first : first + batch]
+            raw = score_rows(model, head, [rows[n] for n in chosen], [starts[n] for n in chosen], pad_id)
+            out[chosen] = raw.cpu()
+    return (out - head.shift) / head.scale
+
+
+def check_reload(run: runs.Run, model: nn.Module, chat: Chat, folder: Path, name: str, head: Head | None = None,
+                 saved_head: Path | None = None) -> None:
+    """Load what `folder` holds back under another name, and hold it against the adapter in memory.
+
+    The random state is put back, so that a run with this check and one without it go the same way.
+    """
+    if not isinstance(model, PeftModel):
+        saved = {key: value for file in sorted(folder.glob("*.safetensors")) for key, value in load_file(file).items()}
+        own = {key: value.cpu() for key, value in model.state_dict().items()}
+        same = all(torch.equal(own[key], value.to(own[key].dtype)) for key, value in saved.items())
+        run.check(f"reload {folder.name}", same, f"{len(saved)} tensors equal to those in memory")
+        return
+    rows, starts = probe_rows(chat)
+    devices = [device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices), torch.no_grad():
+        was_trained = [key for key, weight in model.named_parameters() if weight.requires_grad]
+        was_training = model.training
+        model.eval()
+        model.add_adapter("reloaded", LoraConfig.from_pretrained(str(folder)))
+        load_adapter(model, "reloaded", folder)
+        gap = _gap(model, (name, head), ("reloaded", Head.load(saved_head or folder, device()) if head else None),
+                   rows, starts, chat.pad_id)
+        model.delete_adapter("reloaded")
+        model.train(was_training)
+        for key, weight in model.named_parameters():
+            weight.requires_grad_(key in was_trained)
+    what = "scores" if head else "log-probabilities"
+    run.check(f"reload {folder.name}", gap < 1e-3, f"{what} of the saved {name} differ by at most {gap:.1e}")
+
+
+def _gap(model: nn.Module, ours: tuple[str, Head | None], theirs: tuple[str, Head | None], rows: list[list[int]],
+         starts: list[int], pad_id: int) -> float:
+    found = []
+    for role, head in (ours, theirs):
+        with acting(model, role):
+            found.append(score_rows(model, head, rows, starts, pad_id) if head
+                         else torch.cat(answer_logprobs(model, rows, starts, pad_id)))
+    return float((found[0] - found[1]).abs().max())
+
+
+PROBES = (("Hello, can you help me?", "Yes, of course."), ("What is 2 + 2?", "4"), ("Write one line.", "A line."),
+          ("My order is late.", "I am sorry. I will look into it at once."), ("Why?", "Because."),
+          ("List three colours.", "Red, green and blue."), ("Thanks!", "You are welcome."), ("No.", "I see."))
+
+
+def probe_rows(chat: Chat) -> tuple[list[list[int]], list[int]]:
+    """Eight fixed texts, as rows and where their answers start."""
+    from prefloop.records import Message, Prompt
+
+    prompts = [chat.prompt_ids(Prompt((Message("user", ask),))) for ask, _ in PROBES]
+    rows = [ids + chat.answer_ids(answer) for ids, (_, answer) in zip(prompts, PROBES, strict=True)]
+    return rows, [len(ids) for ids in prompts]
+
+
+def save_tokenizer(chat: Chat, folder: Path) -> None:
+    chat.tokenizer.save_pretrained(str(folder))
+
+
+def seal(folder: Path, checkpoint: Checkpoint, stage: str) -> str:
+    """Make `folder` a checkpoint: an adapter's manifest names the base it belongs to."""
+    for pickle in folder.glob("training_args.bin"):
+        os.remove(pickle)
+    about: dict[str, Any] = {"stage": stage}
+    if (folder / ADAPTER).is_file():
+        about |= {"base": checkpoint.base, "revision": checkpoint.revision, "base_checksum": checkpoint.base_checksum}
+    return checkpoints.seal(folder, **about)

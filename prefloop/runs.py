@@ -1,0 +1,246 @@
+"""A run folder: what was asked, where it came from, how it goes, and how it ended. See DESIGN: 'a run on disk'."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from prefloop import checkpoints, config
+from prefloop.errors import RequestError, RunError
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """`run:` names the folder. Without a name it is numbered: runs/dpo-0007."""
+
+    root: str = "runs"
+    name: str | None = None
+
+
+@dataclass
+class Run:
+    path: Path
+    record: dict[str, Any]
+    resumed_from: Path | None = None
+    _started: float = field(default_factory=time.monotonic)
+
+    @property
+    def final(self) -> Path:
+        return self.path / "final"
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        """One line of metrics.jsonl. A number that is not finite ends the run."""
+        for name, value in metrics.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise RunError(f"{name} is {value} at step {metrics.get('step', '?')}; {self.last_good()}")
+        append(self.path / "metrics.jsonl", metrics)
+
+    def last_good(self) -> str:
+        good = checkpoints.newest(self.path)
+        return f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
+
+    def check(self, name: str, passed: bool, detail: str) -> None:
+        """A self-check: printed, recorded, and if it failed the run fails."""
+        print(f"check: {name}: {detail}: {'ok' if passed else 'FAILED'}", flush=True)
+        self.record.setdefault("checks", {})[name] = {"passed": passed, "detail": detail}
+        self.write()
+        if not passed:
+            raise RunError(f"self-check failed: {name}: {detail}; {self.last_good()}")
+
+    def note(self, **facts: Any) -> None:
+        self.record.update(facts)
+        self.write()
+
+    def write(self) -> None:
+        checkpoints.write_json(self.path / "run.json", self.record)
+
+    def end(self, status: str, reason: str = "") -> None:
+        self.record.update(status=status, reason=reason, ended=now(),
+                           seconds=round(self.record.get("seconds", 0) + time.monotonic() - self._started, 1))
+        self.record.pop("pid", None)
+        self.write()
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file that we wrote; a last line cut off by a kill is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def commit() -> str:
+    """The commit that the code stands at, when it stands in a checkout."""
+    here = Path(__file__).resolve().parent.parent
+    try:
+        asked = subprocess.run(["git", "-C", str(here), "describe", "--always", "--dirty"],
+                               capture_output=True, text=True, timeout=10)
+    except OSError:
+        return ""
+    return asked.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def _folder(stage: str, where: RunConfig) -> Path:
+    """Make the run's folder; a name that is taken is refused, a number is taken by making its folder."""
+    root = Path(where.root)
+    if where.name is not None:
+        if not where.name or where.name != Path(where.name).name or where.name.startswith("."):
+            raise RequestError(f"run.name: {where.name!r} is not a plain folder name")
+        path = root / where.name
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            raise RequestError(f"{path}: this run exists; `prefloop resume {path}` continues it, "
+                               f"and run.name=OTHER starts another") from None
+        return path
+    root.mkdir(parents=True, exist_ok=True)
+    taken = [int(p.name[len(stage) + 1:]) for p in root.glob(f"{stage}-*") if p.name[len(stage) + 1:].isdigit()]
+    number = max(taken, default=0)
+    while True:
+        number += 1
+        path = root / f"{stage}-{number:04d}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+
+
+def load(path: Path) -> Run:
+    if not (path / "run.json").is_file():
+        raise RequestError(f"{path}: not a run (it has no run.json); `prefloop runs` lists them")
+    record = checkpoints.read_json(path / "run.json")
+    if not isinstance(record, dict) or "stage" not in record or "status" not in record:
+        raise RequestError(f"{path / 'run.json'}: it names no stage or status, so this is not a run")
+    return Run(path, record)
+
+
+def finished(path: Path) -> Run:
+    """The run at `path`, which must be done."""
+    run = load(path)
+    if run.record["status"] != "done":
+        raise RequestError(f"{path}: this run is {status_of(run)}, not done; `prefloop resume {path}` continues it")
+    return run
+
+
+def status_of(run: Run) -> str:
+    """A run whose process is gone was killed: it says `running` but is `interrupted`."""
+    pid = run.record.get("pid")
+    if run.record["status"] == "running" and pid and not alive(pid):
+        return "interrupted"
+    return str(run.record["status"])
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextmanager
+def start(asked: config.Asked, where: RunConfig, resume: Path | None = None, **parents: Any) -> Iterator[Run]:
+    """The run of one stage: `done` is written last, and every other ending says why.
+
+    `parents` are recorded as lineage: paths with checksums of what this run learns from.
+    """
+    if resume is None:
+        path = _folder(asked.stage, where)
+        (path / "run.yaml").write_text(config.dump(asked), encoding="utf-8")
+        run = Run(path, {"stage": asked.stage, "started": now(), "versions": versions(), "commit": commit()})
+    else:
+        run = load(resume)
+        checkpoints.clear_unfinished(resume)
+        run.resumed_from = checkpoints.newest(resume)
+        if run.record.get("parents", parents) != parents:
+            raise RequestError(f"{resume}: what it learns from has changed since it began: "
+                               f"{_changed(run.record['parents'], parents)}")
+    run.note(status="running", reason="", pid=os.getpid(), parents=parents)
+    try:
+        yield run
+    except KeyboardInterrupt:
+        run.end("interrupted", "stopped from the keyboard")
+        raise RunError(f"{run.path}: interrupted; `prefloop resume {run.path}` continues it, "
+                       f"{run.last_good()}") from None
+    except BaseException as error:
+        run.end("failed", " ".join(f"{type(error).__name__}: {error}".split()))
+        raise
+    run.end("done")
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> str:
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return ", ".join(f"{name} was {before.get(name)} and is {after.get(name)}" for name in names)
+
+
+def headline(run: Run) -> str:
+    metrics = run.record.get("metrics", {})
+    shown = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+             for name, value in list(metrics.items())[:3]]
+    return ", ".join(shown)
+
+
+def main(asked: config.Asked) -> None:
+    """`prefloop runs [run.root=runs] [run.name=NAME]`: the list, or one run followed until it ends."""
+    (where,) = config.build(asked, run=RunConfig)
+    if where.name is not None:
+        return follow(Path(where.root) / where.name)
+    found = sorted(Path(where.root).rglob("run.json"))
+    if not found:
+        print(f"no runs in {where.root}")
+    for record in found:
+        run = load(record.parent)
+        parents = [str(fact["path"]) for fact in run.record.get("parents", {}).values()
+                   if isinstance(fact, dict) and fact.get("path")]
+        line = f"{run.path!s:32} {run.record['stage']:9} {status_of(run):12} {headline(run)}"
+        print(line + (f"  <- {', '.join(parents)}" if parents else ""))
+    return None
+
+
+def follow(path: Path) -> None:
+    """Print the metrics of a run as they come, until it is no longer running."""
+    shown = 0
+    while True:
+        run = load(path)
+        status = status_of(run)
+        rows = read_lines(path / "metrics.jsonl")
+        for row in rows[shown:]:
+            print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
+        shown = len(rows)
+        if status != "running":
+            print(f"{path}: {status} {run.record.get('reason', '')}")
+            return
+        sys.stdout.flush()
+        time.sleep(1)
