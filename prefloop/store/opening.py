@@ -1,0 +1,82 @@
+"""How the database file is opened: the settings under which an acknowledged answer survives a crash."""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+from pathlib import Path
+from typing import IO, Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import StaticPool
+
+from prefloop.errors import RequestError
+
+
+def path_of(url: str) -> Path:
+    """The file that a store's URL names."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise RequestError(f"store: {url!r} is not a database URL such as sqlite:///feedback.db") from None
+    if parsed.drivername != "sqlite" or not parsed.database or parsed.database == ":memory:":
+        raise RequestError(f"store: {url!r} is not supported; name a file, such as sqlite:///feedback.db")
+    return Path(parsed.database)
+
+
+def locked(path: Path) -> IO[str]:
+    """The lock that makes this process the only writer; held until the file returned is closed, or the process ends.
+
+    Debian's SQLite 3.40 can corrupt a WAL that two connections checkpoint at once: one writing connection in one
+    process never does.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(f"{path}.lock", "a")  # noqa: SIM115 - it stays open as long as the store
+    except OSError as error:
+        raise RequestError(f"{path}: cannot keep a store here: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise RequestError(f"{path}: another process is writing to this store; stop it (a `prefloop feedback` that is "
+                           "still running?) or name another file, such as sqlite:///other.db") from None
+    return lock
+
+
+def writer(path: Path) -> Engine:
+    """One connection, shared by threads that take turns; every transaction takes the write lock at its start."""
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+        for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "mmap_size=0",
+                        "trusted_schema=OFF"):
+            connection.execute(f"PRAGMA {setting}")
+        return connection
+
+    return _beginning(create_engine("sqlite://", creator=connect, poolclass=StaticPool), "BEGIN IMMEDIATE")
+
+
+def reader(path: Path) -> Engine:
+    """Connections that cannot write, for as many readers as like, in this process or another."""
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5, isolation_level=None,
+                                     check_same_thread=False)
+        connection.execute("PRAGMA mmap_size=0")
+        connection.execute("PRAGMA trusted_schema=OFF")
+        return connection
+
+    return _beginning(create_engine(f"sqlite:///{path}", creator=connect), "BEGIN")
+
+
+def _beginning(engine: Engine, statement: str) -> Engine:
+    """pysqlite begins transactions by guessing from the statement; with isolation_level=None we say when and how."""
+
+    def begin(connection: Connection, *_: Any) -> None:
+        connection.exec_driver_sql(statement)
+
+    event.listen(engine, "begin", begin)
+    return engine
