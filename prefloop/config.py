@@ -8,7 +8,7 @@ import typing
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -18,7 +18,8 @@ from prefloop.errors import RequestError
 class _Loader(yaml.SafeLoader):
     """PyYAML reads 5e-6 as a string (YAML 1.1); here it is a number, as in YAML 1.2 and JSON."""
 
-    yaml_implicit_resolvers = {key: list(rules) for key, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+    yaml_implicit_resolvers: ClassVar = {
+        key: list(rules) for key, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()}
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"),
@@ -35,7 +36,7 @@ class Asked:
 
 def parse(text: str, where: str) -> Any:
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise RequestError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 
@@ -110,6 +111,11 @@ def _typed(value: Any, hint: Any, key: str) -> Any:
 
 def _names(options: list[Any]) -> str:
     return " or ".join("nothing" if o is type(None) else getattr(o, "__name__", str(o)) for o in options)
+
+
+def with_defaults(asked: Asked, section: str, **values: Any) -> Asked:
+    """The same request, where `section` takes these values for the keys that were not given."""
+    return Asked(asked.stage, {**asked.sections, section: {**values, **asked.sections.get(section, {})}})
 
 
 def dump(asked: Asked) -> str:

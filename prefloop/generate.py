@@ -158,7 +158,8 @@ def main(asked: config.Asked) -> None:
         chat = load_chat(checkpoint)
         fitting = [p for p in prompts if len(chat.prompt_ids(p)) <= settings.max_prompt_tokens]
         if not fitting:
-            raise RequestError(f"{data.path}: every prompt is over sampling.max_prompt_tokens={settings.max_prompt_tokens}")
+            raise RequestError(f"{data.path}: every prompt is over "
+                               f"sampling.max_prompt_tokens={settings.max_prompt_tokens}")
         model = load_base(checkpoint, model_config)
         role = "policy" if checkpoint.adapter else None
         policy = add_adapter(model, "policy", checkpoint.adapter, model_config) if role else model

@@ -49,7 +49,7 @@ class ModelConfig:
         if not self.path:
             raise ValueError("model.path is missing: name a run, a model folder or a hub model")
         if self.whole and self.four_bit:
-            raise ValueError("model.whole trains every weight, and a base in 4 bits cannot be trained; drop one of them")
+            raise ValueError("model.whole trains every weight, which a base in 4 bits does not allow; drop one")
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def lora(config: ModelConfig) -> LoraConfig:
 
 def add_adapter(model: PreTrainedModel | PeftModel, name: str, start: Path | None,
                 config: ModelConfig) -> PeftModel:
-    """`model` with an fp32 adapter `name` on it: a copy of the one saved in `start`, or a new one that changes nothing."""
+    """`model` with an fp32 adapter `name`: a copy of the one saved in `start`, or a new one that changes nothing."""
     settings = LoraConfig.from_pretrained(str(start)) if start else lora(config)
     settings.inference_mode = False
     if isinstance(model, PeftModel):
@@ -302,7 +302,7 @@ class Head(nn.Module):
     @classmethod
     def load(cls, folder: Path, where: torch.device) -> Head:
         if not (folder / HEAD).is_file():
-            raise RequestError(f"{folder}: it has no {HEAD}, so it is not a reward model; name a run of `prefloop reward`")
+            raise RequestError(f"{folder}: it has no {HEAD}, so it is no reward model; name a reward run")
         settings = checkpoints.read_json(folder / "head.json")
         weights = load_file(folder / HEAD)
         head = cls(weights["linear.weight"].shape[1], settings["pooling"])
@@ -347,8 +347,7 @@ def check_reload(run: runs.Run, model: nn.Module, chat: Chat, folder: Path, name
         run.check(f"reload {folder.name}", same, f"{len(saved)} tensors equal to those in memory")
         return
     rows, starts = probe_rows(chat)
-    devices = [device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices), torch.no_grad():
+    with torch.random.fork_rng(range(torch.cuda.device_count())), torch.no_grad():
         was_trained = [key for key, weight in model.named_parameters() if weight.requires_grad]
         was_training = model.training
         model.eval()

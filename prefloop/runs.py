@@ -198,6 +198,23 @@ def start(asked: config.Asked, where: RunConfig, resume: Path | None = None, **p
         run.end("failed", " ".join(f"{type(error).__name__}: {error}".split()))
         raise
     run.end("done")
+    (run.path / "README.md").write_text(card(run), encoding="utf-8")
+
+
+def card(run: Run) -> str:
+    """What a person reads first: what this is, from what, how good, how to use it."""
+    record = run.record
+    lines = [f"# {run.path.name}", "", f"A `{record['stage']}` run of prefloop, {record['status']} "
+             f"{record.get('ended', '')} after {record.get('seconds', 0)} seconds.", "", "## From", ""]
+    for name, parent in record.get("parents", {}).items():
+        lines.append(f"- {name}: `{parent.get('path')}` (checksum {str(parent.get('checksum'))[:12]})")
+    lines += ["", "## Figures", ""]
+    lines += [f"- {name}: {value}" for name, value in record.get("metrics", {}).items()]
+    lines += ["", "## Self-checks", ""]
+    lines += [f"- {name}: {check['detail']}" for name, check in record.get("checks", {}).items()]
+    lines += ["", "## Use", "", f"    prefloop {record['stage']} {run.path}/run.yaml run.name=ANOTHER   # do it again",
+              f"    prefloop generate CONFIG model.path={run.path}" if run.final.is_dir() else ""]
+    return "\n".join(lines) + "\n"
 
 
 def _changed(before: dict[str, Any], after: dict[str, Any]) -> str:

@@ -1,0 +1,108 @@
+"""One grammar: prefloop COMMAND CONFIG section.key=value ...
+
+Exit codes: 0 done, 1 the run failed, 2 the request was wrong; `compare` adds 3 reject and 4 undecided.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+
+from prefloop import config
+from prefloop.errors import RequestError, RunError
+
+# Nothing is sent anywhere. Set before any library that would read them is imported.
+QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_ANALYTICS_ENABLED": "False", "TOKENIZERS_PARALLELISM": "false",
+         "TRANSFORMERS_VERBOSITY": "error", "DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1",
+         "PYTHONWARNINGS": "ignore::FutureWarning"}
+
+COMMANDS = {
+    "import": ("prefloop.formats.importing", "read preference data, in other formats, into a snapshot"),
+    "sft": ("prefloop.sft.train", "fine-tune a base model on demonstrations"),
+    "generate": ("prefloop.generate", "sample K answers for each prompt"),
+    "feedback": ("prefloop.feedback_ui.server", "serve the page on which people rank answers"),
+    "snapshot": ("prefloop.feedback_ui.exporting", "freeze the rankings given so far for training"),
+    "reward": ("prefloop.reward.train", "train a reward model on rankings"),
+    "score": ("prefloop.reward.score", "score answers with a reward model"),
+    "ppo": ("prefloop.ppo.train", "improve a policy by PPO against a reward model"),
+    "dpo": ("prefloop.ppo.dpo", "improve a policy by DPO on rankings"),
+    "compare": ("prefloop.compare", "sample from checkpoints on the same prompts and give a verdict"),
+    "runs": ("prefloop.runs", "list runs, or follow one (run.name=NAME)"),
+    "resume": ("", "continue a run that was stopped: prefloop resume RUN"),
+}
+TRAINED = ("sft", "reward", "ppo", "dpo")
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(["usage: prefloop COMMAND [CONFIG] [section.key=value ...]", "", *lines, "",
+                      "configs/ holds a small commented config for each command."])
+
+
+def main(argv: list[str] | None = None) -> int:
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if words else 2
+    command, *rest = words
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if "ignore::FutureWarning" in os.environ["PYTHONWARNINGS"]:
+        import warnings
+
+        warnings.simplefilter("ignore", FutureWarning)
+    try:
+        if command == "resume":
+            return resume(rest)
+        asked = request(command, rest)
+        if asked is None:
+            print(usage())
+            return 0
+        return import_module(COMMANDS[command][0]).main(asked) or 0
+    except RequestError as error:
+        print(f"prefloop {command}: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"prefloop {command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"prefloop {command}: stopped", file=sys.stderr)
+        return 1
+
+
+def request(command: str, rest: list[str]) -> config.Asked | None:
+    if command not in COMMANDS:
+        near = get_close_matches(command, COMMANDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "; `prefloop --help` lists the commands"
+        raise RequestError(f"there is no command {command!r}{hint}")
+    if "-h" in rest or "--help" in rest:
+        return None
+    path = Path(rest[0]) if rest and "=" not in rest[0] else None
+    return config.read(command, path, rest[1:] if path else rest)
+
+
+def resume(rest: list[str]) -> int:
+    from prefloop import runs
+
+    if len(rest) != 1:
+        raise RequestError("expected one run folder: prefloop resume runs/dpo-0007")
+    run = runs.load(Path(rest[0]))
+    stage, status = run.record["stage"], runs.status_of(run)
+    if status == "done":
+        print(f"{run.path}: it is done already")
+        return 0
+    if status == "running":
+        raise RequestError(f"{run.path}: it is running now, as process {run.record.get('pid')}")
+    if stage not in TRAINED:
+        raise RequestError(f"{run.path}: a {stage} run is not resumed but run again: prefloop {stage} "
+                           f"{run.path / 'run.yaml'} run.name=OTHER")
+    asked = config.read(stage, run.path / "run.yaml", [])
+    return import_module(COMMANDS[stage][0]).main(asked, resume=run.path) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""What the stages on transformers.Trainer share: defaults, whole checkpoints, metrics, and a stop at the first NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from prefloop import checkpoints, config, runs
+from prefloop.chat import Chat
+from prefloop.errors import RequestError, RunError
+from prefloop.generate import SamplingConfig, sample_texts
+from prefloop.records import Prompt
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """`data:` names a snapshot. `limit` takes the first so many rows of the training split."""
+
+    path: str = ""
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("data.path is missing: name a snapshot, as `prefloop import` makes them")
+
+
+def with_defaults(asked: config.Asked, **stage_defaults: Any) -> config.Asked:
+    """Defaults of `train:` that differ from TRL's: no bf16 without a GPU, NaN shown, nothing sent anywhere."""
+    given = asked.sections.get("train", {})
+    if "output_dir" in given:
+        raise RequestError("train.output_dir: the run's folder is named by run.root and run.name")
+    cpu = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False, "dataloader_pin_memory": False}
+    return config.with_defaults(asked, "train", **{
+        "logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm": False, "save_total_limit": 2,
+        **cpu, **stage_defaults})
+
+
+class Recorder(TrainerCallback):
+    """Metrics to the run, a stop before a gradient that is not finite is applied, and checkpoints made whole."""
+
+    def __init__(self, run: runs.Run, finish: Callable[[Path], None], keep: int | None) -> None:
+        self.run, self.finish, self.keep = run, finish, keep
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
+               logs: dict[str, Any] | None = None, **_: Any) -> None:
+        self.run.log({"step": state.global_step, **(logs or {})})
+
+    def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
+                              model: nn.Module | None = None, **_: Any) -> None:
+        assert model is not None
+        require_finite(self.run, "gradient", [p.grad for p in model.parameters() if p.grad is not None],
+                       state.global_step)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        folder = self.run.path / f"checkpoint-{state.global_step}"
+        self.finish(folder)
+        checkpoints.rotate(self.run.path, self.keep)
+
+
+class Progress(ProgressCallback):
+    """The bar with its time left; figures go to metrics.jsonl and, the loss, beside the bar."""
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
+               logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if self.training_bar is not None and logs and "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+
+
+def require_finite(run: runs.Run, what: str, tensors: list[torch.Tensor], step: int) -> None:
+    if tensors and not torch.stack([t.detach().float().sum() for t in tensors]).isfinite().all():
+        raise RunError(f"the {what} is not finite at step {step + 1}, so the step was not taken; {run.last_good()}")
+
+
+def attach(trainer: Trainer, run: runs.Run, finish: Callable[[Path], None]) -> None:
+    """Give the trainer the run's folder, its recorder and its bar; rotation of checkpoints is ours."""
+    keep, trainer.args.save_total_limit = trainer.args.save_total_limit, None
+    trainer.args.output_dir = str(run.path)
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Progress())
+    trainer.add_callback(Recorder(run, finish, keep))
+
+
+class Moved:
+    """How far the trained weights are from where they began."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.before = {key: p.detach().clone().cpu() for key, p in model.named_parameters() if p.requires_grad}
+
+    def check(self, run: runs.Run, model: nn.Module) -> None:
+        now = {key: p.detach().cpu() for key, p in model.named_parameters() if key in self.before}
+        finite = all(bool(p.isfinite().all()) for p in now.values())
+        changed = sum(int((p != self.before[key]).sum()) for key, p in now.items())
+        share = changed / sum(p.numel() for p in now.values())
+        run.check("weights", finite and share > 0.5, f"{share:.1%} of the trained weights moved, "
+                                                     f"{'all' if finite else 'NOT all'} finite")
+
+
+def fp32_adapters(run: runs.Run, model: nn.Module) -> None:
+    """Undo TRL's cast of QLoRA weights to bf16: at small learning rates bf16 weights barely move."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for weight in trained:
+        weight.data = weight.data.float()
+    run.note(trained_parameters=sum(p.numel() for p in trained))
+
+
+def samples(run: runs.Run, model: nn.Module, chat: Chat, prompts: list[Prompt], role: str | None, when: str,
+            max_new_tokens: int) -> None:
+    """Answers to fixed held-out prompts, to samples.jsonl: what a person reads before and after."""
+    if not prompts:
+        return
+    settings = SamplingConfig(answers=1, max_new_tokens=max_new_tokens, temperature=0.0)
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        for prompt, (text,) in zip(prompts, sample_texts(model, chat, prompts, settings, role, f"samples {when}"),
+                                   strict=True):
+            runs.append(run.path / "samples.jsonl", {"when": when, "prompt": prompt.chat(), "answer": text})

@@ -1,0 +1,178 @@
+"""Supervised fine-tuning: TRL's SFTTrainer, the loss on the assistant's turns only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefloop import config, runs
+from prefloop.errors import RequestError
+from prefloop.formats import snapshot
+from prefloop.records import Demonstration
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from prefloop.chat import Chat
+    from prefloop.models import Checkpoint, ModelConfig
+
+ADAPTER = "default"  # the name that TRL's trainers and the Trainer's own saving expect
+HELD_OUT = 200
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Token rows: ids, masks (1 where the loss is), and how many demonstrations were too long to use."""
+
+    ids: list[list[int]]
+    masks: list[list[int]]
+    over_length: int
+
+
+def main(asked: config.Asked, resume: Path | None = None) -> None:
+    from trl import SFTConfig
+
+    from prefloop import models, training
+
+    asked = training.with_defaults(asked, learning_rate=2e-4, max_length=1024)
+    model_config, data, args, where = config.build(
+        asked, model=models.ModelConfig, data=SFTData, train=SFTConfig, run=runs.RunConfig)
+    source = snapshot.read(Path(data.path))
+    checkpoint = models.resolve(model_config.path, model_config.revision)
+    with runs.start(asked, where, resume, base=checkpoint.lineage(), data=source.lineage()) as run:
+        chat = models.load_chat(checkpoint)
+        train = tokenised(chat, demonstrations(source, "train", data)[: data.limit], args.max_length)
+        held_out = tokenised(chat, demonstrations(source, "test", data)[:HELD_OUT], args.max_length)
+        report(run, train, held_out, data, args.max_length)
+        model = start(checkpoint, model_config)
+        prompts, length = source.prompts_of("test")[:4], (args.max_length or 1024) // 4
+        if resume is None:
+            before = nll(model, chat, held_out, args.per_device_eval_batch_size)
+            run.note(before=before)
+            training.samples(run, model, chat, prompts, role(model), "before", length)
+        fit(run, model, chat, checkpoint, train, args)
+        finish(run, model, chat, checkpoint, run.final)
+        training.samples(run, model, chat, prompts, role(model), "after", length)
+        summarise(run, nll(model, chat, held_out, args.per_device_eval_batch_size))
+
+
+@dataclass(frozen=True)
+class SFTData:
+    """`data:` of SFT. `from_rankings` also learns from the best answer of each ranking."""
+
+    path: str = ""
+    limit: int | None = None
+    from_rankings: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("data.path is missing: name a snapshot, as `prefloop import` makes them")
+
+
+def demonstrations(source: snapshot.Snapshot, split: str, data: SFTData) -> list[Demonstration]:
+    """The split's demonstrations, and on request the answers that won their rankings."""
+    found = source.demonstrations_of(split)
+    if data.from_rankings:
+        found += [Demonstration(ranking.prompt, response.text) for ranking in source.rankings_of(split)
+                  for response, rank in zip(ranking.responses, ranking.ranks, strict=True) if rank == 1]
+    return found
+
+
+def tokenised(chat: Chat, rows: list[Demonstration], max_length: int | None) -> Rows:
+    made = [chat.demonstration_ids(row.prompt, row.answer) for row in rows]
+    fitting = [(ids, mask) for ids, mask in made if max_length is None or len(ids) <= max_length]
+    return Rows([ids for ids, _ in fitting], [mask for _, mask in fitting], len(made) - len(fitting))
+
+
+def report(run: runs.Run, train: Rows, held_out: Rows, data: SFTData, max_length: int | None) -> None:
+    if not train.ids:
+        hint = "" if data.from_rankings else "; data.from_rankings=true takes the best answers of its rankings"
+        raise RequestError(f"{data.path}: no demonstration to train on ({train.over_length} are over "
+                           f"train.max_length={max_length} tokens){hint}")
+    run.note(rows={"train": len(train.ids), "held_out": len(held_out.ids),
+                   "over_length": train.over_length + held_out.over_length})
+    print(f"{len(train.ids)} demonstrations to train on, {len(held_out.ids)} held out; "
+          f"{train.over_length + held_out.over_length} over {max_length} tokens left out")
+
+
+def start(checkpoint: Checkpoint, model_config: ModelConfig) -> nn.Module:
+    """The base with a trainable adapter, or with `model.whole` the base itself, every weight trainable."""
+    from prefloop import models
+
+    base = models.load_base(checkpoint, model_config)
+    if model_config.whole:
+        if checkpoint.adapter:
+            raise RequestError(f"{checkpoint.path}: model.whole needs a base without an adapter")
+        return base.requires_grad_(True)
+    model = models.add_adapter(base, ADAPTER, checkpoint.adapter, model_config)
+    models.train_only(model, {ADAPTER})
+    return model
+
+
+def role(model: nn.Module) -> str | None:
+    from peft import PeftModel
+
+    return ADAPTER if isinstance(model, PeftModel) else None
+
+
+def fit(run: runs.Run, model: Any, chat: Chat, checkpoint: Checkpoint, train: Rows, args: Any) -> None:
+    from datasets import Dataset
+    from trl import SFTTrainer
+
+    from prefloop import training
+
+    rows = Dataset.from_dict({"input_ids": train.ids, "assistant_masks": train.masks})
+    args.max_length = None  # what was too long is already left out, and counted
+    trainer = SFTTrainer(model, args, train_dataset=rows, processing_class=chat.tokenizer)
+    training.fp32_adapters(run, model)
+    training.attach(trainer, run, lambda folder: finish(run, model, chat, checkpoint, folder))
+    moved = training.Moved(model)
+    trainer.train(resume_from_checkpoint=str(run.resumed_from) if run.resumed_from else None)
+    moved.check(run, model)
+
+
+def finish(run: runs.Run, model: Any, chat: Chat, checkpoint: Checkpoint, folder: Path) -> None:
+    """Make `folder` a checkpoint: weights saved, loaded back and compared, then sealed by its manifest."""
+    from prefloop import models
+
+    if folder == run.final:
+        if role(model):
+            models.save_adapter(model, ADAPTER, folder)
+        else:
+            model.save_pretrained(str(folder))
+        models.save_tokenizer(chat, folder)
+    models.check_reload(run, model, chat, folder, ADAPTER)
+    models.seal(folder, checkpoint, "sft")
+
+
+def nll(model: nn.Module, chat: Chat, rows: Rows, batch: int) -> list[float]:
+    """Mean negative log-likelihood per assistant token, in nats, of each held-out demonstration."""
+    import torch
+
+    from prefloop import models
+
+    out: list[float] = []
+    model.eval()
+    with torch.no_grad():
+        for first in range(0, len(rows.ids), batch):
+            ids, masks = rows.ids[first : first + batch], rows.masks[first : first + batch]
+            logprobs = models.answer_logprobs(model, ids, [1] * len(ids), chat.pad_id)
+            for own_T, mask in zip(logprobs, masks, strict=True):
+                mask_T = torch.tensor(mask[1:], device=own_T.device)
+                out.append(float(-(own_T * mask_T).sum() / mask_T.sum()))
+    return out
+
+
+def summarise(run: runs.Run, after: list[float]) -> None:
+    from prefloop import stats
+
+    before = run.record.get("before", [])
+    if not before:
+        return
+    low, high = stats.bootstrap_interval([b - a for a, b in zip(after, before, strict=True)])
+    mean_before, mean_after = sum(before) / len(before), sum(after) / len(after)
+    run.record.pop("before")
+    run.note(metrics={"nll_after": mean_after, "nll_before": mean_before, "nll_gain_low": low, "nll_gain_high": high,
+                      "held_out": len(after)})
+    print(f"held-out loss per token {mean_before:.3f} -> {mean_after:.3f}; gain in [{low:.3f}, {high:.3f}] (95%)")
