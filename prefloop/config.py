@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import types
 import typing
-from dataclasses import dataclass, fields
+from collections.abc import Hashable
+from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -16,14 +17,24 @@ from prefloop.errors import RequestError
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML reads 5e-6 as a string (YAML 1.1); here it is a number, as in YAML 1.2 and JSON."""
+    """PyYAML reads 5e-6 as a string (YAML 1.1); here it is a number, as in YAML 1.2 and JSON. A key stands once."""
 
-    yaml_implicit_resolvers: ClassVar = {
-        key: list(rules) for key, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-                              list("-+0123456789"))
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around the texts that _Loader would read as numbers."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver("tag:yaml.org,2002:float",
+                                re.compile(r"^[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+                                list("-+.0123456789"))
 
 
 @dataclass(frozen=True)
@@ -37,8 +48,8 @@ class Asked:
 def parse(text: str, where: str) -> Any:
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise RequestError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-45
+        raise RequestError(" ".join(f"{where}: not valid YAML: {error}".split())) from None
 
 
 def read(stage: str, path: Path | None, overrides: list[str]) -> Asked:
@@ -73,6 +84,10 @@ def build(asked: Asked, **owners: type) -> list[Any]:
         values = asked.sections.get(section, {})
         known = [f.name for f in fields(owner) if f.init]
         _known("key", values, known, f"{section}.")
+        for one in fields(owner):
+            if one.init and one.name not in values and one.default is MISSING and one.default_factory is MISSING:
+                raise RequestError(f"{section}.{one.name} is missing: set it in the config, or as "
+                                   f"{section}.{one.name}=... on the command line")
         hints = typing.get_type_hints(owner)
         typed = {name: _typed(value, hints[name], f"{section}.{name}") for name, value in values.items()}
         try:
@@ -94,6 +109,10 @@ def _typed(value: Any, hint: Any, key: str) -> Any:
     """`value` if the annotation admits it (a whole number is a float too); else an error that names the key."""
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     plain = [typing.get_origin(option) or option for option in options]
+    words = [word for option in options if typing.get_origin(option) is typing.Literal
+             for word in typing.get_args(option)]
+    if words and value not in words and set(plain) <= {typing.Literal, type(None)} and value is not None:
+        raise RequestError(f"{key}: expected {' or '.join(map(repr, words))}, got {value!r}")
     if typing.Any in plain or typing.Literal in plain or (value is None and type(None) in plain):
         return value
     if isinstance(value, bool) and bool not in plain and (int in plain or float in plain):
@@ -120,4 +139,4 @@ def with_defaults(asked: Asked, section: str, **values: Any) -> Asked:
 
 def dump(asked: Asked) -> str:
     """The request as a file that repeats it."""
-    return yaml.safe_dump(asked.sections, sort_keys=False, allow_unicode=True)
+    return yaml.dump(asked.sections, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -7,6 +7,7 @@ broken raises RequestError naming the field; whoever reads a file adds the file 
 from __future__ import annotations
 
 import hashlib
+import math
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,15 @@ def digest(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+def _typed(record: object, expected: type | tuple[type, ...], *names: str) -> None:
+    """Refuse fields that JSON filled with another type. A bool is no number."""
+    for name in names:
+        value = getattr(record, name)
+        if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+            wanted = " or ".join(one.__name__ for one in (expected if isinstance(expected, tuple) else (expected,)))
+            raise RequestError(f"{name}: expected {wanted}, got {type(value).__name__}")
+
+
 @dataclass(frozen=True)
 class Message:
     role: str
@@ -34,8 +44,7 @@ class Message:
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise RequestError(f"role: {self.role!r} is not one of {', '.join(ROLES)}")
-        if not isinstance(self.content, str):
-            raise RequestError(f"content: expected text, got {type(self.content).__name__}")
+        _typed(self, str, "content")
 
 
 def normalised(messages: tuple[Message, ...]) -> str:
@@ -59,6 +68,7 @@ class Prompt:
     source: str = ""
 
     def __post_init__(self) -> None:
+        _typed(self, str, "stratum", "source")
         if not self.messages:
             raise RequestError("prompt: it has no messages")
         if self.messages[-1].role == "assistant":
@@ -99,8 +109,9 @@ class Response:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.text, str):
-            raise RequestError(f"answer: expected text, got {type(self.text).__name__}")
+        _typed(self, str, "text", "policy", "checksum")
+        _typed(self, int, "seed")
+        _typed(self, dict, "sampling")
 
     @property
     def id(self) -> str:
@@ -183,6 +194,22 @@ class Ranking:
     kind: str = "normal"
 
     def __post_init__(self) -> None:
+        _typed(self, str, "rater", "reason", "edited", "guideline")
+        _typed(self, bool, "none_acceptable")
+        self._check_answers()
+        self._check_ranks()
+        if self.strength is not None and self.strength not in STRENGTHS:
+            raise RequestError(f"strength: {self.strength!r} is not one of {', '.join(STRENGTHS)}")
+        if self.kind not in KINDS:
+            raise RequestError(f"kind: {self.kind!r} is not one of {', '.join(KINDS)}")
+        if self.seconds is not None:
+            _typed(self, (int, float), "seconds")
+            if not 0 <= self.seconds < math.inf:
+                raise RequestError(f"seconds: {self.seconds!r} is not a finite number from 0")
+        if not self.rater.strip():
+            raise RequestError("rater: it is empty")
+
+    def _check_answers(self) -> None:
         texts = [r.text for r in self.responses]
         if len(texts) < 2:
             raise RequestError(f"responses: a ranking needs at least two answers, got {len(texts)}")
@@ -191,21 +218,20 @@ class Ranking:
                 raise RequestError(f"responses[{place}]: the answer is empty")
             if text in texts[:place]:
                 raise RequestError(f"responses[{place}]: the answer equals its rival responses[{texts.index(text)}]")
-        if len(self.ranks) != len(texts):
-            raise RequestError(f"ranks: {len(self.ranks)} ranks for {len(texts)} answers")
+
+    def _check_ranks(self) -> None:
+        if len(self.ranks) != len(self.responses):
+            raise RequestError(f"ranks: {len(self.ranks)} ranks for {len(self.responses)} answers")
         for rank in self.ranks:
             if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
                 raise RequestError(f"ranks: {rank!r} is not a whole number from 1, or null for unranked")
         if not self.none_acceptable and all(rank is None for rank in self.ranks):
             raise RequestError("ranks: no answer was ranked")
-        if self.strength is not None and self.strength not in STRENGTHS:
-            raise RequestError(f"strength: {self.strength!r} is not one of {', '.join(STRENGTHS)}")
-        if self.kind not in KINDS:
-            raise RequestError(f"kind: {self.kind!r} is not one of {', '.join(KINDS)}")
-        if self.shown and sorted(self.shown) != list(range(len(texts))):
-            raise RequestError(f"shown: {list(self.shown)} does not list each of the {len(texts)} answers once")
-        if not isinstance(self.rater, str) or not self.rater.strip():
-            raise RequestError("rater: it is empty")
+        if self.shown:
+            _typed(self, tuple, "shown")
+            # By their text, for what is not a number does not sort beside one.
+            if sorted(self.shown, key=repr) != sorted(range(len(self.ranks)), key=repr):
+                raise RequestError(f"shown: {self.shown!r} does not list each of the {len(self.ranks)} answers once")
 
     def pairs(self) -> Iterator[Pair]:
         """Every pair that one answer won; the weights of one ranking sum to 1.

@@ -48,6 +48,12 @@ class Snapshot:
     def pairs(self, split: str | None = None) -> list[Pair]:
         return [pair for ranking in self.rankings if _in(split, ranking.prompt) for pair in ranking.pairs()]
 
+    def rankings_of(self, split: str | None = None) -> list[Ranking]:
+        return [one for one in self.rankings if _in(split, one.prompt)]
+
+    def lineage(self) -> dict[str, str]:
+        return {"path": str(self.path), "checksum": self.checksum}
+
     def demonstrations_of(self, split: str | None = None) -> list[Demonstration]:
         return [one for one in self.demonstrations if _in(split, one.prompt)]
 
