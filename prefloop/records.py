@@ -49,8 +49,8 @@ class Message:
 
 def normalised(messages: tuple[Message, ...]) -> str:
     """The text that decides a prompt's identity and split: case, spacing and Unicode form do not count."""
-    folded = (f"{m.role}:{unicodedata.normalize('NFKC', m.content).casefold()}" for m in messages)
-    return "\n".join(" ".join(text.split()) for text in folded)
+    folded = ((m.role, unicodedata.normalize("NFKC", m.content).casefold()) for m in messages)
+    return "\n".join(f"{role}:{' '.join(text.split())}" for role, text in folded)
 
 
 def split_of(messages: tuple[Message, ...]) -> str:
