@@ -120,7 +120,8 @@ def start(chat: Chat, checkpoint: models.Checkpoint, model_config: models.ModelC
     base = models.load_base(checkpoint, model_config)
     backbone = models.add_adapter(base, ADAPTER, checkpoint.adapter, model_config)
     models.train_only(backbone, {ADAPTER})
-    head = models.Head(models.plain(backbone).get_input_embeddings().embedding_dim, head_config.pooling)
+    width = models.plain(backbone).get_input_embeddings().weight.shape[1]
+    head = models.Head(int(width), head_config.pooling)
     return RewardModel(backbone, head.to(models.device()), chat.pad_id)
 
 

@@ -1,0 +1,35 @@
+# Two commands: `make demo` and `make test`. Each sets up what it needs, once.
+PYTHON ?= python3
+BIN := .venv/bin
+# Threads that wait without spinning: on a busy machine this is worth several times the speed.
+export OMP_WAIT_POLICY := passive
+export GOMP_SPINCOUNT := 0
+
+.PHONY: help setup demo test lint bench clean-setup
+
+help:
+	@echo "make demo   the whole loop on simulated raters, then the page (SERVE=0 stops at the table, SEED=1 another seed)"
+	@echo "make test   lint and every test"
+	@echo "make lint   ruff, pyright and the house's rules"
+	@echo "make bench NAME=x   runs tests/benchmarks/x.py"
+
+.venv/ready: pyproject.toml constraints.txt launch/setup.sh
+	PYTHON=$(PYTHON) bash launch/setup.sh
+	@touch $@
+
+setup: .venv/ready
+
+demo: setup
+	$(BIN)/python -m prefloop.launch.demo --seed $(or $(SEED),0) $(if $(filter 0,$(SERVE)),--no-serve)
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/pyright
+	$(BIN)/pytest tests/test_house.py
+
+test: lint
+	bash launch/setup.sh browser
+	$(BIN)/pytest
+
+bench: setup
+	$(BIN)/python tests/benchmarks/$(NAME).py
