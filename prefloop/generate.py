@@ -112,16 +112,19 @@ def _sample(model: nn.Module, prompts: list[list[int]], u_BT: Tensor, max_new_to
     return answers
 
 
-def sample_texts(model: nn.Module, chat: Chat, prompts: list[Prompt], settings: SamplingConfig, role: str | None,
-                 what: str = "sampling") -> list[list[str]]:
-    """`settings.answers` texts for each prompt, in the order given, with a progress bar."""
+def sample_ids(model: nn.Module, chat: Chat, prompts: list[Prompt], settings: SamplingConfig, role: str | None,
+               what: str = "sampling") -> list[list[list[int]]]:
+    """`settings.answers` answers for each prompt as token ids, in the order given, with a progress bar.
+
+    An answer that ended has `chat.end_id` last; one cut at `max_new_tokens` has not.
+    """
     from tqdm import tqdm
 
     from prefloop.models import acting
 
-    jobs = [(n, k, chat.prompt_ids(p)) for n, p in enumerate(prompts) for k in range(settings.answers)]
+    jobs = [(n, k, ids) for n, ids in enumerate(map(chat.prompt_ids, prompts)) for k in range(settings.answers)]
     jobs.sort(key=lambda job: len(job[2]))
-    texts = [[""] * settings.answers for _ in prompts]
+    answers: list[list[list[int]]] = [[[]] * settings.answers for _ in prompts]
     model.eval()
     with acting(model, role), tqdm(total=len(jobs), desc=what, unit="answer", mininterval=1) as bar:
         for first in range(0, len(jobs), settings.batch):
@@ -130,9 +133,15 @@ def sample_texts(model: nn.Module, chat: Chat, prompts: list[Prompt], settings: 
             found = sample(model, [ids for _, _, ids in batch], seeds, settings.max_new_tokens, settings.temperature,
                            chat.end_id, chat.pad_id)
             for (n, k, _), ids in zip(batch, found, strict=True):
-                texts[n][k] = chat.text(ids)
+                answers[n][k] = ids
             bar.update(len(batch))
-    return texts
+    return answers
+
+
+def sample_texts(model: nn.Module, chat: Chat, prompts: list[Prompt], settings: SamplingConfig, role: str | None,
+                 what: str = "sampling") -> list[list[str]]:
+    """The same answers as texts."""
+    return [[chat.text(ids) for ids in own] for own in sample_ids(model, chat, prompts, settings, role, what)]
 
 
 def row_seed(*parts: int) -> int:

@@ -257,6 +257,20 @@ def answer_logprobs(model: nn.Module, rows: list[list[int]], starts: list[int], 
     return out
 
 
+@torch.no_grad()
+def total_logprobs(model: nn.Module, role: str | None, rows: list[list[int]], starts: list[int], pad_id: int,
+                   temperature: float = 1.0, batch: int = 16) -> Tensor:
+    """log p_B of each row's whole answer under `role`, in nats, batched by length, in the order given."""
+    out = torch.empty(len(rows))
+    order = sorted(range(len(rows)), key=lambda n: len(rows[n]))
+    with acting(model, role):
+        for first in range(0, len(order), batch):
+            chosen = order[first : first + batch]
+            found = answer_logprobs(model, [rows[n] for n in chosen], [starts[n] for n in chosen], pad_id, temperature)
+            out[chosen] = torch.stack([own_T.sum() for own_T in found]).cpu()
+    return out
+
+
 def pad_right(rows: list[list[int]], pad_id: int, where: torch.device) -> tuple[Tensor, Tensor]:
     """ids_BT and mask_BT (1 on real tokens, from lengths and never from token ids)."""
     longest = max(len(row) for row in rows)
