@@ -37,11 +37,11 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class PromptsConfig:
-    """`data:` of generate: a snapshot, which of its prompts, and where the answers go."""
+    """`data:` of generate: a snapshot, which of its prompts (null: all), and where the answers go."""
 
     path: str
     out: str = ""
-    split: str = "train"
+    split: str | None = "train"
     limit: int | None = None
 
 

@@ -22,7 +22,7 @@ LINES, FUNCTION_LINES = 420, 60
 
 def imports(tree: ast.AST, path: str) -> Iterator[tuple[str, int]]:
     """Dotted names of everything imported, relative imports made absolute, with line numbers."""
-    package = ["prefloop", *Path(path).parent.parts] if not path.startswith("prefloop/") else [*Path(path).parent.parts]
+    package = [*([] if path.startswith("prefloop/") else ["prefloop"]), *Path(path).parent.parts]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
