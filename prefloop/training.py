@@ -101,13 +101,13 @@ class Moved:
     def __init__(self, model: nn.Module) -> None:
         self.before = {key: p.detach().clone().cpu() for key, p in model.named_parameters() if p.requires_grad}
 
-    def check(self, run: runs.Run, model: nn.Module) -> None:
+    def check(self, run: runs.Run, model: nn.Module, what: str = "weights") -> None:
         now = {key: p.detach().cpu() for key, p in model.named_parameters() if key in self.before}
         finite = all(bool(p.isfinite().all()) for p in now.values())
         changed = sum(int((p != self.before[key]).sum()) for key, p in now.items())
         share = changed / sum(p.numel() for p in now.values())
-        run.check("weights", finite and share > 0.5, f"{share:.1%} of the trained weights moved, "
-                                                     f"{'all' if finite else 'NOT all'} finite")
+        run.check(what, finite and share > 0.5, f"{share:.1%} of the trained weights moved, "
+                                                f"{'all' if finite else 'NOT all'} finite")
 
 
 def fp32_adapters(run: runs.Run, model: nn.Module) -> None:

@@ -1,0 +1,81 @@
+"""What must hold before PPO starts and after it ends; a check that fails ends the run. See DESIGN, section 4."""
+
+from __future__ import annotations
+
+import torch
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file
+
+from prefloop import models, runs
+from prefloop.errors import RequestError
+from prefloop.models import Checkpoint
+
+from .rollout import Actors
+
+
+def same_base(policy: Checkpoint, reward: Checkpoint) -> None:
+    """Reward, policy and value are adapters on one base in memory: they must have been trained on the same one."""
+    if reward.adapter is None or not (reward.adapter / models.HEAD).is_file():
+        raise RequestError(f"reward.path: {reward.path} is no reward model (it has no adapter with {models.HEAD}); "
+                           f"name a reward run")
+    if reward.base_checksum != policy.base_checksum:
+        raise RequestError(f"reward.path: {reward.path} was trained on the base {reward.base} (checksum "
+                           f"{reward.base_checksum[:12]}), but the policy {policy.path} stands on {policy.base} "
+                           f"(checksum {policy.base_checksum[:12]}); train the reward on the policy's base")
+
+
+def same_tokens(actors: Actors, policy: Checkpoint, reward: Checkpoint) -> None:
+    if models.probe_rows(models.load_chat(reward)) != models.probe_rows(actors.chat):
+        raise RequestError(f"reward.path: {reward.path} renders messages into other tokens than {policy.path}; "
+                           f"both need the same tokenizer and chat template")
+
+
+@torch.no_grad()
+def before(run: runs.Run, actors: Actors) -> None:
+    """At step 0 the policy is the reference, and the reward sees what it should and nothing else."""
+    rows, starts = models.probe_rows(actors.chat)
+    logprobs = {}
+    for role in (actors.policy, actors.reference):
+        with models.acting(actors.model, role):
+            logprobs[role] = torch.cat(models.answer_logprobs(actors.model, rows, starts, actors.chat.pad_id))
+    kl = float((logprobs[actors.policy] - logprobs[actors.reference]).abs().max())
+    run.check("KL at step 0", kl < 1e-4, f"log-probabilities of policy and reference differ by at most {kl:.1e}")
+    with models.acting(actors.model, actors.policy):
+        ids_BT, _ = models.pad_right(rows[:1], actors.chat.pad_id, models.device())
+        logits_TV = models.plain(actors.model)(input_ids=ids_BT).logits[0, starts[0] - 1 : -1].float()
+        own_N = torch.log_softmax(logits_TV, -1).gather(1, ids_BT[0, starts[0] :, None]).squeeze(1)
+    gap = float((own_N - logprobs[actors.policy][: len(own_N)]).abs().max())
+    run.check("log-probabilities", gap < tolerance(actors, 1e-3, 0.1),
+              f"ours and the model's own, from which it samples, differ by at most {gap:.1e}")
+    _scores(run, actors, rows, starts)
+
+
+def _scores(run: runs.Run, actors: Actors, rows: list[list[int]], starts: list[int]) -> None:
+    kept = [n for n, row in enumerate(rows) if len(row) - starts[n] > 1]
+    rows, starts = [rows[n] for n in kept], [starts[n] for n in kept]
+
+    def score(rows: list[list[int]], starts: list[int], batch: int) -> torch.Tensor:
+        return models.score(actors.model, actors.reward_head, actors.reward, rows, starts, actors.chat.pad_id, batch)
+
+    whole = score(rows, starts, len(rows))
+    without = score([row[:-1] for row in rows], starts, len(rows))
+    differ = int(((whole - without).abs() > 1e-6).sum())
+    run.check("EOS is scored", 2 * differ > len(rows), f"it changes the score of {differ} of {len(rows)} probe texts")
+    gap = float((whole - score(rows, starts, 1)).abs().max())
+    run.check("scores and padding", gap < tolerance(actors, 1e-3, 0.1),
+              f"alone and in a batch, scores of probe texts differ by at most {gap:.1e}")
+
+
+def after(run: runs.Run, actors: Actors, policy: Checkpoint, reward: Checkpoint) -> None:
+    """Nobody trained the reference or the reward: their weights are still the ones on disk, bit for bit."""
+    for name, source in ((actors.reference, policy), (actors.reward, reward)):
+        if name and source.adapter:
+            saved = load_file(source.adapter / models.ADAPTER)
+            held = get_peft_model_state_dict(actors.model, adapter_name=name)
+            same = all(torch.equal(held[key].cpu(), weight.float()) for key, weight in saved.items())
+            run.check(f"{name} is frozen", same, f"its {len(saved)} tensors are those of {source.path}")
+
+
+def tolerance(actors: Actors, fp32: float, bf16: float) -> float:
+    """How far two ways to the same number may lie apart, by the precision that the base computes in."""
+    return fp32 if models.plain(actors.model).dtype == torch.float32 else bf16

@@ -1,0 +1,82 @@
+"""What PPO is asked for: the sections `train:` and `reward:`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """`reward:` names the reward run whose scores PPO raises."""
+
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("reward.path is missing: name a reward run, as `prefloop reward` makes them")
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """`train:` of PPO. Rewards are in units of the reward run's spread; lengths are in tokens."""
+
+    # How much is sampled, and how often each sample is used.
+    rollouts: int = 200
+    episodes: int = 256
+    ppo_epochs: int = 2
+    minibatches: int = 4
+    micro_batch: int = 8
+    sample_batch: int = 64
+    max_prompt_tokens: int = 512
+    max_new_tokens: int = 256
+    temperature: float = 1.0
+
+    # The two optimizers in one: policy and critic. Rates rise over `warmup` (a share of the run), then fall to 0.
+    learning_rate: float = 2e-5
+    critic_learning_rate: float = 1e-4
+    warmup: float = 0.03
+    critic_warmup: int = 2
+    max_grad_norm: float = 1.0
+    gradient_checkpointing: bool = False
+
+    # The reward of an episode, and how far the policy may go for it. With a target (nats per answer), kl_coef adapts.
+    kl_coef: float = 0.05
+    kl_target: float | None = None
+    kl_horizon: int = 10_000
+    missing_eos_penalty: float = 1.0
+    reward_clip: float = 5.0
+
+    # PPO's own (Schulman et al. 2017). Past `target_approx_kl` the policy rests until the next rollout.
+    gamma: float = 1.0
+    lam: float = 0.95
+    clip: float = 0.2
+    value_clip: float = 0.2
+    target_approx_kl: float | None = 0.03
+
+    seed: int = 0
+    save_every: int = 10
+    save_total_limit: int | None = 2
+
+    def __post_init__(self) -> None:
+        for name in ("rollouts", "episodes", "ppo_epochs", "minibatches", "micro_batch", "sample_batch",
+                     "max_prompt_tokens", "max_new_tokens", "kl_horizon", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} is at least 1, not {getattr(self, name)}")
+        for name in ("temperature", "learning_rate", "critic_learning_rate", "max_grad_norm", "reward_clip", "clip",
+                     "value_clip"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"train.{name} is a finite number above 0, not {getattr(self, name)}")
+        for name in ("gamma", "lam", "warmup"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"train.{name} is between 0 and 1, not {getattr(self, name)}")
+        for name in ("kl_coef", "missing_eos_penalty", "critic_warmup"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"train.{name} is at least 0, not {getattr(self, name)}")
+        for name in ("kl_target", "target_approx_kl", "save_total_limit"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise ValueError(f"train.{name} is above 0, or null for none, not {getattr(self, name)}")
+        if self.minibatches > self.episodes:
+            raise ValueError(f"train.minibatches={self.minibatches} is more than train.episodes={self.episodes}")
+        if self.critic_warmup >= self.rollouts:
+            raise ValueError(f"train.critic_warmup={self.critic_warmup} leaves no rollout of "
+                             f"{self.rollouts} to train the policy")
