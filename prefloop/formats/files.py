@@ -48,7 +48,7 @@ def _opened(path: Path) -> IO[bytes]:
 def parse(line: bytes) -> dict[str, Any]:
     """The object that a line holds."""
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = json.loads(line.rstrip(b"\r\n").decode("utf-8"))
     except UnicodeDecodeError as error:
         raise BadRow("not UTF-8", f"not UTF-8 text, at byte {error.start} of the line") from None
     except json.JSONDecodeError as error:

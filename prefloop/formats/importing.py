@@ -91,7 +91,7 @@ def main(asked: config.Asked) -> None:
     found = records(ask, how, tally, source)
     folder = snapshot.write(Path(ask.out), found if how.ranks else (), () if how.ranks else found,
                             source=source, dropped=tally.dropped)
-    print(summary(ask, how, tally, snapshot.read(folder)))
+    print(summary(ask, how, tally, folder))
 
 
 def records(ask: ImportConfig, how: Format, tally: Tally, source: dict[str, Any]) -> Iterator[Any]:
@@ -137,15 +137,16 @@ def _reason(error: RequestError) -> str:
     return error.reason if isinstance(error, BadRow) else f"bad {str(error).partition(':')[0].partition('[')[0]}"
 
 
-def summary(ask: ImportConfig, how: Format, tally: Tally, made: snapshot.Snapshot) -> str:
+def summary(ask: ImportConfig, how: Format, tally: Tally, folder: Path) -> str:
     lines = [f"{', '.join(ask.paths)}: {tally.rows} rows, {tally.used} used, {tally.dropped.total()} dropped"]
     for reason, count in tally.dropped.most_common():
         lines.append(f"  dropped {count}: {reason} (first {tally.first[reason]})")
     if ask.duplicates == "keep":
         lines.append(f"  kept {tally.duplicates}: {DUPLICATE}")
-    splits = Counter(prompt.split for prompt in made.prompts)
-    what = f"{len(made.rankings)} rankings, {tally.pairs} pairs" if how.ranks else f"{tally.used} demonstrations"
-    lines.append(f"{what}; {len(made.prompts)} prompts: {splits['train']} train, {splits['validation']} validation, "
+    manifest, checksum = snapshot.verified(folder)
+    counts, splits = manifest["counts"], manifest["splits"]
+    what = f"{tally.used} rankings, {tally.pairs} pairs" if how.ranks else f"{tally.used} demonstrations"
+    lines.append(f"{what}; {counts['prompts']} prompts: {splits['train']} train, {splits['validation']} validation, "
                  f"{splits['test']} test")
-    lines.append(f"wrote {made.path} (checksum {made.checksum[:16]})")
+    lines.append(f"wrote {folder} (checksum {checksum[:16]})")
     return "\n".join(lines)

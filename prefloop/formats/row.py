@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -9,6 +10,7 @@ from typing import Any
 
 from prefloop.errors import RequestError
 
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 class BadRow(RequestError):
     """A row that cannot be used. `reason` is the same for all rows alike, so that they can be counted."""
@@ -70,5 +72,5 @@ def _refuse_broken_text(value: Any, column: str) -> None:
         elif isinstance(one, str):
             if "\x00" in one:
                 raise BadRow("NUL character", f"column {column!r}: the text holds a NUL character")
-            if any("\ud800" <= letter <= "\udfff" for letter in one):
+            if LONE_SURROGATE.search(one):
                 raise BadRow("lone surrogate", f"column {column!r}: the text holds half of a surrogate pair")

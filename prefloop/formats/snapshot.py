@@ -157,21 +157,22 @@ def _sealed(path: Path) -> dict[str, Any]:
 def read(folder: Path | str) -> Snapshot:
     """The snapshot in `folder`, after every file was found to be what the manifest says."""
     folder = Path(folder)
-    try:
-        manifest = (folder / MANIFEST).read_bytes()
-    except OSError as error:
-        raise RequestError(f"{folder}: not a snapshot: cannot read {MANIFEST}: {error.strerror or error}; "
-                           "`prefloop import` and `prefloop feedback export` make one") from None
-    _verify(folder, manifest)
-    return Snapshot(folder, hashlib.sha256(manifest).hexdigest(),
-                    tuple(_records(folder / RANKINGS, Ranking.from_json)),
+    _, checksum = verified(folder)
+    return Snapshot(folder, checksum, tuple(_records(folder / RANKINGS, Ranking.from_json)),
                     tuple(_records(folder / DEMONSTRATIONS, Demonstration.from_json)),
                     tuple(_records(folder / PROMPTS, Prompt.from_json)))
 
 
-def _verify(folder: Path, manifest: bytes) -> None:
+def verified(folder: Path) -> tuple[dict[str, Any], str]:
+    """The manifest of `folder`, after every file was found to be what it says, and the snapshot's checksum."""
     try:
-        sealed = {name: json.loads(manifest)["files"][name] for name in FILES}
+        content = (folder / MANIFEST).read_bytes()
+    except OSError as error:
+        raise RequestError(f"{folder}: not a snapshot: cannot read {MANIFEST}: {error.strerror or error}; "
+                           "`prefloop import` and `prefloop snapshot` make one") from None
+    try:
+        manifest = json.loads(content)
+        sealed = {name: manifest["files"][name] for name in FILES}
     except (ValueError, KeyError, TypeError, RecursionError):
         raise RequestError(f"{folder / MANIFEST}: damaged: it is not a snapshot's manifest") from None
     for name in FILES:
@@ -183,6 +184,7 @@ def _verify(folder: Path, manifest: bytes) -> None:
         if found != sealed[name]:
             raise RequestError(f"{folder / name}: it changed since the snapshot was written (its size or checksum "
                                "differs from the manifest's); make the snapshot again")
+    return manifest, hashlib.sha256(content).hexdigest()
 
 
 def _records(path: Path, parse: Callable[[dict[str, Any]], R]) -> Iterator[R]:
