@@ -12,6 +12,7 @@ from prefloop.errors import RequestError
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
+
 class BadRow(RequestError):
     """A row that cannot be used. `reason` is the same for all rows alike, so that they can be counted."""
 
