@@ -165,14 +165,11 @@ class Store:
         if kind not in KINDS:
             raise RequestError(f"kind: {kind!r} is not one of {', '.join(KINDS)}")
         with self._writing() as db:
-            return sum(self._add(db, number, row, need, kind, priority) for number, row in enumerate(rows, start=1))
+            return sum(self._add(db, row, need, kind, priority) for row in rows)
 
-    def _add(self, db: Connection, number: int, row: Answers, need: int, kind: str, priority: int) -> bool:
-        try:
-            Ranking(row.prompt, row.responses, (1,) * len(row.responses), rater="any")  # can it be ranked at all?
-            _storable(json.dumps(row.to_json(), ensure_ascii=False), "text")
-        except RequestError as error:
-            raise RequestError(f"row {number}: {error}") from None
+    def _add(self, db: Connection, row: Answers, need: int, kind: str, priority: int) -> bool:
+        Ranking(row.prompt, row.responses, (1,) * len(row.responses), rater="any")  # can it be ranked at all?
+        _storable(json.dumps(row.to_json(), ensure_ascii=False), "text")
         prompt = _keep(db, prompts, row.prompt)
         chosen = [_keep(db, responses, response) for response in row.responses]
         name = digest(prompt, *chosen, kind)

@@ -1,0 +1,46 @@
+"""`prefloop snapshot CONFIG`: everything that raters answered so far, as an immutable folder that training reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefloop import config
+from prefloop.errors import RequestError
+from prefloop.formats import snapshot
+from prefloop.records import Demonstration, Ranking
+from prefloop.store import Store
+
+
+@dataclass(frozen=True)
+class SnapshotConfig:
+    """`snapshot:`. `surplus` also takes answers that came after an item had all the raters it needed."""
+
+    store: str = "sqlite:///feedback.db"
+    out: str = "snapshots/rankings"
+    surplus: bool = False
+
+
+def main(asked: config.Asked) -> None:
+    settings: SnapshotConfig
+    (settings,) = config.build(asked, snapshot=SnapshotConfig)
+    with Store(settings.store, read_only=True) as store:
+        folder = export(store, Path(settings.out), settings.surplus)
+    made = snapshot.read(folder)
+    print(f"{folder}: {len(made.rankings)} rankings by {len({r.rater for r in made.rankings})} raters, "
+          f"{len(made.pairs())} pairs, {len(made.demonstrations)} demonstrations, {len(made.prompts)} prompts; "
+          f"checksum {made.checksum[:12]}")
+
+
+def export(store: Store, folder: Path, surplus: bool = False) -> Path:
+    """Writes the store's rankings as a snapshot; a better answer that a rater wrote is a demonstration too."""
+    rankings = list(store.rankings(surplus))
+    if not rankings:
+        raise RequestError(f"{store.path}: nobody has ranked anything yet, so there is nothing to write")
+    dropped = {} if surplus else {"surplus": store.progress().surplus}
+    return snapshot.write(folder, rankings, demonstrations(rankings), source=store.path.name, dropped=dropped)
+
+
+def demonstrations(rankings: Iterable[Ranking]) -> list[Demonstration]:
+    return [Demonstration(r.prompt, r.edited) for r in rankings if r.edited.strip()]

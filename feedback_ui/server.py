@@ -1,0 +1,103 @@
+"""`prefloop feedback CONFIG`: queues answers and serves the ranking page to one person on this machine."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from prefloop import config
+from prefloop.errors import RequestError
+from prefloop.store import Store
+
+from .queueing import queue
+
+
+@dataclass(frozen=True)
+class FeedbackConfig:
+    """`feedback:`. `answers` are files that `prefloop generate` wrote, queued before serving (once, however often)."""
+
+    store: str = "sqlite:///feedback.db"
+    answers: tuple[str, ...] | str = ()
+    raters_per_item: int = 1
+    lease_minutes: float = 30
+    host: str = "127.0.0.1"
+    port: int = 7860
+    rater: str = "me"
+    guideline: str = ""
+
+    def __post_init__(self) -> None:
+        if not _loopback(self.host):
+            raise ValueError(f"feedback.host: {self.host!r} can be reached from other machines, and this page has no "
+                             "sign-in yet; use 127.0.0.1 (and an SSH tunnel from elsewhere)")
+        if self.raters_per_item < 1 or self.lease_minutes * 60 < 1:
+            raise ValueError("feedback.raters_per_item is at least 1, feedback.lease_minutes at least a second")
+        if not 0 <= self.port < 65536:
+            raise ValueError(f"feedback.port: {self.port} is not a port")
+        if not self.rater.strip():
+            raise ValueError("feedback.rater: it is empty")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(map(Path, (self.answers,) if isinstance(self.answers, str) else self.answers))
+
+
+def main(asked: config.Asked) -> None:
+    settings: FeedbackConfig
+    (settings,) = config.build(asked, feedback=FeedbackConfig)
+    with Store(settings.store) as store:
+        for path in settings.files:
+            found = queue(store, path, settings.raters_per_item)
+            print(f"{path}: {found.new} items queued, {found.known} queued before, {found.alone} left out (fewer than "
+                  "two distinct answers)")
+        if not store.progress().items:
+            raise RequestError(f"{store.path}: nothing to rate; name a file of answers, such as "
+                               "feedback.answers=runs/generate/answers.jsonl")
+        serve(store, settings)
+
+
+def serve(store: Store, settings: FeedbackConfig) -> None:
+    """Serves the page until it is stopped. The port is taken first: gradio needs seconds to load."""
+    with listening(settings.host, settings.port) as door:
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+        import uvicorn
+
+        from .web import build
+
+        host, port = door.getsockname()[:2]
+        waiting = store.progress(settings.rater)
+        print(f"Rank answers at http://{f'[{host}]' if ':' in host else host}:{port} - {waiting.done} of "
+              f"{waiting.wanted} answers are in; they are kept in {store.path}. Ctrl-C stops.", flush=True)
+        # Open pages hold a connection for ever: at the end they get two seconds, not the default's eternity.
+        server = uvicorn.Server(uvicorn.Config(build(store, settings), log_level="warning", server_header=False,
+                                               timeout_graceful_shutdown=2, lifespan="on"))
+        try:
+            server.run(sockets=[door])
+        except KeyboardInterrupt:
+            print(f"Stopped. {store.progress().done} answers are kept in {store.path}.")
+
+
+def listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    door = socket.socket(family, socket.SOCK_STREAM)
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        door.bind((host, port))
+        door.listen(128)
+    except OSError as error:
+        door.close()
+        if error.errno == errno.EADDRINUSE:
+            raise RequestError(f"port {port} is in use on {host}; choose another with feedback.port={port + 1}, or 0 "
+                               "for any that is free") from None
+        raise RequestError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+    return door
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
