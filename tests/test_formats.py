@@ -229,6 +229,12 @@ def test_duplicates_are_kept_on_request(tmp_path: Path, capsys: pytest.CaptureFi
     assert "kept 1: exact duplicate" in capsys.readouterr().out
 
 
+def test_the_same_row_in_two_files_is_a_duplicate(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_bytes(dumped(GOOD))
+    assert len(ran(tmp_path, None, f"import.path=[{tmp_path / 'a.jsonl'}, {tmp_path / 'b.jsonl'}]").rankings) == 1
+
+
 def test_two_raters_who_agree_are_no_duplicates(tmp_path: Path) -> None:
     made = ran(tmp_path, dumped(RANKED, {**RANKED, "rater": "bob"}, RANKED), form="rankings")
     assert [one.rater for one in made.rankings] == ["ann", "bob"]

@@ -28,6 +28,10 @@ def won(made: Ranking) -> dict[tuple[str, str], float]:
     ("What is 2+2?", "4d20f0e12bdfa94e", "validation"),
     ("d", "b06bd321f92e7412", "validation"),
     ("fine", "4482a8aa56b65c65", "test"),
+    ("question 21", "5e96b9b454d63498", "test"),  # bucket 9
+    ("question 97", "60729f9dd4a911b6", "validation"),  # bucket 10
+    ("question 58", "be9eb0c57eb9b464", "validation"),  # bucket 19
+    ("question 13", "c1ddcec438b20a1e", "train"),  # bucket 20
 ])
 def test_id_and_split_are_for_ever(text: str, identity: str, split: str) -> None:
     assert (prompt(text).id, prompt(text).split) == (identity, split)
