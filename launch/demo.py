@@ -107,25 +107,26 @@ def main() -> int:
 def loop(place: Place, seed: int) -> dict[str, Any]:
     """Fine-tune, sample, rank, train the reward, improve twice, compare; returns what verdict.json holds."""
     began = time.monotonic()
-    print(f"The demo's customers, answers and raters are simulated (seed {seed}); everything else is the real thing.\n")
+    print(f"The demo's customers and raters are simulated (seed {seed}); everything else is the real thing.\n")
     write_world(place, seed)
     stage("fine-tune the tiny base on demonstrations", "sft", seed, place,
           f"model.path={BASE}", f"data.path={place.demonstrations}")
     stage("sample 4 answers to each prompt", "generate", seed, place,
-          f"model.path={place.run("sft")}", f"data.path={place.asked}")
+          f"model.path={place.run('sft')}", f"data.path={place.asked}")
     collect(place, seed)
     stage("freeze the rankings", "snapshot", seed, place,
           f"snapshot.store={place.store}", f"snapshot.out={place.rankings}")
     stage("train a reward model on the rankings", "reward", seed, place,
-          f"model.path={place.run("sft")}", f"data.path={place.rankings}")
+          f"model.path={place.run('sft')}", f"data.path={place.rankings}")
     stage("improve the policy by DPO", "dpo", seed, place,
-          f"model.path={place.run("sft")}", f"data.path={place.rankings}")
+          f"model.path={place.run('sft')}", f"data.path={place.rankings}")
     stage("improve the policy by PPO", "ppo", seed, place,
-          f"model.path={place.run("sft")}", f"reward.path={place.run("reward")}", f"data.path={place.rankings}")
+          f"model.path={place.run('sft')}", f"reward.path={place.run('reward')}", f"data.path={place.rankings}")
     stage("compare the three on prompts nobody trained on", "compare", seed, place,
-          f"compare.runs=[{place.run("sft")},{place.run("ppo")},{place.run("dpo")}]", f"compare.reward={place.run("reward")}",
+          f"compare.runs=[{place.run('sft')},{place.run('ppo')},{place.run('dpo')}]",
+          f"compare.reward={place.run('reward')}",
           f"data.path={place.held_out}", ok=(0, 3, 4))
-    stage("score held-out answers with the reward model", "score", seed, place, f"model.path={place.run("reward")}",
+    stage("score held-out answers with the reward model", "score", seed, place, f"model.path={place.run('reward')}",
           f"score.answers={place.answers}", f"score.out={place.root / 'scores.jsonl'}")
     verdict = {"seed": seed, "seconds": 0.0, **reward_accuracies(place), **policies(place)}
     verdict["seconds"] = round(time.monotonic() - began, 1)
@@ -264,7 +265,8 @@ def show(verdict: dict[str, Any]) -> None:
     print("\n" + "=" * shutil.get_terminal_size((100, 20)).columns)
     print("Held-out pairs of answers ordered as the truth orders them (the truth is the simulated world's)")
     print(f"  trained reward {verdict['reward_accuracy']:.3f} [{low:.3f}, {high:.3f}]   "
-          f"bag of words {verdict['bag_of_words_accuracy']:.3f}   length alone {verdict['length_only_accuracy']:.3f}\n")
+          f"bag of words {verdict['bag_of_words_accuracy']:.3f}   length alone "
+          f"{verdict['length_only_accuracy']:.3f}\n")
     print(f"{'':6}{'truth win rate over SFT':>28}{'at equal length':>28}{'KL (nats)':>11}{'tokens':>8}{'fluent':>8}")
     sft = verdict["sft"]
     print(f"{'SFT':6}{'':28}{'':28}{'':11}{sft['mean_length']:8.1f}{sft['fluent']:8.1%}")
@@ -299,7 +301,8 @@ def write_blind(place: Place, path: Path) -> None:
     made = []
     for row in rows(place.run("compare") / "answers.jsonl"):
         texts = {text: run for run, text in row["answers"].items() if text.strip()}
-        made.append(Answers(Prompt.from_json(row["prompt"]), tuple(Response(text, run) for text, run in texts.items())))
+        responses = tuple(Response(text, run) for text, run in texts.items())
+        made.append(Answers(Prompt.from_json(row["prompt"]), responses))
     write_answers(path, made)
 
 

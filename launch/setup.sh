@@ -30,3 +30,9 @@ fi
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 echo "installing what constraints.txt pins into .venv (a few minutes the first time)"
 .venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+
+# pyright does not run the import hook of an editable install: links show it where `prefloop.sft` and the others are.
+mkdir -p .venv/stages/prefloop
+for part in prefloop/* sft reward ppo feedback_ui launch; do
+  ln -sfn "$PWD/$part" ".venv/stages/prefloop/$(basename "$part")"
+done
