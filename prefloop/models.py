@@ -249,7 +249,7 @@ def answer_logprobs(model: nn.Module, rows: list[list[int]], starts: list[int], 
     """log p of each row's tokens from `starts[i]` on, given what precedes them; logits only where answers are."""
     ids_BT, mask_BT = pad_right(rows, pad_id, next(model.parameters()).device)
     hidden_BTH = hidden_states(model, ids_BT, mask_BT)
-    head = plain(model).get_output_embeddings()
+    head: nn.Module = plain(model).get_output_embeddings()  # type: ignore[assignment]
     out = []
     for n, (row, start) in enumerate(zip(rows, starts, strict=True)):
         logits_TV = head(hidden_BTH[n, start - 1 : len(row) - 1]).float() / temperature

@@ -110,12 +110,15 @@ class Moved:
                                                 f"{'all' if finite else 'NOT all'} finite")
 
 
-def fp32_adapters(run: runs.Run, model: nn.Module) -> None:
-    """Undo TRL's cast of QLoRA weights to bf16: at small learning rates bf16 weights barely move."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    for weight in trained:
-        weight.data = weight.data.float()
-    run.note(trained_parameters=sum(p.numel() for p in trained))
+def fp32_adapters(run: runs.Run, model: nn.Module, began: Moved | None = None) -> None:
+    """Undo TRL's cast of QLoRA weights to bf16: at small learning rates bf16 weights barely move.
+
+    The cast has rounded them too, so a stage that begins with a trained adapter gives the weights as they `began`.
+    """
+    trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
+    for key, weight in trained.items():
+        weight.data = (began.before[key].clone().to(weight.device) if began else weight.data).float()
+    run.note(trained_parameters=sum(p.numel() for p in trained.values()))
 
 
 def samples(run: runs.Run, model: nn.Module, chat: Chat, prompts: list[Prompt], role: str | None, when: str,

@@ -124,10 +124,10 @@ def fit(run: runs.Run, model: Any, chat: Chat, checkpoint: Checkpoint, train: Ro
 
     rows = Dataset.from_dict({"input_ids": train.ids, "assistant_masks": train.masks})
     args.max_length = None  # what was too long is already left out, and counted
-    trainer = SFTTrainer(model, args, train_dataset=rows, processing_class=chat.tokenizer)
-    training.fp32_adapters(run, model)
-    training.attach(trainer, run, lambda folder: finish(run, model, chat, checkpoint, folder))
     moved = training.Moved(model)
+    trainer = SFTTrainer(model, args, train_dataset=rows, processing_class=chat.tokenizer)
+    training.fp32_adapters(run, model, moved)
+    training.attach(trainer, run, lambda folder: finish(run, model, chat, checkpoint, folder))
     trainer.train(resume_from_checkpoint=str(run.resumed_from) if run.resumed_from else None)
     moved.check(run, model)
 
