@@ -9,7 +9,7 @@ const words = {
   rank: (letter, rank) => `Rank ${rank} for answer ${letter}`,
   unranked: "not ranked",
   ranked: (rank, tied) => (tied ? `rank ${rank}, tied` : `rank ${rank}`),
-  start: (last) => `Rank A to ${last}: 1 is best, the same number is a tie.`,
+  start: "1 is best. The same number is a tie.",
   left: (letters) => `Still to rank: ${letters.join(", ")}`,
   ready: "Ready to submit",
   noneSaid: "None is acceptable",
@@ -23,7 +23,7 @@ const words = {
   saving: "Saving…",
   count: (done, wanted, mine) => `${done} of ${wanted} answers · ${mine} by you`,
   empty: "Nothing left to rate",
-  emptyWhy: "Every item has the answers it needs, or is with another rater just now. Thank you.",
+  emptyWhy: "The rest is ranked, with another rater just now, or skipped. Thank you.",
   bringBack: (n) => (n === 1 ? "Show the one you skipped" : `Show the ${n} you skipped`),
   look: "Look again",
   offline: "The server cannot be reached. Your ranking is still here: try again in a moment.",
@@ -177,10 +177,11 @@ function drawProgress(progress, guideline) {
 }
 
 function drawTask(skipped) {
-  find(".pl-work").hidden = find(".pl-bar").hidden = !task;
+  find(".pl-work").hidden = find(".pl-acts").hidden = find(".pl-state").hidden = !task;
   find(".pl-done").hidden = Boolean(task);
   find("[data-act=skipped]").hidden = !skipped;
   find("[data-act=skipped]").textContent = words.bringBack(skipped);
+  complain("");
   if (!task) return;
   find(".pl-turns").replaceChildren(...task.conversation.map(turn));
   find(".pl-cards").replaceChildren(...task.answers.map(card));
@@ -250,7 +251,7 @@ function drawState() {
   const parts = [];
   if (!untouched) parts.push(make("span", "pl-order", order()));
   if (said.none) parts.push(make("span", "pl-flag", words.noneSaid));
-  const hint = untouched ? (said.none ? words.ready : words.start(task.answers.at(-1).letter))
+  const hint = untouched ? (said.none ? words.ready : words.start)
     : left.length ? words.left(left) : words.ready;
   parts.push(make("span", left.length && !said.none ? "pl-hint" : "pl-hint pl-ready", hint));
   find(".pl-state").replaceChildren(...parts);
@@ -259,6 +260,7 @@ function drawState() {
 function complain(text) {
   find(".pl-error").textContent = text;
   find(".pl-error").hidden = !text;
+  find(".pl-bar").hidden = !task && !text;
 }
 
 function focusCard(place) {
