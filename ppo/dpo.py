@@ -199,11 +199,12 @@ def summarise(run: runs.Run, model: PeftModel, chat: Chat, rows: list[Row], args
         "chosen_logprob_change": by_prompt(rows, after_c - before_c),
         "rejected_logprob_change": by_prompt(rows, after_r - before_r),
     }
-    metrics: dict[str, float] = {"held_out_prompts": len(figures["implicit_margin"])}
+    metrics: dict[str, float] = {name: sum(values) / len(values) for name, values in figures.items()}
     for name, values in figures.items():
         low, high = stats.bootstrap_interval(values)
-        metrics |= {name: sum(values) / len(values), f"{name}_low": low, f"{name}_high": high}
+        metrics |= {f"{name}_low": low, f"{name}_high": high}
         print(f"held out: {name} {metrics[name]:.3f} in [{low:.3f}, {high:.3f}] (95%)")
+    metrics["held_out_prompts"] = len(figures["implicit_margin"])
     run.note(metrics=metrics)
 
 

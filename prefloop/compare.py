@@ -1,0 +1,337 @@
+"""Two or more checkpoints on the same held-out prompts, settings and seeds -> figures and one verdict.
+
+Every run is reloaded from disk and verified. Exit codes: 0 ship, 3 reject, 4 undecided.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from prefloop import checkpoints, config, runs, stats
+from prefloop.errors import RequestError
+from prefloop.generate import SamplingConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from prefloop.chat import Chat
+    from prefloop.formats.snapshot import Snapshot
+    from prefloop.models import Checkpoint, ModelConfig
+    from prefloop.records import Prompt
+
+EXIT = {"ship": 0, "reject": 3, "undecided": 4}
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """`compare:`. The first of `runs` is the baseline. `out` is a folder; without it the files go to the run's."""
+
+    runs: list[str] = field(default_factory=list)
+    reward: str = ""
+    out: str = ""
+    split: str = "test"
+    limit: int | None = 200
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        if len(self.runs) < 2 or not all(isinstance(one, str) and one for one in self.runs):
+            raise ValueError("compare.runs names two or more runs, the baseline first: compare.runs=[runs/a,runs/b]")
+        places = [str(Path(one).resolve()) for one in self.runs]
+        twice = next((one for n, one in enumerate(self.runs) if places[n] in places[:n]), None)
+        if twice:
+            raise ValueError(f"compare.runs names {twice} twice")
+        if not 0 < self.level < 1:
+            raise ValueError("compare.level is between 0 and 1")
+
+
+@dataclass(frozen=True)
+class PromptSource:
+    """`data:` names the snapshot whose prompts are answered."""
+
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("data.path is missing: name a snapshot, as `prefloop import` makes them")
+
+
+@dataclass(frozen=True)
+class HoldConfig:
+    """`model:` says how the bases are held; which they are, the runs say."""
+
+    four_bit: bool = False
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+@dataclass
+class Contestant:
+    """One run, and what was found out about it. Every list has one entry per prompt, with one number per answer."""
+
+    name: str
+    checkpoint: Checkpoint
+    chat: Chat
+    role: str | None
+    ids: list[list[list[int]]]
+    own_logprobs: list[list[float]]
+    baseline_logprobs: list[list[float]] | None = None
+    rewards: list[list[float]] | None = None
+
+    def texts(self) -> list[list[str]]:
+        return [[self.chat.text(ids) for ids in own] for own in self.ids]
+
+
+def main(asked: config.Asked) -> int:
+    from prefloop import models
+    from prefloop.formats import snapshot
+
+    asked = config.with_defaults(asked, "sampling", answers=1)
+    settings, data, sampling, hold, where = config.build(
+        asked, compare=CompareConfig, data=PromptSource, sampling=SamplingConfig, model=HoldConfig, run=runs.RunConfig)
+    source = snapshot.read(Path(data.path))
+    found = [models.resolve(path) for path in settings.runs]
+    reward = models.resolve(settings.reward) if settings.reward else None
+    refuse(found, reward)
+    parents: dict[str, Any] = {f"run{n}": one.lineage() for n, one in enumerate(found)}
+    if reward:
+        parents["reward"] = reward.lineage()
+    with runs.start(asked, where, data=source.lineage(), **parents) as run:
+        prompts, over_length = shared_prompts(source, found, settings, sampling)
+        contestants = answered(found, reward, prompts, hold, sampling)
+        report = {"prompts": len(prompts), "over_length": over_length, "split": settings.split,
+                  "level": settings.level, "reward": settings.reward, "sampling": asdict(sampling),
+                  "baseline": settings.runs[0], **judge(contestants, settings.level)}
+        out = Path(settings.out) if settings.out else run.path
+        write(out, report, prompts, contestants)
+        wins = {f"win_rate {name}": own["win_rate"]["value"] for name, own in report["runs"].items()
+                if "win_rate" in own}
+        run.note(metrics={"verdict": report["verdict"], **wins, "prompts": len(prompts)}, report=str(out))
+        print(table(report))
+    return EXIT[report["verdict"]]
+
+
+def refuse(found: list[Checkpoint], reward: Checkpoint | None) -> None:
+    """What cannot be compared, said before a base is loaded."""
+    from prefloop.models import HEAD
+
+    folders = [one.folder.resolve() for one in found if one.folder]
+    if len(set(folders)) < len(folders):
+        raise RequestError("compare.runs names one run twice, by two paths: its folder and its final/")
+    for one in found:
+        if one.folder and (one.folder / HEAD).is_file():
+            raise RequestError(f"{one.path}: a reward model writes no answers; name it as compare.reward")
+    if reward is None:
+        return
+    if not (reward.folder and (reward.folder / HEAD).is_file()):
+        raise RequestError(f"{reward.path}: it has no {HEAD}, so it is no reward model; name a reward run")
+    if reward.base_checksum != found[0].base_checksum:
+        raise RequestError(f"{reward.path}: this reward model stands on another base ({reward.base}) than the "
+                           f"baseline {found[0].path} ({found[0].base}); train one on the baseline's base, or leave "
+                           f"out compare.reward")
+
+
+def shared_prompts(source: Snapshot, found: list[Checkpoint], settings: CompareConfig,
+                   sampling: SamplingConfig) -> tuple[list[Prompt], int]:
+    """The split's first prompts that fit every run's tokenizer, and how many did not."""
+    from prefloop import models
+
+    wanted = source.prompts_of(settings.split)[: settings.limit]
+    if not wanted:
+        raise RequestError(f"{source.path}: it has no prompts in split {settings.split!r}")
+    chats = [models.load_chat(one) for one in found]
+    fitting = [prompt for prompt in wanted
+               if all(len(chat.prompt_ids(prompt)) <= sampling.max_prompt_tokens for chat in chats)]
+    if not fitting:
+        raise RequestError(f"{source.path}: every prompt is over "
+                           f"sampling.max_prompt_tokens={sampling.max_prompt_tokens}")
+    return fitting, len(wanted) - len(fitting)
+
+
+def answered(found: list[Checkpoint], reward: Checkpoint | None, prompts: list[Prompt], hold: HoldConfig,
+             sampling: SamplingConfig) -> list[Contestant]:
+    """Every run's answers, base by base; the baseline's last, for then it can read what all the others wrote."""
+    made: dict[str, Contestant] = {}
+    for base in {one.base_checksum: one for one in found[1:] if one.base_checksum != found[0].base_checksum}:
+        made |= on_base(found, base, prompts, hold, sampling)[1]
+    model, own = on_base(found, found[0].base_checksum, prompts, hold, sampling)
+    made |= own
+    baseline, *others = everyone = [made[one.path] for one in found]
+    for one in others:
+        # Greedy answers are no sample of anything, and a KL is between two that read and write the same tokens.
+        if sampling.temperature and same_tokens(one.chat, baseline.chat, prompts):
+            one.baseline_logprobs = logprobs(model, baseline.role, one, prompts, sampling)
+    if reward:
+        score(model, reward, everyone, prompts, model_config(reward, hold))
+    return everyone
+
+
+def on_base(found: list[Checkpoint], base: str, prompts: list[Prompt], hold: HoldConfig,
+            sampling: SamplingConfig) -> tuple[nn.Module, dict[str, Contestant]]:
+    """A base with the adapters of all the runs that stand on it, and what these runs answered."""
+    from prefloop import models
+
+    own = [one for one in found if one.base_checksum == base]
+    model: Any = models.load_base(own[0], model_config(own[0], hold))
+    roles = [f"run{number}" if one.adapter else None for number, one in enumerate(own)]
+    for one, role in zip(own, roles, strict=True):
+        if role:
+            model = models.add_adapter(model, role, one.adapter, model_config(one, hold))
+    return model, {one.path: contestant(model.eval(), one, role, prompts, sampling)
+                   for one, role in zip(own, roles, strict=True)}
+
+
+def model_config(one: Checkpoint, hold: HoldConfig) -> ModelConfig:
+    from prefloop.models import ModelConfig
+
+    return ModelConfig(path=one.path, four_bit=hold.four_bit, dtype=hold.dtype)
+
+
+def contestant(model: nn.Module, one: Checkpoint, role: str | None, prompts: list[Prompt],
+               sampling: SamplingConfig) -> Contestant:
+    from prefloop import models
+    from prefloop.generate import sample_ids
+
+    chat = models.load_chat(one)
+    ids = sample_ids(model, chat, prompts, sampling, role, f"sampling from {one.path}")
+    made = Contestant(one.path, one, chat, role, ids, [])
+    made.own_logprobs = logprobs(model, role, made, prompts, sampling)
+    return made
+
+
+def same_tokens(one: Chat, other: Chat, prompts: list[Prompt]) -> bool:
+    """Whether both read and write the same token ids: only then is a KL between them defined."""
+    return (one.end_id == other.end_id and one.tokenizer.get_vocab() == other.tokenizer.get_vocab()
+            and all(one.prompt_ids(prompt) == other.prompt_ids(prompt) for prompt in prompts))
+
+
+def logprobs(model: nn.Module, role: str | None, one: Contestant, prompts: list[Prompt],
+             sampling: SamplingConfig) -> list[list[float]]:
+    """log p of each answer of `one` under `role`, at the temperature it was sampled at."""
+    from prefloop import models
+
+    asked = [ids for prompt in prompts for ids in [one.chat.prompt_ids(prompt)] * sampling.answers]
+    flat = [ids for own in one.ids for ids in own]
+    values = models.total_logprobs(model, role, [a + b for a, b in zip(asked, flat, strict=True)],
+                                   [len(ids) for ids in asked], one.chat.pad_id, sampling.temperature or 1.0)
+    return by_prompt(values.tolist(), sampling.answers)
+
+
+def by_prompt(values: list[float], answers: int) -> list[list[float]]:
+    return [values[first : first + answers] for first in range(0, len(values), answers)]
+
+
+def score(model: nn.Module, reward: Checkpoint, everyone: list[Contestant], prompts: list[Prompt],
+          settings: ModelConfig) -> None:
+    """Rewards of the answers as people would read them: text, and the end of the turn."""
+    from prefloop import models
+
+    assert reward.folder is not None
+    model = models.add_adapter(model, "reward", reward.adapter, settings)  # type: ignore[arg-type]
+    head, chat = models.Head.load(reward.folder, models.device()), models.load_chat(reward)
+    asked = [chat.prompt_ids(prompt) for prompt in prompts]
+    for one in everyone:
+        pairs = [(ids, chat.answer_ids(text)) for ids, own in zip(asked, one.texts(), strict=True) for text in own]
+        values = models.score(model.eval(), head, "reward", [a + b for a, b in pairs], [len(a) for a, _ in pairs],
+                              chat.pad_id)
+        one.rewards = by_prompt(values.tolist(), len(one.ids[0]))
+
+
+def judge(contestants: list[Contestant], level: float) -> dict[str, Any]:
+    """The figures of every run, and the verdict."""
+    baseline, *others = contestants
+    figures = {one.name: run_figures(one, baseline, level) for one in contestants}
+    wins = {one.name: figures[one.name].get("win_rate") for one in others}
+    verdict, line = decide(baseline.name, {name: win for name, win in wins.items() if win})
+    return {"verdict": verdict, "line": line, "runs": figures}
+
+
+def run_figures(one: Contestant, baseline: Contestant, level: float) -> dict[str, Any]:
+    answers = [ids for own in one.ids for ids in own]
+    figures: dict[str, Any] = {
+        "checksum": one.checkpoint.checksum,
+        "mean_length": sum(map(len, answers)) / len(answers),
+        "ended": sum(ids[-1] == one.chat.end_id for ids in answers) / len(answers),
+    }
+    if one.baseline_logprobs is not None:
+        lengths = [[len(ids) for ids in own] for own in one.ids]
+        figures |= kl_figures(one.own_logprobs, one.baseline_logprobs, lengths, level)
+    if one.rewards is not None:
+        means = [mean(own) for own in one.rewards]
+        figures["reward"] = mean_of(means, level)
+        if one is not baseline and baseline.rewards is not None:
+            figures |= reward_figures(one.rewards, baseline.rewards, level)
+    return figures
+
+
+def kl_figures(own: list[list[float]], base: list[list[float]], lengths: list[list[int]],
+               level: float) -> dict[str, Any]:
+    """KL(run, baseline) in nats, of the run's own answers: the mean of log p_run - log p_baseline, over prompts.
+
+    Each prompt's answers are averaged first: they are not independent. Per token is the ratio of the two means.
+    """
+    per_prompt = [mean([a - b for a, b in zip(x, y, strict=True)]) for x, y in zip(own, base, strict=True)]
+    tokens = mean([mean([float(n) for n in row]) for row in lengths])
+    return {"kl": mean_of(per_prompt, level), "kl_per_token": mean(per_prompt) / tokens}
+
+
+def reward_figures(rewards: list[list[float]], baseline: list[list[float]], level: float) -> dict[str, Any]:
+    """Win rate by reward over the baseline, answer against answer of the same seed, ties half; and the paired gain."""
+    wins = [mean([float(a > b) + 0.5 * float(a == b) for a, b in zip(x, y, strict=True)])
+            for x, y in zip(rewards, baseline, strict=True)]
+    gain = stats.paired_difference([mean(x) for x in rewards], [mean(y) for y in baseline], level=level)
+    return {"win_rate": stats.win_rate(wins, level)._asdict(), "reward_gain": gain._asdict()}
+
+
+def decide(baseline: str, wins: dict[str, dict[str, float]]) -> tuple[str, str]:
+    """ship if some candidate's interval is above one half, reject if all are below, else undecided."""
+    if not wins:
+        return "undecided", "undecided: without compare.reward nothing says which answers are better"
+    best = max(wins, key=lambda name: wins[name]["low"])
+    shown = f"{wins[best]['value']:.1%} [{wins[best]['low']:.1%}, {wins[best]['high']:.1%}]"
+    if wins[best]["low"] > 0.5:
+        return "ship", f"ship {best}: by reward it wins {shown} against {baseline}"
+    if all(win["high"] < 0.5 for win in wins.values()):
+        return "reject", f"reject: the best, {best}, wins only {shown} against {baseline}"
+    return "undecided", f"undecided: the best, {best}, wins {shown} against {baseline}; more prompts may tell"
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def mean_of(per_prompt: list[float], level: float) -> dict[str, float]:
+    return stats.Estimate(mean(per_prompt), *stats.bootstrap_interval(per_prompt, level=level))._asdict()
+
+
+def write(out: Path, report: dict[str, Any], prompts: list[Prompt], contestants: list[Contestant]) -> None:
+    """report.json, and answers.jsonl with one row per prompt."""
+    out.mkdir(parents=True, exist_ok=True)
+    draft = out / "answers.jsonl.tmp"
+    draft.write_text("", encoding="utf-8")
+    texts = {one.name: one.texts() for one in contestants}
+    for n, prompt in enumerate(prompts):
+        runs.append(draft, {"prompt": prompt.to_json(), "answers": {name: own[n] for name, own in texts.items()}})
+    draft.replace(out / "answers.jsonl")
+    checkpoints.write_json(out / "report.json", report)
+
+
+def table(report: dict[str, Any]) -> str:
+    """One screen."""
+    names = list(report["runs"])
+    width = max(24, *map(len, names))
+    over = f" ({report['over_length']} over length left out)" if report["over_length"] else ""
+    lines = [f"{report['prompts']} prompts of split {report['split']}{over}, {report['sampling']['answers']} answers "
+             f"each, {report['level']:.0%} intervals",
+             f"{'run':{width}} {'tokens':>7} {'ended':>6}  {'KL from baseline':20}  {'reward':21}  win rate"]
+    for name, own in report["runs"].items():
+        cells = [interval(own.get(key), form) for key, form in (("kl", ".2f"), ("reward", ".2f"), ("win_rate", ".1%"))]
+        lines.append(f"{name:{width}} {own['mean_length']:7.1f} {own['ended']:6.0%}  {cells[0]:20}  {cells[1]:21}  "
+                     f"{cells[2]}")
+    return "\n".join([*lines, report["line"]])
+
+
+def interval(estimate: dict[str, float] | None, form: str) -> str:
+    if estimate is None:
+        return "-"
+    return f"{estimate['value']:{form}} [{estimate['low']:{form}}, {estimate['high']:{form}}]"
