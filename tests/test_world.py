@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -183,3 +184,51 @@ def test_the_baselines_learn_what_they_can_see() -> None:
     assert baselines.bag_of_words_accuracy(pairs, pairs) == 1.0
     flipped = [Pair(p.prompt, p.rejected, p.chosen) for p in pairs]
     assert baselines.bag_of_words_accuracy(pairs, flipped) == 0.0
+
+
+BASE = Path(__file__).parent.parent / "launch" / "world" / "base"
+
+
+def test_the_shipped_tokenizer_says_what_pretraining_said() -> None:
+    from transformers import AutoTokenizer
+
+    from prefloop.launch.world.pretrain import Recipe, row_of
+
+    tokenizer = AutoTokenizer.from_pretrained(str(BASE))
+    assert len({tokenizer.pad_token, tokenizer.eos_token, "<|user|>", "<|assistant|>", "<|system|>"}) == 5
+    for demonstration in corpus(50, 4):
+        row = row_of(demonstration, tokenizer, Recipe(reply_share=0.0), Random(0))
+        chat = [*demonstration.prompt.chat(), {"role": "assistant", "content": demonstration.answer}]
+        rendered = tokenizer.apply_chat_template(chat, return_dict=True, return_assistant_tokens_mask=True)
+        assert rendered["input_ids"] == row.tokens
+        earlier = len(demonstration.prompt.messages) > 1  # the shop's earlier turn is in the mask, not in the loss
+        assert earlier or rendered["assistant_masks"] == [int(weight) for weight in row.weights]
+        opened = tokenizer.apply_chat_template(chat[:-1], add_generation_prompt=True, return_dict=True)
+        assert opened["input_ids"] == row.tokens[:row.weights.index(1.0)]
+
+
+def test_what_the_truth_turns_on_is_one_token_each() -> None:
+    """So that an answer is cheap to sample, and a product or number is said or not said, never half."""
+    from transformers import AutoTokenizer
+
+    from prefloop.launch.world.grammar import VALUES
+    from prefloop.launch.world.sentences import PLANS, PRODUCTS
+
+    tokenizer = AutoTokenizer.from_pretrained(str(BASE))
+    for word in (*PRODUCTS, *PLANS, *map(str, VALUES)):
+        assert len(tokenizer(f" {word}")["input_ids"]) == 1, word
+    assert tokenizer.decode(tokenizer("Zoë says: ¿qué? 🙂")["input_ids"]) == "Zoë says: ¿qué? 🙂"
+
+
+def test_the_shipped_base_answers_in_the_grammar() -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from prefloop.launch.world.pretrain import figures, sample
+
+    assert sum(file.stat().st_size for file in BASE.iterdir() if file.is_file()) < 12_000_000
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(str(BASE)), AutoTokenizer.from_pretrained(str(BASE))
+    asked = [p for p in prompts(400, 11) if p.split == "test"][:24]
+    found = figures(asked, sample(model, tokenizer, asked, 4, 0), tokenizer)
+    assert found["fluent"] > 0.85
+    assert 0.5 < found["on_topic"] < 0.9
+    assert found["fact_wrong"] > 0.1

@@ -26,6 +26,7 @@ from .sentences import (
     PRODUCTS,
     RECAPS,
     REMARKS,
+    REPLIES,
     SIGNATURES,
     TONES,
 )
@@ -213,9 +214,19 @@ def sample_answer(request: Request, faults: Faults, rng: Random) -> str:
     return " ".join([*said["greeting"], *said["acknowledgement"], *content, *padding, *said["closing"]])
 
 
-def recap(request: Request, rng: Random) -> str:
-    """What a customer may write after an answer, good or bad: it says nothing about the answer."""
-    return rng.choice(RECAPS).format(product=request.product, plan=request.plan)
+def reply(demonstration: Demonstration, rng: Random) -> str:
+    """What the customer writes back: what it was about, or a remark on one side of the answer.
+
+    Conversations that people hold are full of this, and it is where a language model learns what an answer lacks.
+    """
+    request, parsed = request_of(demonstration.prompt), parse(demonstration.answer)
+    remarks: list[str] = []
+    if parsed is not None and rng.random() < 0.75:
+        remarks = ["on topic" if on_topic(request, parsed) else "off topic", fact_of(request, parsed), parsed.tone]
+        remarks += ["padded"] if parsed.padding else []
+    said = [name for name in remarks if name in REPLIES]
+    texts = REPLIES[rng.choice(said)] if said else RECAPS
+    return rng.choice(texts).format(product=request.product, plan=request.plan)
 
 
 def _stream(faults: Faults, seed: int) -> Iterator[Demonstration]:

@@ -27,7 +27,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from prefloop.records import Demonstration, Prompt
 
-from .grammar import PRIMER, Parsed, corpus, fact_of, on_topic, parse, prompts, recap, request_of, truth
+from .grammar import PRIMER, Parsed, corpus, fact_of, on_topic, parse, prompts, reply, request_of, truth
 
 PAD, END = "<|pad|>", "<|end|>"
 ROLES = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
@@ -60,10 +60,10 @@ class Recipe:
     intermediate: int = 512
     # About 1 / sqrt(hidden). With the usual 0.02 a model this small had not begun to read its prompt after 700 steps.
     initial_sd: float = 0.08
-    # One conversation in four goes on with the customer's next turn. Its small loss trains the position of <|end|>,
-    # which reward heads may read and which a loss on answers alone would leave as it was born.
-    recap_share: float = 0.25
-    recap_weight: float = 0.2
+    # Half of the conversations go on with the customer's next turn, often a remark on the answer. Its loss trains the
+    # position of <|end|>, which a loss on answers alone would leave as it was born, and teaches what answers lack.
+    reply_share: float = 0.5
+    reply_weight: float = 0.5
 
 
 def train_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
@@ -118,9 +118,9 @@ def row_of(demonstration: Demonstration, tokenizer: PreTrainedTokenizerFast, rec
     prompt = [token for m in demonstration.prompt.messages for token in turn(m.role, m.content)]
     answer = turn("assistant", demonstration.answer)
     after: list[int] = []
-    if rng.random() < recipe.recap_share:
-        after = turn("user", recap(request_of(demonstration.prompt), rng))
-    weights = [0.0] * (len(prompt) + 1) + [1.0] * (len(answer) - 1) + [recipe.recap_weight] * len(after)
+    if rng.random() < recipe.reply_share:
+        after = turn("user", reply(demonstration, rng))
+    weights = [0.0] * (len(prompt) + 1) + [1.0] * (len(answer) - 1) + [recipe.reply_weight] * len(after)
     return Row(prompt + answer + after, weights)
 
 
@@ -241,8 +241,9 @@ fluently and mostly on topic, and commits every fault of its corpus often: wrong
 rude tone, padding. It is made for showing preference training on a CPU, and is good for nothing else.
 
 Made by `python -m prefloop.launch.world.pretrain` in {minutes:.0f} minutes on 2 CPU cores, with
-`{json.dumps(asdict(recipe))}`; last training loss {loss:.3f}. The loss covers answers, and with a small weight the
-customer's next turn. Format: `<|user|>...<|end|><|assistant|>...<|end|>` (the chat template is in the tokenizer).
+`{json.dumps(asdict(recipe))}`; last training loss {loss:.3f}. The loss covers answers, and with half the
+weight the customer's next turn, which often remarks on one side of the answer (its topic, its fact, its tone).
+Format: `<|user|>...<|end|><|assistant|>...<|end|>` (the chat template is in the tokenizer).
 
 Answers sampled at temperature 1, 4 to each of 200 held-out prompts:
 

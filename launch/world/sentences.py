@@ -101,6 +101,16 @@ SIGNATURES = ("Best, {name}.", "Thanks, {name}.", "My name is {name}.")
 ASKS_PLAN = ("Which plan do you have?", "What plan are you on?")
 ASKS_ISSUE = ("What is the problem?", "What can we do for you?")
 RECAPS = ("This is about my {product} on the {plan} plan.", "I wrote about the {product} and the {plan} plan.")
+# What customers may say of an answer they got: each line is about one side of it, none about how good it is in all.
+REPLIES = {
+    "on topic": ("Yes, this is about my {product}.", "Good, you understood my {product}."),
+    "off topic": ("No, this is not about my {product}.", "You did not understand my {product}."),
+    "right": ("That is what the {plan} plan says.", "Yes, so it is on the {plan} plan."),
+    "wrong": ("That is not what the {plan} plan says.", "No, not on the {plan} plan."),
+    "polite": ("You are very kind.", "Thank you for the kind words."),
+    "rude": ("You could be kinder.", "There is no need to be rude."),
+    "padded": ("You write a lot.", "I do not need to know all that."),
+}
 
 # The parts of an answer that set its tone. Every tone may use every part, so that length does not tell the tone.
 TONES = {
