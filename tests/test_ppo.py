@@ -1,0 +1,304 @@
+"""PPO through the command line, on a 2-layer model made on the spot whose reward likes one word."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from bitsandbytes.nn import Linear4bit
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import models as tokenizer_models
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.models.llama.modeling_llama import LlamaMLP
+
+from prefloop import checkpoints, cli, models, runs
+from prefloop.formats import snapshot
+from prefloop.ppo import rollout, trainer
+from prefloop.ppo.settings import PPOConfig
+from prefloop.records import Message, Prompt
+
+WORDS = [f"w{n}" for n in range(16)]
+LIKED = "w3"
+TEMPLATE = ("{% for m in messages %}<{{ m.role }}> {{ m.content }}<end>{% endfor %}"
+            "{% if add_generation_prompt %}<assistant>{% endif %}")
+FAST = ["train.rollouts=3", "train.episodes=16", "train.ppo_epochs=2", "train.minibatches=2", "train.micro_batch=4",
+        "train.max_prompt_tokens=16", "train.max_new_tokens=8", "train.critic_warmup=0", "train.learning_rate=1e-3"]
+
+
+class Place(NamedTuple):
+    folder: Path
+    base: Path
+    data: Path
+    sft: Path
+    reward: Path
+
+    def asked(self, *overrides: str) -> list[str]:
+        return ["ppo", f"model.path={self.sft}", f"reward.path={self.reward}", f"data.path={self.data}",
+                f"run.root={self.folder}", *FAST, *overrides]
+
+    def actors(self, four_bit: bool = False) -> rollout.Actors:
+        checkpoint = models.resolve(str(self.sft))
+        return rollout.assemble(checkpoint, self.reward / "final",
+                                models.ModelConfig(path=str(self.sft), four_bit=four_bit), seed=0)
+
+    def trainer(self, name: str, four_bit: bool = False, **settings: Any) -> trainer.Trainer:
+        """What the recipe builds, to look inside."""
+        config = PPOConfig(**{"rollouts": 1, "episodes": 16, "ppo_epochs": 1, "minibatches": 1, "micro_batch": 4,
+                              "max_new_tokens": 8, "critic_warmup": 0, "warmup": 0.0, "learning_rate": 1e-3,
+                              **settings})
+        path = self.folder / name
+        path.mkdir()
+        actors = self.actors(four_bit)
+        prompts = [actors.chat.prompt_ids(prompt) for prompt in snapshot.read(self.data).prompts_of("train")]
+        return trainer.Trainer(runs.Run(path, {"stage": "ppo", "status": "running"}), actors, prompts, config,
+                               models.resolve(str(self.sft)))
+
+
+def make_base(folder: Path, seed: int) -> Path:
+    special = ["<unk>", "<pad>", "<end>", "<user>", "<assistant>", "<system>"]
+    tokenizer = Tokenizer(tokenizer_models.WordLevel({w: n for n, w in enumerate(special + WORDS)}, "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>",
+                                   eos_token="<end>", additional_special_tokens=special[3:])
+    fast.chat_template = TEMPLATE
+    torch.manual_seed(seed)
+    LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(special + WORDS), hidden_size=64, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.1,
+        tie_word_embeddings=False)).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+def make_run(folder: Path, base: Path, stage: str) -> Path:
+    """A finished run as the SFT or reward stage leaves it, with an adapter that changes a little."""
+    checkpoint, config = models.resolve(str(base)), models.ModelConfig(path=str(base), lora_r=4)
+    chat = models.load_chat(checkpoint)
+    torch.manual_seed(len(stage))
+    model = models.add_adapter(models.load_base(checkpoint, config), "made", None, config)
+    for weight in models.train_only(model, {"made"}):
+        torch.nn.init.normal_(weight, std=0.02)
+    models.save_adapter(model, "made", folder / "final")
+    if stage == "reward":
+        liking(model, chat).save(folder / "final")
+    models.save_tokenizer(chat, folder / "final")
+    models.seal(folder / "final", checkpoint, stage)
+    checkpoints.write_json(folder / "run.json", {"stage": stage, "status": "done"})
+    return folder
+
+
+@torch.no_grad()
+def liking(model: Any, chat: Any) -> models.Head:
+    """A head that reads from the hidden state whether the token is the liked one: least squares on random rows."""
+    ids_BT = torch.randint(6, 6 + len(WORDS), (64, 12), generator=torch.Generator().manual_seed(0))
+    with models.acting(model, "made"):
+        hidden_NH = models.hidden_states(model, ids_BT, torch.ones_like(ids_BT)).flatten(0, 1)
+    liked_N = (ids_BT.flatten() == chat.tokenizer.convert_tokens_to_ids(LIKED)).float()
+    head = models.Head(hidden_NH.shape[1], "mean")
+    head.linear.weight.copy_(torch.linalg.lstsq(hidden_NH, liked_N[:, None]).solution.T)
+    head.shift, head.scale = 1 / len(WORDS), 0.1
+    return head
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    folder = tmp_path_factory.mktemp("ppo")
+    base = make_base(folder / "base", seed=0)
+    prompts = [Prompt((Message("user", f"{a} {b} {c}"),)) for a in WORDS for b in WORDS[:3] for c in WORDS[:2]]
+    data = snapshot.write(folder / "data", prompts=prompts)
+    sft, reward = make_run(folder / "sft", base, "sft"), make_run(folder / "reward", base, "reward")
+    return Place(folder, base, data, sft, reward)
+
+
+def record(path: Path) -> dict[str, Any]:
+    return json.loads((path / "run.json").read_text())
+
+
+def adapter(path: Path) -> bytes:
+    return (path / models.ADAPTER).read_bytes()
+
+
+def test_ppo_raises_the_score(place: Place) -> None:
+    asked = place.asked("run.name=learns", "train.rollouts=12", "train.episodes=64", "train.micro_batch=32",
+                        "train.learning_rate=1e-2", "train.critic_learning_rate=1e-2", "train.save_every=5",
+                        "train.target_approx_kl=0.1", "train.kl_coef=0.02")
+    assert cli.main(asked) == 0
+    path = place.folder / "learns"
+    found = record(path)
+    assert found["status"] == "done"
+    assert found["metrics"]["score_gain_low"] > 0.5
+    assert found["metrics"]["kl_low"] > 0
+    assert set(found["checks"]) == {
+        "KL at step 0", "log-probabilities", "EOS is scored", "scores and padding", "ratio", "policy weights",
+        "critic weights", "sft is frozen", "reward is frozen", "reload checkpoint-5", "reload checkpoint-10",
+        "reload value", "reload final"}
+    steps = runs.read_lines(path / "metrics.jsonl")
+    assert [row["step"] for row in steps] == list(range(1, 13))
+    assert abs(steps[0]["kl"]) < 1e-4
+    assert all(0 < row["entropy"] < math.log(22) and 0 <= row["eos_rate"] <= 1 for row in steps)
+    assert steps[-1]["score"] > steps[0]["score"] + 0.5
+    assert {row["when"] for row in runs.read_lines(path / "samples.jsonl")} == {"before", "after"}
+    assert models.resolve(str(path)).stage == "ppo"
+    liked = [row["answer"].split().count(LIKED) for row in runs.read_lines(path / "samples.jsonl")]
+    assert sum(liked[len(liked) // 2 :]) > sum(liked[: len(liked) // 2])
+
+
+KILLED = """
+import os, signal, sys
+from prefloop import cli
+from prefloop.ppo import trainer
+critic_gradients = trainer.Trainer.critic_gradients
+def killed(self, *given):
+    if self.done == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return critic_gradients(self, *given)
+trainer.Trainer.critic_gradients = killed
+cli.main(sys.argv[1:])
+"""
+
+
+def test_a_killed_run_goes_on_bit_for_bit(place: Place) -> None:
+    """Killed in the middle of its third rollout, after a step of the second: as if nothing had happened."""
+    options = ("train.save_every=1", "train.kl_target=1.0", "train.kl_horizon=100", "train.save_total_limit=9")
+    assert cli.main(place.asked("run.name=whole", *options)) == 0
+    asked = place.asked("run.name=killed", *options)
+    ended = subprocess.run([sys.executable, "-c", KILLED, *asked], capture_output=True, timeout=300)
+    assert ended.returncode == -signal.SIGKILL
+    path = place.folder / "killed"
+    half_saved = path / "checkpoint-3"
+    half_saved.mkdir()
+    (half_saved / models.ADAPTER).write_bytes(b"half")
+    assert runs.status_of(runs.load(path)) == "interrupted"
+    assert cli.main(["resume", str(path)]) == 0
+    whole = place.folder / "whole"
+    assert adapter(path / "final") == adapter(whole / "final")
+    assert adapter(path / "checkpoint-3/value") == adapter(whole / "checkpoint-3/value")
+    for name in ("value/head.safetensors", "optimizer.pt", "state.json"):
+        assert (path / "checkpoint-3" / name).read_bytes() == (whole / "checkpoint-3" / name).read_bytes(), name
+    assert adapter(path / "final") != adapter(whole / "checkpoint-2")
+    told = [[{k: v for k, v in row.items() if not k.startswith("seconds")} for row in runs.read_lines(p)]
+            for p in (path / "metrics.jsonl", whole / "metrics.jsonl")]
+    assert told[0] == told[1]
+
+
+def test_a_reward_that_is_not_finite_fails_the_run(place: Place, monkeypatch: pytest.MonkeyPatch,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    def poisoned(actors: rollout.Actors, prompts: Any, number: int, *given: Any) -> rollout.Rollout:
+        if number == 2:
+            actors.reward_head.linear.bias.data.fill_(math.nan)
+        return rollout.collect(actors, prompts, number, *given)
+
+    monkeypatch.setattr(trainer, "collect", poisoned)
+    assert cli.main(place.asked("run.name=nan", "train.save_every=1")) == 1
+    path = place.folder / "nan"
+    assert record(path)["status"] == "failed"
+    assert checkpoints.newest(path) == path / "checkpoint-2"
+    assert "checkpoint-2" in capsys.readouterr().err
+    assert not (path / "final").exists()
+
+
+def test_a_reward_on_another_base_is_refused(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    other = make_run(place.folder / "other-reward", make_base(place.folder / "other-base", seed=1), "reward")
+    assert cli.main(place.asked("run.name=refused", f"reward.path={other}")) == 2
+    said = capsys.readouterr().err
+    assert str(other) in said
+    assert str(place.sft) in said
+    assert cli.main(place.asked("run.name=refused", f"reward.path={place.sft}")) == 2
+    assert "no reward model" in capsys.readouterr().err
+    assert not (place.folder / "refused").exists()
+
+
+@pytest.mark.parametrize(("override", "said"), [
+    ("train.clip=0", "train.clip"), ("train.gamma=1.5", "train.gamma"), ("train.rollout=3", "train.rollouts"),
+    ("train.critic_warmup=3", "critic_warmup"), ("train.minibatches=17", "minibatches"),
+    ("train.save_total_limit=0", "save_total_limit"), ("model.whole=true", "model.whole"),
+    ("train.max_new_tokens=60", "context is 64"), ("train.max_prompt_tokens=2", "train.max_prompt_tokens=2")])
+def test_a_wrong_request_is_one_line(place: Place, override: str, said: str,
+                                     capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(place.asked(override)) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("prefloop ppo:")]
+    assert said in line
+
+
+def test_a_base_fine_tuned_whole_is_its_own_reference(place: Place) -> None:
+    whole = place.folder / "whole-sft"
+    make_base(whole / "final", seed=2)
+    models.seal(whole / "final", models.resolve(str(place.base)), "sft")
+    checkpoints.write_json(whole / "run.json", {"stage": "sft", "status": "done"})
+    reward = make_run(place.folder / "whole-reward", whole / "final", "reward")
+    asked = place.asked("run.name=on-whole", f"model.path={whole}", f"reward.path={reward}", "train.rollouts=2")
+    assert cli.main(asked) == 0
+    checks = record(place.folder / "on-whole")["checks"]
+    assert "reward is frozen" in checks
+    assert "sft is frozen" not in checks
+
+
+def test_four_bits(place: Place) -> None:
+    """The base is NF4, what learns is fp32 before and after a step, and all of it survives the round trip."""
+    made = place.trainer("nf4", four_bit=True, rollouts=1, save_every=1, critic_learning_rate=1e-3)
+    assert sum(isinstance(module, Linear4bit) for module in made.actors.model.modules()) == 14
+    assert {weight.dtype for weight in made.policy + made.critic} == {torch.float32}
+    made.fit()
+    assert {weight.dtype for weight in made.policy + made.critic} == {torch.float32}
+    again = place.trainer("nf4-again", four_bit=True)
+    again.restore(made.run.path / "checkpoint-1")
+    for own, loaded in zip(made.policy + made.critic, again.policy + again.critic, strict=True):
+        assert torch.equal(own, loaded)
+    assert again.done == 1
+
+
+def gradients(made: trainer.Trainer) -> list[torch.Tensor]:
+    """Of one minibatch, policy and critic."""
+    batch = trainer.collect(made.actors, made.prompts, 0, made.kl_coef, made.settings)
+    (micros,) = trainer.split(list(map(len, batch.rows)), 0, 0, made.settings)
+    tally = trainer.Tally()
+    assert made.policy_gradients(batch, micros, tally)
+    made.critic_gradients(batch, micros, tally)
+    return [weight.grad for weight in made.policy + made.critic if weight.grad is not None]
+
+
+def test_gradients_do_not_depend_on_recomputing_or_on_micro_batches(place: Place) -> None:
+    plain = gradients(place.trainer("plain"))
+    assert len(plain) == 2 * (14 * 2) + 2
+    recomputing = place.trainer("recomputed", gradient_checkpointing=True)
+    recomputed: list[int] = []
+    inner = next(m for m in recomputing.actors.model.modules() if isinstance(m, LlamaMLP))
+    inner.register_forward_pre_hook(lambda *_: recomputed.append(torch._C._current_graph_task_id()))
+    for own, other in zip(plain, gradients(recomputing), strict=True):
+        assert torch.equal(own, other)
+    assert sum(task >= 0 for task in recomputed) == 2 * 4  # in a backward pass: policy and critic, 4 micro-batches
+    for own, other in zip(plain, gradients(place.trainer("by-ones", micro_batch=1)), strict=True):
+        assert torch.allclose(own, other, atol=1e-6, rtol=1e-4)
+
+
+def test_logits_in_chunks_change_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = gradients(place.trainer("one-chunk"))
+    monkeypatch.setattr(rollout, "LOGITS_AT_ONCE", 22 * 5)
+    for own, other in zip(plain, gradients(place.trainer("chunks")), strict=True):
+        assert torch.allclose(own, other, atol=1e-6, rtol=1e-4)
+
+
+def test_values_begin_as_scaled_scores(place: Place) -> None:
+    actors = place.actors()
+    hidden_BTH = torch.randn(1, 3, 64)
+    head = actors.reward_head
+    assert torch.allclose(actors.value_head(hidden_BTH), (head(hidden_BTH) - head.shift) / head.scale, atol=1e-5)
+
+
+def test_every_prompt_is_answered_once_a_pass_and_every_episode_learnt_from_once_an_epoch() -> None:
+    settings = PPOConfig(episodes=6, minibatches=3, micro_batch=2)
+    seen = [place for number in range(5) for place in rollout.places(10, number, settings)]
+    for turn in range(3):
+        assert sorted(seen[10 * turn : 10 * turn + 10]) == list(range(10))
+    assert seen[:10] != seen[10:20]
+    minibatches = rollout.split([5, 1, 4, 2, 3, 6], 0, 0, settings)
+    assert sorted(n for part in minibatches for micro in part for n in micro) == list(range(6))
+    assert len(minibatches) == 3
+    assert minibatches != rollout.split([5, 1, 4, 2, 3, 6], 0, 1, settings)
