@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from prefloop.errors import RequestError
-from prefloop.records import Prompt
+from prefloop.records import Message, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -103,3 +103,16 @@ class Chat:
             elif piece:
                 segments.append((list(self.tokenizer.encode(piece, add_special_tokens=False)), None))
         return segments
+
+
+# On these a saved model is held against the one in memory.
+PROBES = (("Hello, can you help me?", "Yes, of course."), ("What is 2 + 2?", "4"), ("Write one line.", "A line."),
+          ("My order is late.", "I am sorry. I will look into it at once."), ("Why?", "Because."),
+          ("List three colours.", "Red, green and blue."), ("Thanks!", "You are welcome."), ("No.", "I see."))
+
+
+def probe_rows(chat: Chat) -> tuple[list[list[int]], list[int]]:
+    """Eight fixed texts, as rows and where their answers start."""
+    prompts = [chat.prompt_ids(Prompt((Message("user", ask),))) for ask, _ in PROBES]
+    rows = [ids + chat.answer_ids(answer) for ids, (_, answer) in zip(prompts, PROBES, strict=True)]
+    return rows, [len(ids) for ids in prompts]

@@ -93,11 +93,11 @@ def main(asked: config.Asked) -> int:
     found = [models.resolve(path) for path in settings.runs]
     reward = models.resolve(settings.reward) if settings.reward else None
     refuse(found, reward)
+    prompts, over_length = shared_prompts(source, found, settings, sampling)
     parents: dict[str, Any] = {f"run{n}": one.lineage() for n, one in enumerate(found)}
     if reward:
         parents["reward"] = reward.lineage()
     with runs.start(asked, where, data=source.lineage(), **parents) as run:
-        prompts, over_length = shared_prompts(source, found, settings, sampling)
         contestants = answered(found, reward, prompts, hold, sampling)
         report = {"prompts": len(prompts), "over_length": over_length, "split": settings.split,
                   "level": settings.level, "reward": settings.reward, "sampling": asdict(sampling),

@@ -22,9 +22,10 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from prefloop import checkpoints, runs
-from prefloop.chat import Chat
+from prefloop.chat import Chat, probe_rows
 from prefloop.errors import RequestError
 
 ADAPTER = "adapter_model.safetensors"
@@ -144,6 +145,7 @@ def load_chat(checkpoint: Checkpoint) -> Chat:
 
 def load_base(checkpoint: Checkpoint, config: ModelConfig) -> PreTrainedModel:
     """The base model on the device, in NF4 with double quantisation or plain, in evaluation mode and frozen."""
+    transformers_logging.disable_progress_bar()  # of loading, which takes a moment; downloads keep theirs
     where = device()
     name = config.dtype if config.dtype != "auto" else "bfloat16" if where.type == "cuda" else "float32"
     dtype = getattr(torch, name)
@@ -156,8 +158,15 @@ def load_base(checkpoint: Checkpoint, config: ModelConfig) -> PreTrainedModel:
     except (OSError, ValueError) as error:
         raise RequestError(f"{checkpoint.base}: not a model that can be loaded: "
                            f"{' '.join(str(error).split())[:300]}") from None
-    model.requires_grad_(False)
-    return model.eval()
+    if config.four_bit and where.type == "cpu":
+        from bitsandbytes.nn import Linear4bit
+
+        # With AVX512-BF16 it would repack a layer, for good, at its first use in evaluation mode; its kernel for that
+        # layout has no backward, so all adapters below would silently stop learning.
+        for layer in model.modules():
+            if isinstance(layer, Linear4bit):
+                layer.support_avx512bf16_for_cpu = False
+    return model.requires_grad_(False).eval()
 
 
 def lora(config: ModelConfig) -> LoraConfig:
@@ -262,13 +271,16 @@ def total_logprobs(model: nn.Module, role: str | None, rows: list[list[int]], st
                    temperature: float = 1.0, batch: int = 16) -> Tensor:
     """log p_B of each row's whole answer under `role`, in nats, batched by length, in the order given."""
     out = torch.empty(len(rows))
-    order = sorted(range(len(rows)), key=lambda n: len(rows[n]))
     with acting(model, role):
-        for first in range(0, len(order), batch):
-            chosen = order[first : first + batch]
+        for chosen in _batches(rows, batch):
             found = answer_logprobs(model, [rows[n] for n in chosen], [starts[n] for n in chosen], pad_id, temperature)
             out[chosen] = torch.stack([own_T.sum() for own_T in found]).cpu()
     return out
+
+
+def _batches(rows: list[list[int]], batch: int) -> Iterator[list[int]]:
+    order = sorted(range(len(rows)), key=lambda n: len(rows[n]))
+    return (order[first : first + batch] for first in range(0, len(order), batch))
 
 
 def pad_right(rows: list[list[int]], pad_id: int, where: torch.device) -> tuple[Tensor, Tensor]:
@@ -339,10 +351,8 @@ def score(model: nn.Module, head: Head, role: str | None, rows: list[list[int]],
           batch: int = 32) -> Tensor:
     """Scaled scores_B, batched by length, in the order given. A row is prompt ids + answer ids, EOS included."""
     out = torch.empty(len(rows))
-    order = sorted(range(len(rows)), key=lambda n: len(rows[n]))
     with acting(model, role):
-        for first in range(0, len(order), batch):
-            chosen = order[first : first + batch]
+        for chosen in _batches(rows, batch):
             raw = score_rows(model, head, [rows[n] for n in chosen], [starts[n] for n in chosen], pad_id)
             out[chosen] = raw.cpu()
     return (out - head.shift) / head.scale
@@ -385,20 +395,6 @@ def _gap(model: nn.Module, ours: tuple[str, Head | None], theirs: tuple[str, Hea
             found.append(score_rows(model, head, rows, starts, pad_id) if head
                          else torch.cat(answer_logprobs(model, rows, starts, pad_id)))
     return float((found[0] - found[1]).abs().max())
-
-
-PROBES = (("Hello, can you help me?", "Yes, of course."), ("What is 2 + 2?", "4"), ("Write one line.", "A line."),
-          ("My order is late.", "I am sorry. I will look into it at once."), ("Why?", "Because."),
-          ("List three colours.", "Red, green and blue."), ("Thanks!", "You are welcome."), ("No.", "I see."))
-
-
-def probe_rows(chat: Chat) -> tuple[list[list[int]], list[int]]:
-    """Eight fixed texts, as rows and where their answers start."""
-    from prefloop.records import Message, Prompt
-
-    prompts = [chat.prompt_ids(Prompt((Message("user", ask),))) for ask, _ in PROBES]
-    rows = [ids + chat.answer_ids(answer) for ids, (_, answer) in zip(prompts, PROBES, strict=True)]
-    return rows, [len(ids) for ids in prompts]
 
 
 def save_tokenizer(chat: Chat, folder: Path) -> None:

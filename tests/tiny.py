@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from prefloop import cli
 from prefloop.formats import snapshot
 from prefloop.records import Demonstration, Message, Prompt, Ranking, Response
 
-WORDS = "red blue cat dog sun moon tree ball jump run big small happy sad play box day night fish bird".split()
+WORDS = ("red", "blue", "cat", "dog", "sun", "moon", "tree", "ball", "jump", "big", "small", "happy", "sad", "play",
+         "box", "day", "night", "fish", "bird")
 TEMPLATE = ("{% for message in messages %}<|{{ message.role }}|>{{ message.content }}"
             "{% if message.role == 'assistant' %}<|end|>{% endif %}{% endfor %}"
             "{% if add_generation_prompt %}<|assistant|>{% endif %}")
 
 
 def tiny_model(folder: Path, seed: int = 0) -> Path:
-    """A Llama of 2 layers and 32 dimensions with a byte-level BPE of 320 tokens and a chat template, in `folder`."""
+    """A Llama of 2 layers with a byte-level BPE of 320 tokens and a chat template, in `folder`.
+
+    Its 64 dimensions are the fewest that fill a block of NF4.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -33,9 +41,9 @@ def tiny_model(folder: Path, seed: int = 0) -> Path:
     tokenizer.chat_template = TEMPLATE
     torch.manual_seed(seed)
     model = LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
         max_position_embeddings=512, tie_word_embeddings=False, initializer_range=0.1,
-        pad_token_id=tokenizer.pad_token_id, bos_token_id=None, eos_token_id=tokenizer.eos_token_id))
+        pad_token_id=0, bos_token_id=None, eos_token_id=1))
     model.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     return folder
@@ -75,3 +83,61 @@ def sft_run(root: Path, base: Path, data: Path, *overrides: str, name: str = "sf
                   "train.max_length=64", "train.gradient_checkpointing=false", "model.lora_r=4", *overrides)
     assert code == 0
     return root / name
+
+
+@dataclass
+class Seen:
+    """What a trainer's model was at two moments: built, and after its last step."""
+
+    models: list[Any] = field(default_factory=list)
+    linear4bit: list[int] = field(default_factory=list)
+    dtypes: list[set[Any]] = field(default_factory=list)
+    weights: list[dict[str, Any]] = field(default_factory=list)
+
+    def note(self, model: Any) -> None:
+        import bitsandbytes
+
+        trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
+        self.models.append(model)
+        self.linear4bit.append(sum(isinstance(m, bitsandbytes.nn.Linear4bit) for m in model.modules()))
+        self.dtypes.append({p.dtype for p in trained.values()})
+        self.weights.append({key: p.detach().clone() for key, p in trained.items()})
+
+
+def watch(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    """Look at the next stage's model when its trainer is built (as `attach` is called) and when it has trained."""
+    from prefloop import training
+
+    seen, attach, check = Seen(), training.attach, training.Moved.check
+
+    def attached(trainer: Any, *rest: Any) -> None:
+        seen.note(trainer.model)
+        attach(trainer, *rest)
+
+    def checked(self: training.Moved, run: Any, model: Any) -> None:
+        seen.note(model)
+        check(self, run, model)
+
+    monkeypatch.setattr(training, "attach", attached)
+    monkeypatch.setattr(training.Moved, "check", checked)
+    return seen
+
+
+def killed_in_save(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """The next stage stops while it saves this checkpoint: files are there, the manifest is not."""
+    from prefloop import models
+
+    seal = models.seal
+
+    def cut(folder: Path, *rest: Any) -> str:
+        if folder.name == f"checkpoint-{step}":
+            raise KeyboardInterrupt
+        return seal(folder, *rest)
+
+    monkeypatch.setattr(models, "seal", cut)
+
+
+def flip_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
