@@ -5,8 +5,10 @@ Exit codes: 0 done, 1 the run failed, 2 the request was wrong; `compare` adds 3 
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import warnings
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +19,7 @@ from prefloop.errors import RequestError, RunError
 # Nothing is sent anywhere. Set before any library that would read them is imported.
 QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_ANALYTICS_ENABLED": "False", "TOKENIZERS_PARALLELISM": "false",
          "TRANSFORMERS_VERBOSITY": "error", "DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1",
-         "PYTHONWARNINGS": "ignore::FutureWarning"}
+         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
 
 COMMANDS = {
     "import": ("prefloop.formats.importing", "read preference data, in other formats, into a snapshot"),
@@ -51,10 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     command, *rest = words
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    if "ignore::FutureWarning" in os.environ["PYTHONWARNINGS"]:
-        import warnings
-
-        warnings.simplefilter("ignore", FutureWarning)
+    warnings.simplefilter("ignore", FutureWarning)  # TRL's own use of names that transformers renamed
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses a kernel that only speeds up CPUs
     try:
         if command == "resume":
             return resume(rest)

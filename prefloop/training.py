@@ -86,9 +86,8 @@ def require_finite(run: runs.Run, what: str, tensors: list[torch.Tensor], step: 
 
 
 def attach(trainer: Trainer, run: runs.Run, finish: Callable[[Path], None]) -> None:
-    """Give the trainer the run's folder, its recorder and its bar; rotation of checkpoints is ours."""
+    """Give the trainer its recorder and its bar; rotation of checkpoints is ours."""
     keep, trainer.args.save_total_limit = trainer.args.save_total_limit, None
-    trainer.args.output_dir = str(run.path)
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Progress())

@@ -127,6 +127,7 @@ def start(chat: Chat, checkpoint: models.Checkpoint, model_config: models.ModelC
 
 def fit(run: runs.Run, model: RewardModel, chat: Chat, checkpoint: models.Checkpoint, groups: list[Group],
         args: RewardConfig) -> None:
+    args.output_dir = str(run.path)
     trainer = RankingTrainer(model, args, train_dataset=groups,  # type: ignore[arg-type]
                              data_collator=lambda rows: {"batch": collate(rows)})
     trainer.run, trainer.chat = run, chat

@@ -123,6 +123,7 @@ def fit(run: runs.Run, model: Any, chat: Chat, checkpoint: Checkpoint, train: Ro
     from prefloop import training
 
     rows = Dataset.from_dict({"input_ids": train.ids, "assistant_masks": train.masks})
+    args.output_dir = str(run.path)
     args.max_length = None  # what was too long is already left out, and counted
     moved = training.Moved(model)
     trainer = SFTTrainer(model, args, train_dataset=rows, processing_class=chat.tokenizer)

@@ -1,0 +1,124 @@
+"""The reward stage: its arithmetic by hand, its groups, and a run through the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from prefloop import checkpoints, models
+from prefloop.records import Message, Prompt, Ranking, Response
+from prefloop.reward import loss
+from prefloop.reward.groups import collate, grouped
+from tiny import killed_in_save, launch, sft_run, tiny_model, tiny_snapshot, watch
+
+
+def test_bradley_terry_by_hand() -> None:
+    scores_B, chosen_P, rejected_P = torch.tensor([1.0, 0.0, -1.0]), torch.tensor([0, 0]), torch.tensor([1, 2])
+    got = loss.bradley_terry(scores_B, chosen_P, rejected_P, torch.tensor([0.25, 0.75]))
+    assert float(got) == pytest.approx(0.25 * math.log(1 + math.e**-1) + 0.75 * math.log(1 + math.e**-2))
+    assert float(loss.centring(scores_B, chosen_P, rejected_P, torch.tensor([1.0, 1.0]))) == 1.0
+    assert loss.accuracy(torch.tensor([1.0, 1.0, 2.0]), torch.tensor([0, 2, 0]), torch.tensor([1, 0, 2])).tolist() == [
+        0.5, 1.0, 0.0]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_snapshot(tmp_path_factory.mktemp("data") / "snap")
+
+
+@pytest.fixture(scope="module")
+def sft(tmp_path_factory: pytest.TempPathFactory, base: Path, data: Path) -> Path:
+    return sft_run(tmp_path_factory.mktemp("runs"), base, data)
+
+
+def words(sft: Path, data: Path, root: Path, name: str, *more: str) -> tuple[str, ...]:
+    return ("reward", f"model.path={sft}", f"data.path={data}", f"run.root={root}", f"run.name={name}",
+            "train.max_steps=30", "train.learning_rate=0.01", "train.save_steps=10", "train.max_length=64",
+            "train.per_device_train_batch_size=4", "model.lora_r=4", *more)
+
+
+def test_raters_of_one_prompt_share_its_answers(base: Path) -> None:
+    chat = models.load_chat(models.resolve(str(base)))
+    prompt = Prompt((Message("user", "Q"),))
+    answers = tuple(Response(t) for t in ("a", "b", "c"))
+    rankings = [Ranking(prompt, answers, (1, 2, 3), "ann"), Ranking(prompt, answers[::-1], (1, 1, 2), "bob"),
+                Ranking(prompt, answers, (1, 1, 1), "cat")]
+    found = grouped(chat, rankings, 64)
+    (group,) = found.groups
+    assert len(group.rows) == 3
+    assert (found.rankings, found.over_length, found.undecided) == (2, 0, 1)
+    assert sorted(group.pairs) == sorted([(0, 1, 1 / 3), (0, 2, 1 / 3), (1, 2, 1 / 3), (2, 0, 0.5), (1, 0, 0.5)])
+    batch = collate([group, group])
+    assert (batch.chosen[5:], batch.rejected[5:]) == ([3 + i for i, _, _ in group.pairs],
+                                                      [3 + j for _, j, _ in group.pairs])
+    assert grouped(chat, rankings, 3).over_length == 3
+
+
+def test_a_run_learns_is_scaled_and_is_sealed(sft: Path, data: Path, tmp_path: Path) -> None:
+    assert launch(*words(sft, data, tmp_path, "r")) == 0
+    record = json.loads((tmp_path / "r" / "run.json").read_text())
+    assert record["metrics"]["accuracy"] > 0.9
+    assert all(check["passed"] for check in record["checks"].values())
+    assert {"padding", "end of answer", "weights", "spread", "reload final"} <= set(record["checks"])
+    checkpoints.verify(tmp_path / "r" / "final")
+    head = models.Head.load(tmp_path / "r" / "final", models.device())
+    assert head.scale > 0
+    assert models.resolve(str(tmp_path / "r")).base_checksum == models.resolve(str(sft)).base_checksum
+
+
+def test_killed_while_saving_and_resumed_it_ends_the_same(sft: Path, data: Path, tmp_path: Path,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launch(*words(sft, data, tmp_path, "whole")) == 0
+    with monkeypatch.context() as patched:
+        killed_in_save(patched, 20)
+        assert launch(*words(sft, data, tmp_path, "cut")) == 1
+    assert json.loads((tmp_path / "cut" / "run.json").read_text())["status"] == "interrupted"
+    assert launch("resume", tmp_path / "cut") == 0
+    for name in (models.ADAPTER, models.HEAD):
+        assert (tmp_path / "whole" / "final" / name).read_bytes() == (tmp_path / "cut" / "final" / name).read_bytes()
+
+
+def test_in_four_bits_adapter_and_head_stay_fp32(sft: Path, data: Path, tmp_path: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watch(monkeypatch)
+    assert launch(*words(sft, data, tmp_path, "r", "model.four_bit=true", "train.max_steps=2")) == 0
+    assert seen.linear4bit == [14, 14]
+    assert seen.dtypes == [{torch.float32}, {torch.float32}]
+    assert any(not torch.equal(seen.weights[0][key], seen.weights[1][key]) for key in seen.weights[0])
+
+
+def test_scores_of_a_file_are_those_of_the_model(sft: Path, data: Path, tmp_path: Path) -> None:
+    assert launch(*words(sft, data, tmp_path, "r")) == 0
+    answers = tmp_path / "answers.jsonl"
+    prompt = Prompt((Message("user", "Say something about cat 1"),))
+    row = {"prompt": prompt.to_json(), "responses": [Response(t).to_json() for t in ("red nice", "red nasty")]}
+    answers.write_text(json.dumps(row) + "\n")
+    out = tmp_path / "scores.jsonl"
+    assert launch("score", f"model.path={tmp_path / 'r'}", f"score.answers={answers}", f"score.out={out}") == 0
+    nice, nasty = (json.loads(line)["score"] for line in out.read_text().splitlines())
+    assert nice > nasty
+
+
+def test_only_ties_is_an_error_that_says_so(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from prefloop.formats import snapshot
+
+    prompt = next(p for p in (Prompt((Message("user", str(n)),)) for n in range(99)) if p.split == "train")
+    data = snapshot.write(tmp_path / "s", [Ranking(prompt, (Response("a"), Response("b")), (1, 1), "ann")])
+    assert launch(*words(base, data, tmp_path, "r")) == 2
+    assert "no ranking to train on" in capsys.readouterr().err
+
+
+def test_a_policy_is_no_reward_model(sft: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"prompt": Prompt((Message("user", "Q"),)).to_json(), "responses": [Response("a").to_json()]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    assert launch("score", f"model.path={sft}", f"score.answers={tmp_path / 'a.jsonl'}", "score.out=x.jsonl") == 2
+    assert "no reward model" in capsys.readouterr().err
