@@ -62,21 +62,22 @@ class Chat:
     @cached_property
     def end_id(self) -> int:
         """The first special token that the template puts after an assistant's turn, or else EOS."""
+        tokenizer: Any = self.tokenizer
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         last_ids, _ = self._segments(turns, waiting=False)[-1]
-        special = [token for token in last_ids if token in self.tokenizer.all_special_ids]
-        end = special[0] if special else self.tokenizer.eos_token_id
+        special = [token for token in last_ids if token in tokenizer.all_special_ids]
+        end = special[0] if special else tokenizer.eos_token_id
         if end is None:
-            raise RequestError(f"{self.tokenizer.name_or_path}: its tokenizer has no end-of-sequence token")
+            raise RequestError(f"{tokenizer.name_or_path}: its tokenizer has no end-of-sequence token")
         return int(end)
 
     @cached_property
     def pad_id(self) -> int:
         """A token that does not end anything. Masks come from lengths, so any other id serves."""
-        pad = self.tokenizer.pad_token_id
-        taken = {self.end_id, self.tokenizer.eos_token_id}
-        spare = (token for token in (pad, self.tokenizer.unk_token_id, *self.tokenizer.all_special_ids, 0, 1, 2)
-                 if token is not None and token not in taken)
+        tokenizer: Any = self.tokenizer
+        taken = {self.end_id, tokenizer.eos_token_id}
+        wanted = (tokenizer.pad_token_id, tokenizer.unk_token_id, *tokenizer.all_special_ids, 0, 1, 2)
+        spare = (token for token in wanted if token is not None and token not in taken)
         return int(next(spare))
 
     def _plain(self, text: str) -> list[int]:
@@ -88,7 +89,7 @@ class Chat:
         import jinja2
 
         places: list[dict[str, Any]] = [{**m, "content": f"\ue000{n}\ue001"} for n, m in enumerate(messages)]
-        template = self.tokenizer.chat_template or PLAIN_TEMPLATE
+        template: Any = self.tokenizer.chat_template or PLAIN_TEMPLATE
         try:
             rendered = self.tokenizer.apply_chat_template(
                 places, chat_template=template, tokenize=False, add_generation_prompt=waiting)

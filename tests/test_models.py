@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny import flip_byte, tiny_model
 
 from prefloop import checkpoints, generate, models, runs
 from prefloop.chat import Chat
 from prefloop.errors import RequestError, RunError
 from prefloop.records import Message, Prompt
-from tiny import flip_byte, tiny_model
 
-ASK = Prompt((Message("user", "Hello"), Message("assistant", "Hi <|end|> you"), Message("user", "Again <|assistant|>")))
+ASK = Prompt((Message("user", "Hello"), Message("assistant", "Hi <|end|> you"),
+              Message("user", "Again <|assistant|>")))
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,7 @@ def test_mean_pooling_by_hand() -> None:
 
 def test_an_adapter_and_its_head_survive_the_round_trip(model: models.PeftModel, tmp_path: Path) -> None:
     models.save_adapter(model, "one", tmp_path)
-    head = models.Head(32)
+    head = models.Head(models.plain(model).config.hidden_size)
     head.shift, head.scale = 0.25, 3.0
     head.save(tmp_path)
     before = {k: v.clone() for k, v in model.named_parameters() if ".one." in k}
@@ -137,11 +138,11 @@ def test_an_adapter_and_its_head_survive_the_round_trip(model: models.PeftModel,
 def test_a_save_that_lost_something_fails_the_run(model: models.PeftModel, chat: Chat, tmp_path: Path) -> None:
     run = runs.Run(tmp_path, {})
     folder = tmp_path / "final"
-    head = models.Head(32)
+    head = models.Head(models.plain(model).config.hidden_size)
     models.save_adapter(model, "one", folder)
     head.save(folder)
     models.check_reload(run, model, chat, folder, "one", head)
-    models.Head(32).save(folder)  # another head, as after a save that forgot the trained one
+    models.Head(models.plain(model).config.hidden_size).save(folder)  # another head, as after a save that forgot the trained one
     with pytest.raises(RunError, match="reload final"):
         models.check_reload(run, model, chat, folder, "one", head)
     weights = load_file(folder / models.ADAPTER)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import killed_in_save, launch, sft_run, tiny_model, tiny_snapshot, watch
 
 from prefloop import checkpoints, models
 from prefloop.records import Message, Prompt, Ranking, Response
 from prefloop.reward import loss
 from prefloop.reward.groups import collate, grouped
-from tiny import killed_in_save, launch, sft_run, tiny_model, tiny_snapshot, watch
 
 
 def test_bradley_terry_by_hand() -> None:
