@@ -63,7 +63,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         report(run, train, held_out, over_length + held_over, data.path, args.max_length)
         model = start(checkpoint, model_config)
         moved, reference = training.Moved(model), adapter_weights(model, POLICY)
-        trainer = build(model, chat, train, held_out, args)
+        trainer = build(run, model, chat, train, held_out, args)
         training.fp32_adapters(run, model, moved)
         training.attach(trainer, run, lambda folder: finish(run, model, chat, checkpoint, folder))
         check_start(run, trainer, model, chat, train[:FIRST])
@@ -115,7 +115,9 @@ def start(checkpoint: models.Checkpoint, model_config: models.ModelConfig) -> Pe
     return model
 
 
-def build(model: PeftModel, chat: Chat, train: list[Row], held_out: list[Row], args: DPOConfig) -> TokenDPOTrainer:
+def build(run: runs.Run, model: PeftModel, chat: Chat, train: list[Row], held_out: list[Row],
+          args: DPOConfig) -> TokenDPOTrainer:
+    args.output_dir = str(run.path)
     longest, args.max_length = args.max_length, None  # what was too long is already left out, and counted
     trainer = TokenDPOTrainer(model, args=args, train_dataset=dataset(train),  # type: ignore[arg-type]
                               eval_dataset=dataset(held_out) if held_out else None, processing_class=chat.tokenizer)
