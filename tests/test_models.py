@@ -142,7 +142,8 @@ def test_a_save_that_lost_something_fails_the_run(model: models.PeftModel, chat:
     models.save_adapter(model, "one", folder)
     head.save(folder)
     models.check_reload(run, model, chat, folder, "one", head)
-    models.Head(models.plain(model).config.hidden_size).save(folder)  # another head, as after a save that forgot the trained one
+    other = models.Head(models.plain(model).config.hidden_size)  # as after a save that forgot the trained one
+    other.save(folder)
     with pytest.raises(RunError, match="reload final"):
         models.check_reload(run, model, chat, folder, "one", head)
     weights = load_file(folder / models.ADAPTER)
