@@ -27,10 +27,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def record(run: Path) -> dict:
-    return json.loads((run / "run.json").read_text())
-
-
 def rows(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
@@ -68,7 +64,7 @@ def test_the_loss_is_the_mean_over_the_assistants_tokens(home: Path, tmp_path: P
 
 def test_a_run_is_whole(home: Path) -> None:
     run = home / "runs" / "sft"
-    own = record(run)
+    own = tiny.record(run)
     assert own["status"] == "done"
     assert all(check["passed"] for check in own["checks"].values())
     assert {"weights", "reload final"} <= own["checks"].keys()
@@ -84,7 +80,7 @@ def test_rows_over_the_length_are_left_out_and_counted(home: Path) -> None:
     source = snapshot.read(home / "data")
     short = [one for one in source.demonstrations if len(one.answer.split()) < 10]
     long = len([one for split in ("train", "test") for one in source.demonstrations_of(split) if one not in short])
-    counted = record(home / "runs" / "sft")["rows"]
+    counted = tiny.record(home / "runs" / "sft")["rows"]
     assert long >= 1
     assert counted["over_length"] == long
     assert counted["train"] == len([one for one in short if one.prompt.split == "train"])
@@ -98,11 +94,11 @@ def test_a_killed_run_resumes_to_the_same_bytes(home: Path, monkeypatch: pytest.
         with pytest.raises(AssertionError):
             tiny.sft_run(home / "runs", home / "base", home / "data", *settings, name="killed")
     killed = home / "runs" / "killed"
-    assert record(killed)["status"] == "interrupted"
+    assert tiny.record(killed)["status"] == "interrupted"
     assert (killed / "checkpoint-4").is_dir()
     assert tiny.launch("generate", f"model.path={killed}", f"data.path={home / 'data'}") == 2
     assert tiny.launch("resume", killed) == 0
-    assert record(killed)["status"] == "done"
+    assert tiny.record(killed)["status"] == "done"
     assert [row["step"] for row in rows(killed)][-1] == 6
     for name in (models.ADAPTER, "adapter_config.json"):
         assert (killed / "final" / name).read_bytes() == (straight / "final" / name).read_bytes()
@@ -131,7 +127,7 @@ def test_in_four_bits(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert seen.dtypes == [{torch.float32}] * 2
     saved = load_file(begun / "final" / models.ADAPTER)
     assert all(torch.equal(weight, saved[key.replace(".default", "")]) for key, weight in seen.weights[0].items())
-    check_round_trip(run, seen.models[1], models.ModelConfig(path=str(run), four_bit=True))
+    tiny.check_round_trip(run, seen.models[1], models.ModelConfig(path=str(run), four_bit=True))
 
 
 def test_gradients_in_four_bits_survive_an_evaluation(home: Path) -> None:
@@ -151,19 +147,6 @@ def test_gradients_in_four_bits_survive_an_evaluation(home: Path) -> None:
     after = gradients()
     assert all(bool(own.abs().sum() > 0) for own in before)
     assert all(torch.allclose(one, two, atol=1e-4) for one, two in zip(before, after, strict=True))
-
-
-def check_round_trip(run: Path, trained: torch.nn.Module, settings: models.ModelConfig) -> None:
-    """The saved run, on a base loaded anew, is the model that was trained."""
-    found = models.resolve(str(run))
-    chat = models.load_chat(found)
-    again = models.add_adapter(models.load_base(found, settings), "policy", found.adapter, settings)
-    texts = models.probe_rows(chat)
-    ours, theirs = (models.total_logprobs(model.eval(), role, *texts, chat.pad_id)
-                    for model, role in ((again, "policy"), (trained, "default")))
-    bare = models.total_logprobs(again, None, *texts, chat.pad_id)
-    assert torch.allclose(ours, theirs, atol=1e-4)
-    assert not torch.allclose(ours, bare, atol=1e-2)
 
 
 @pytest.mark.parametrize(("damaged", "said"), [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,3 +142,25 @@ def flip_byte(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
+
+
+def record(run: Path) -> dict[str, Any]:
+    """What run.json says."""
+    return json.loads((run / "run.json").read_text())
+
+
+def check_round_trip(run: Path, trained: Any, settings: Any) -> None:
+    """The saved run, on a base loaded anew, is the model that was trained."""
+    import torch
+
+    from prefloop import models
+
+    found = models.resolve(str(run))
+    chat = models.load_chat(found)
+    again = models.add_adapter(models.load_base(found, settings), "policy", found.adapter, settings)
+    texts = models.probe_rows(chat)
+    ours, theirs = (models.total_logprobs(model.eval(), role, *texts, chat.pad_id)
+                    for model, role in ((again, "policy"), (trained, "default")))
+    bare = models.total_logprobs(again, None, *texts, chat.pad_id)
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    assert not torch.allclose(ours, bare, atol=1e-2)
