@@ -235,7 +235,7 @@ def policies(place: Place) -> dict[str, Any]:
 def better(answered: list[dict[str, Any]], sft: str, other: str, report: dict[str, Any]) -> Better:
     wins, same = [], []
     for row in answered:
-        prompt, mine, its = Prompt.from_json(row["prompt"]), row["answers"][other], row["answers"][sft]
+        prompt, mine, its = Prompt.from_json(row["prompt"]), row["answers"][other][0], row["answers"][sft][0]
         gap = grammar.truth(prompt, mine) - grammar.truth(prompt, its)
         wins.append(0.5 if gap == 0 else float(gap > 0))
         lengths = sorted((len(mine.split()), len(its.split())))
@@ -243,16 +243,17 @@ def better(answered: list[dict[str, Any]], sft: str, other: str, report: dict[st
             same.append(wins[-1])
     return Better(sum(wins) / len(wins), stats.bootstrap_interval(wins),
                   sum(same) / len(same) if same else None, stats.bootstrap_interval(same) if same else None,
-                  report["kl"], report["mean_length"], fluent(answered, other), mean_truth(answered, other))
+                  report["kl"]["value"], report["mean_length"], fluent(answered, other), mean_truth(answered, other))
 
 
 def fluent(answered: list[dict[str, Any]], run: str) -> float:
     """The share of answers that parse in the grammar."""
-    return sum(grammar.parse(row["answers"][run]) is not None for row in answered) / len(answered)
+    return sum(grammar.parse(row["answers"][run][0]) is not None for row in answered) / len(answered)
 
 
 def mean_truth(answered: list[dict[str, Any]], run: str) -> float:
-    return sum(grammar.truth(Prompt.from_json(row["prompt"]), row["answers"][run]) for row in answered) / len(answered)
+    worth = [grammar.truth(Prompt.from_json(row["prompt"]), row["answers"][run][0]) for row in answered]
+    return sum(worth) / len(worth)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -300,7 +301,7 @@ def write_blind(place: Place, path: Path) -> None:
 
     made = []
     for row in rows(place.run("compare") / "answers.jsonl"):
-        texts = {text: run for run, text in row["answers"].items() if text.strip()}
+        texts = {text: run for run, (text,) in row["answers"].items() if text.strip()}
         responses = tuple(Response(text, run) for text, run in texts.items())
         made.append(Answers(Prompt.from_json(row["prompt"]), responses))
     write_answers(path, made)
