@@ -10,7 +10,7 @@ from prefloop import models, runs
 from prefloop.errors import RequestError
 from prefloop.models import Checkpoint
 
-from .rollout import Actors
+from .actors import Actors
 
 
 def same_base(policy: Checkpoint, reward: Checkpoint) -> None:

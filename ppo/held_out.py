@@ -9,7 +9,8 @@ import torch
 
 from prefloop import generate, models, stats
 
-from .rollout import Actors, Judge, answer_mask, sample
+from .actors import Actors
+from .rollout import Judge, answer_mask, sample
 from .settings import PPOConfig
 
 

@@ -1,46 +1,23 @@
 """A rollout: answers sampled from the policy, and everything about them that an update needs, frozen.
 
 Which prompts, in which order and with which random numbers is a function of (seed, rollout): nothing of it is stored,
-and a resumed run samples what the uninterrupted one would have. Dimensions as in loss.py; N runs over the answer
-tokens of a batch, one row after another; H hidden size, V vocabulary.
+and a resumed run samples what the uninterrupted one would have. Dimensions as in loss.py and actors.py.
 """
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from peft import PeftModel
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint as recomputed
 
 from prefloop import generate, models
-from prefloop.chat import Chat
-from prefloop.models import Checkpoint, ModelConfig
 
 from . import loss
+from .actors import Actors, answer_logprobs, answer_values
 from .settings import PPOConfig
-
-LOGITS_AT_ONCE = 2**24  # 64 MB in fp32
-
-
-@dataclass(frozen=True)
-class Actors:
-    """One base in memory and its roles: adapters by name, and two heads. `reference` is None when it is the base."""
-
-    model: PeftModel
-    chat: Chat
-    reference: str | None
-    reward_head: models.Head
-    value_head: models.Head
-
-    policy: str = "policy"
-    reward: str = "reward"
-    value: str = "value"
 
 
 @dataclass(frozen=True)
@@ -67,32 +44,6 @@ class Rollout:
     def of(self, chosen: list[int], values_BT: Tensor) -> Tensor:
         """The valid entries of the chosen episodes, N, one after another."""
         return values_BT[chosen][self.mask_BT[chosen].bool()]
-
-
-def assemble(checkpoint: Checkpoint, reward_folder: Path, config: ModelConfig, seed: int) -> Actors:
-    """Load the base once; policy from the SFT adapter, which stays as the reference; value from the reward."""
-    torch.manual_seed(seed)
-    base = models.load_base(checkpoint, config)
-    model = models.add_adapter(base, "policy", checkpoint.adapter, config)
-    reference = "sft" if checkpoint.adapter else None
-    if reference:
-        models.add_adapter(model, reference, checkpoint.adapter, config)
-    for name in ("reward", "value"):
-        models.add_adapter(model, name, reward_folder, config)
-    models.train_only(model, {"policy", "value"})
-    reward_head = models.Head.load(reward_folder, models.device())
-    # Dropout is off for good: the ratio must compare one policy with itself.
-    return Actors(model.eval(), models.load_chat(checkpoint), reference, reward_head, critic_head(reward_head))
-
-
-def critic_head(reward_head: models.Head) -> models.Head:
-    """The reward's head, with its shift and scale folded in: it begins by expecting the scaled score."""
-    head = copy.deepcopy(reward_head).requires_grad_(True)
-    with torch.no_grad():
-        head.linear.weight.div_(reward_head.scale)
-        head.linear.bias.sub_(reward_head.shift).div_(reward_head.scale)
-    head.shift, head.scale = 0.0, 1.0
-    return head
 
 
 def places(count: int, rollout: int, settings: PPOConfig) -> list[int]:
@@ -128,6 +79,8 @@ def collect(actors: Actors, prompts: list[list[int]], rollout: int, kl_coef: flo
     # The same micro-batches as in the first epoch: the ratio there is exactly 1, in bf16 too.
     micros = [micro for part in split(list(map(len, rows)), rollout, 0, settings) for micro in part]
     mask_BT = answer_mask(answers, models.device())
+    if actors.critic.span is None:
+        actors.critic.span = sum(map(len, answers)) / len(answers)
     told = Judge(actors, rows, starts, mask_BT, micros, settings.temperature)
     logprobs_BT, entropy_BT = told.logprobs(actors.policy)
     reference_BT, _ = told.logprobs(actors.reference)
@@ -200,41 +153,3 @@ class Judge:
                 found[micro] = block
         assert found is not None
         return found
-
-
-def answer_logprobs(actors: Actors, rows: list[list[int]], starts: list[int], temperature: float,
-                    entropy: bool = False) -> Tensor:
-    """log p of every answer token, N, under the adapter now acting; with `entropy`, N2: the entropy beside it.
-
-    Logits are made only where answers are, a chunk at a time, and made again for the backward pass.
-    """
-    hidden_NH = hidden_before(actors, rows, starts)
-    tokens_N = torch.tensor([token for row, start in zip(rows, starts, strict=True) for token in row[start:]],
-                            device=hidden_NH.device)
-    head = models.plain(actors.model).get_output_embeddings()
-    assert head is not None
-    chunk = max(1, LOGITS_AT_ONCE // models.plain(actors.model).config.get_text_config().vocab_size)
-
-    def of(hidden_NH: Tensor, tokens_N: Tensor) -> Tensor:
-        logprobs_NV = torch.log_softmax(head(hidden_NH).float() / temperature, -1)
-        own_N = logprobs_NV.gather(1, tokens_N[:, None]).squeeze(1)
-        return torch.stack([own_N, -(logprobs_NV.exp() * logprobs_NV).sum(-1)], 1) if entropy else own_N
-
-    pieces = list(zip(hidden_NH.split(chunk), tokens_N.split(chunk), strict=True))
-    if len(pieces) == 1 or not hidden_NH.requires_grad:
-        return torch.cat([of(*piece) for piece in pieces])
-    return torch.cat([recomputed(of, *piece, use_reentrant=False) for piece in pieces])  # type: ignore[misc]
-
-
-def answer_values(actors: Actors, rows: list[list[int]], starts: list[int]) -> Tensor:
-    """The critic's expectation before every answer token, N. Its adapter must be acting."""
-    return actors.value_head(hidden_before(actors, rows, starts))
-
-
-def hidden_before(actors: Actors, rows: list[list[int]], starts: list[int]) -> Tensor:
-    """Hidden states from which each answer token is predicted, NH: those one place before it."""
-    ids_BT, mask_BT = models.pad_right(rows, actors.chat.pad_id, models.device())
-    hidden_BTH = models.hidden_states(actors.model, ids_BT, mask_BT)
-    place_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
-    starts_B1 = torch.tensor(starts, device=ids_BT.device)[:, None]
-    return hidden_BTH[(place_T >= starts_B1 - 1) & (place_T < mask_BT.sum(1, keepdim=True) - 1)]

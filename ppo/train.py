@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from prefloop.chat import Chat
     from prefloop.models import Checkpoint
 
-    from .rollout import Actors
+    from .actors import Actors
 
 HELD_OUT = 100
 
@@ -24,7 +24,8 @@ HELD_OUT = 100
 def main(asked: config.Asked, resume: Path | None = None) -> None:
     from prefloop import models, training
 
-    from . import checks, rollout
+    from . import checks
+    from .actors import assemble
     from .trainer import Trainer
 
     model_config, reward_config, data, settings, where = config.build(
@@ -43,7 +44,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         prompts = fitting(chat, source.prompts_of("train")[: data.limit], settings.max_prompt_tokens)
         held_out = fitting(chat, source.prompts_of("test")[:HELD_OUT], settings.max_prompt_tokens)
         report(run, len(prompts), len(source.prompts_of("train")[: data.limit]), len(held_out), data.path, settings)
-        actors = rollout.assemble(checkpoint, reward.adapter, model_config, settings.seed)
+        actors = assemble(checkpoint, reward.adapter, model_config, settings.seed)
         checks.same_tokens(actors, checkpoint, reward)
         room(actors, settings)
         trainer = Trainer(run, actors, list(prompts.values()), settings, checkpoint)

@@ -19,7 +19,8 @@ from prefloop.errors import RunError
 from prefloop.models import Checkpoint
 
 from . import loss
-from .rollout import Actors, Rollout, answer_logprobs, answer_values, collect, split
+from .actors import Actors, answer_logprobs, answer_values
+from .rollout import Rollout, collect, split
 from .settings import PPOConfig
 
 
@@ -50,7 +51,7 @@ class Trainer:
         named = list(actors.model.named_parameters())
         self.policy = [weight for name, weight in named if weight.requires_grad and f".{actors.policy}." in name]
         self.critic = [weight for name, weight in named if weight.requires_grad and f".{actors.value}." in name]
-        self.critic += list(actors.value_head.parameters())
+        self.critic += list(actors.critic.parameters())
         self.optimizer = torch.optim.AdamW([{"params": self.policy}, {"params": self.critic}], eps=1e-5,
                                            weight_decay=0.0)
         self.began = {"policy": training.Moved(nn.ParameterList(self.policy)),
@@ -165,11 +166,12 @@ class Trainer:
         models.save_adapter(actors.model, actors.policy, folder)
         models.save_tokenizer(actors.chat, folder)
         models.save_adapter(actors.model, actors.value, folder / "value")
-        actors.value_head.save(folder / "value")
+        actors.critic.head.save(folder / "value")
         torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
-        checkpoints.write_json(folder / "state.json", {"rollouts": self.done, "kl_coef": self.kl_coef})
+        checkpoints.write_json(folder / "state.json", {"rollouts": self.done, "kl_coef": self.kl_coef,
+                                                        "critic_span": actors.critic.span})
         models.check_reload(self.run, actors.model, actors.chat, folder, actors.policy)
-        models.check_reload(self.run, actors.model, actors.chat, folder / "value", actors.value, actors.value_head)
+        models.check_reload(self.run, actors.model, actors.chat, folder / "value", actors.value, actors.critic.head)
         models.seal(folder, self.checkpoint, "ppo")
         checkpoints.rotate(self.run.path, self.settings.save_total_limit)
 
@@ -178,10 +180,10 @@ class Trainer:
         actors = self.actors
         models.load_adapter(actors.model, actors.policy, folder)
         models.load_adapter(actors.model, actors.value, folder / "value")
-        actors.value_head.load_state_dict(models.Head.load(folder / "value", models.device()).state_dict())
+        actors.critic.head.load_state_dict(models.Head.load(folder / "value", models.device()).state_dict())
         self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", models.device(), weights_only=True))
         state: dict[str, Any] = checkpoints.read_json(folder / "state.json")
-        self.done, self.kl_coef = state["rollouts"], state["kl_coef"]
+        self.done, self.kl_coef, actors.critic.span = state["rollouts"], state["kl_coef"], state["critic_span"]
         if self.done > self.settings.rollouts:
             raise RunError(f"{folder}: it has {self.done} rollouts behind it, more than train.rollouts")
 

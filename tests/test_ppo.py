@@ -21,6 +21,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 from prefloop import checkpoints, cli, models, runs
 from prefloop.formats import snapshot
 from prefloop.ppo import rollout, trainer
+from prefloop.ppo.actors import Actors, Critic, assemble
 from prefloop.ppo.settings import PPOConfig
 from prefloop.records import Message, Prompt
 
@@ -43,10 +44,10 @@ class Place(NamedTuple):
         return ["ppo", f"model.path={self.sft}", f"reward.path={self.reward}", f"data.path={self.data}",
                 f"run.root={self.folder}", *FAST, *overrides]
 
-    def actors(self, four_bit: bool = False) -> rollout.Actors:
+    def actors(self, four_bit: bool = False) -> Actors:
         checkpoint = models.resolve(str(self.sft))
-        return rollout.assemble(checkpoint, self.reward / "final",
-                                models.ModelConfig(path=str(self.sft), four_bit=four_bit), seed=0)
+        return assemble(checkpoint, self.reward / "final",
+                        models.ModelConfig(path=str(self.sft), four_bit=four_bit), seed=0)
 
     def trainer(self, name: str, four_bit: bool = False, **settings: Any) -> trainer.Trainer:
         """What the recipe builds, to look inside."""
@@ -190,7 +191,7 @@ def test_a_killed_run_goes_on_bit_for_bit(place: Place) -> None:
 
 def test_a_reward_that_is_not_finite_fails_the_run(place: Place, monkeypatch: pytest.MonkeyPatch,
                                                    capsys: pytest.CaptureFixture[str]) -> None:
-    def poisoned(actors: rollout.Actors, prompts: Any, number: int, *given: Any) -> rollout.Rollout:
+    def poisoned(actors: Actors, prompts: Any, number: int, *given: Any) -> rollout.Rollout:
         if number == 2:
             actors.reward_head.linear.bias.data.fill_(math.nan)
         return rollout.collect(actors, prompts, number, *given)
@@ -280,16 +281,24 @@ def test_gradients_do_not_depend_on_recomputing_or_on_micro_batches(place: Place
 
 def test_logits_in_chunks_change_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = gradients(place.trainer("one-chunk"))
-    monkeypatch.setattr(rollout, "LOGITS_AT_ONCE", 22 * 5)
+    monkeypatch.setattr("prefloop.ppo.actors.LOGITS_AT_ONCE", 22 * 5)
     for own, other in zip(plain, gradients(place.trainer("chunks")), strict=True):
         assert torch.allclose(own, other, atol=1e-6, rtol=1e-4)
 
 
-def test_values_begin_as_scaled_scores(place: Place) -> None:
-    actors = place.actors()
-    hidden_BTH = torch.randn(1, 3, 64)
-    head = actors.reward_head
-    assert torch.allclose(actors.value_head(hidden_BTH), (head(hidden_BTH) - head.shift) / head.scale, atol=1e-5)
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_the_critic_begins_as_the_reward_of_what_is_written_so_far(pooling: str) -> None:
+    head = models.Head(4, pooling)
+    head.shift, head.scale = 0.3, 2.0
+    critic = Critic(head)
+    critic.span = 3.0
+    hidden_BTH = torch.randn(2, 9, 4, generator=torch.Generator().manual_seed(0))
+    before_BT = torch.tensor([[0, 0, 1, 1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0, 0, 0, 0]]).bool()
+    scaled_BT = ((head(hidden_BTH) - head.shift) / head.scale).tolist()
+    own = [scaled_BT[0][2:7], scaled_BT[1][:2]]
+    expected = [sum(row[: t + 1]) / max(t + 1, 3.0) if pooling == "mean" else row[t]
+                for row in own for t in range(len(row))]
+    assert critic(hidden_BTH, before_BT).tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_every_prompt_is_answered_once_a_pass_and_every_episode_learnt_from_once_an_epoch() -> None:
