@@ -52,6 +52,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
             trainer.restore(run.resumed_from)
         else:
             checks.before(run, actors)
+        run.rewind(trainer.done)
         shown = list(held_out)[:4]
         if not (run.path / "samples.jsonl").exists():
             training.samples(run, actors.model, chat, shown, actors.reference, "before", settings.max_new_tokens)

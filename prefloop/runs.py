@@ -48,6 +48,14 @@ class Run:
                 raise RunError(f"{name} is {value} at step {metrics.get('step', '?')}; {self.last_good()}")
         append(self.path / "metrics.jsonl", metrics)
 
+    def rewind(self, step: int) -> None:
+        """Forget metrics past `step`: a resumed run takes those steps again."""
+        path = self.path / "metrics.jsonl"
+        kept = [row for row in read_lines(path) if row.get("step", 0) <= step]
+        draft = path.with_name(path.name + ".tmp")
+        draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept), encoding="utf-8")
+        draft.replace(path)
+
     def last_good(self) -> str:
         good = checkpoints.newest(self.path)
         return f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"

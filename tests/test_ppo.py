@@ -176,6 +176,7 @@ def test_a_killed_run_goes_on_bit_for_bit(place: Place) -> None:
     half_saved = path / "checkpoint-3"
     half_saved.mkdir()
     (half_saved / models.ADAPTER).write_bytes(b"half")
+    runs.append(path / "metrics.jsonl", {"step": 3, "score": 0.0})  # logged, but killed before it was saved
     assert runs.status_of(runs.load(path)) == "interrupted"
     assert cli.main(["resume", str(path)]) == 0
     whole = place.folder / "whole"
