@@ -46,7 +46,7 @@ HELD_OUT_SEED = 1_000_003
 @dataclass(frozen=True)
 class Recipe:
     seed: int = 0
-    steps: int = 8000
+    steps: int = 7000
     batch: int = 16
     # The share of the steps that reads the primer: without it the links to the prompt took far longer to form.
     primer: float = 0.1
