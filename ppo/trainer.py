@@ -181,7 +181,7 @@ class Trainer:
         models.load_adapter(actors.model, actors.policy, folder)
         models.load_adapter(actors.model, actors.value, folder / "value")
         actors.critic.head.load_state_dict(models.Head.load(folder / "value", models.device()).state_dict())
-        self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", models.device(), weights_only=True))
+        self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", "cpu", weights_only=True))
         state: dict[str, Any] = checkpoints.read_json(folder / "state.json")
         self.done, self.kl_coef, actors.critic.span = state["rollouts"], state["kl_coef"], state["critic_span"]
         if self.done > self.settings.rollouts:
