@@ -13,13 +13,10 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as recomputed
 
 from prefloop import models
 from prefloop.chat import Chat
 from prefloop.models import Checkpoint, ModelConfig
-
-LOGITS_AT_ONCE = 2**24  # 64 MB in fp32
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,7 @@ class Critic(nn.Module):
             self.head.linear.weight.div_(reward_head.scale)
             self.head.linear.bias.sub_(reward_head.shift).div_(reward_head.scale)
         self.head.shift, self.head.scale = 0.0, 1.0
+        self.head.likelihood = None  # of the reward's adapter, which the critic's is not
         self.span: float | None = None
 
     def forward(self, hidden_BTH: Tensor, before_BT: Tensor) -> Tensor:
@@ -81,27 +79,11 @@ def assemble(checkpoint: Checkpoint, reward_folder: Path, config: ModelConfig, s
 
 def answer_logprobs(actors: Actors, rows: list[list[int]], starts: list[int], temperature: float,
                     entropy: bool = False) -> Tensor:
-    """log p of every answer token, N, under the adapter now acting; with `entropy`, N2: the entropy beside it.
-
-    Logits are made only where answers are, a chunk at a time, and made again for the backward pass.
-    """
-    hidden_BTH, before_BT = hidden_before(actors, rows, starts)
-    hidden_NH = hidden_BTH[before_BT]
-    tokens_N = torch.tensor([token for row, start in zip(rows, starts, strict=True) for token in row[start:]],
-                            device=hidden_NH.device)
-    head = models.plain(actors.model).get_output_embeddings()
-    assert head is not None
-    chunk = max(1, LOGITS_AT_ONCE // models.plain(actors.model).config.get_text_config().vocab_size)
-
-    def of(hidden_NH: Tensor, tokens_N: Tensor) -> Tensor:
-        logprobs_NV = torch.log_softmax(head(hidden_NH).float() / temperature, -1)
-        own_N = logprobs_NV.gather(1, tokens_N[:, None]).squeeze(1)
-        return torch.stack([own_N, -(logprobs_NV.exp() * logprobs_NV).sum(-1)], 1) if entropy else own_N
-
-    pieces = list(zip(hidden_NH.split(chunk), tokens_N.split(chunk), strict=True))
-    if len(pieces) == 1 or not hidden_NH.requires_grad:
-        return torch.cat([of(*piece) for piece in pieces])
-    return torch.cat([recomputed(of, *piece, use_reentrant=False) for piece in pieces])  # type: ignore[misc]
+    """log p of every answer token, N, under the adapter now acting; with `entropy`, N2: the entropy beside it."""
+    ids_BT, mask_BT = models.pad_right(rows, actors.chat.pad_id, models.device())
+    hidden_BTH = models.hidden_states(actors.model, ids_BT, mask_BT)
+    return models.token_logprobs(actors.model, hidden_BTH, ids_BT, models.answers_of(starts, mask_BT), temperature,
+                                 entropy)
 
 
 def answer_values(actors: Actors, rows: list[list[int]], starts: list[int]) -> Tensor:
@@ -112,7 +94,5 @@ def answer_values(actors: Actors, rows: list[list[int]], starts: list[int]) -> T
 def hidden_before(actors: Actors, rows: list[list[int]], starts: list[int]) -> tuple[Tensor, Tensor]:
     """Hidden states, BTH, and where among them each answer token is predicted from: one place before it."""
     ids_BT, mask_BT = models.pad_right(rows, actors.chat.pad_id, models.device())
-    place_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
-    starts_B1 = torch.tensor(starts, device=ids_BT.device)[:, None]
-    before_BT = (place_T >= starts_B1 - 1) & (place_T < mask_BT.sum(1, keepdim=True) - 1)
+    before_BT = models.answers_of(starts, mask_BT).bool().roll(-1, dims=1)
     return models.hidden_states(actors.model, ids_BT, mask_BT), before_BT

@@ -25,9 +25,14 @@ SCALED_ON = 1000  # answers that set the reward's zero and unit
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """`head:`. A `mean` over the answer's tokens learns more from few rankings than the `last` token alone."""
+    """`head:`. A `mean` over the answer's tokens learns more from few rankings than the `last` token alone.
+
+    `likelihood` also reads how likely the answer is to the model itself: for small bases, whose hidden states do not
+    say by themselves whether an answer fits its prompt.
+    """
 
     pooling: Literal["mean", "last"] = "mean"
+    likelihood: bool = False
 
     def __post_init__(self) -> None:
         if self.pooling not in ("mean", "last"):
@@ -121,7 +126,7 @@ def start(chat: Chat, checkpoint: models.Checkpoint, model_config: models.ModelC
     backbone = models.add_adapter(base, ADAPTER, checkpoint.adapter, model_config)
     models.train_only(backbone, {ADAPTER})
     width = models.plain(backbone).get_input_embeddings().weight.shape[1]
-    head = models.Head(int(width), head_config.pooling)
+    head = models.Head(int(width), head_config.pooling, head_config.likelihood)
     return RewardModel(backbone, head.to(models.device()), chat.pad_id)
 
 
