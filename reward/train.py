@@ -172,12 +172,16 @@ def raw_scores(model: RewardModel, groups: list[Group]) -> list[Tensor]:
 
 
 def scale(run: runs.Run, model: RewardModel, groups: list[Group]) -> None:
-    """Set the head's zero and unit on the answers that were ranked, which the SFT model wrote."""
+    """Set the head's zero and unit on the answers that were ranked, which the SFT model wrote.
+
+    By median and quartiles: a few answers that are no language at all have scores so low that, with mean and standard
+    deviation, they alone would set the unit, and PPO would see little difference among the others.
+    """
     scores_N = torch.cat(raw_scores(model, groups))[:SCALED_ON]
-    spread = float(scores_N.std())
-    run.check("spread", spread > 1e-6, f"scores of {len(scores_N)} training answers have standard deviation "
-                                       f"{spread:.3g}")
-    model.head.shift, model.head.scale = float(scores_N.mean()), spread
+    low, middle, high = scores_N.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
+    spread = (high - low) / 1.349  # the standard deviation of a normal distribution with these quartiles
+    run.check("spread", spread > 1e-6, f"scores of {len(scores_N)} training answers have a spread of {spread:.3g}")
+    model.head.shift, model.head.scale = middle, spread
 
 
 def accuracy(model: RewardModel, groups: list[Group]) -> tuple[list[float], list[float]]:
