@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from prefloop import models
+from prefloop import heads, models, passes
 from prefloop.chat import Chat
 from prefloop.models import Checkpoint, ModelConfig
 
@@ -26,7 +26,7 @@ class Actors:
     model: PeftModel
     chat: Chat
     reference: str | None
-    reward_head: models.Head
+    reward_head: heads.Head
     critic: Critic
 
     policy: str = "policy"
@@ -42,7 +42,7 @@ class Critic(nn.Module):
     a mean reward token by token instead began with an explained variance of -9.7, against 0.5 for this.
     """
 
-    def __init__(self, reward_head: models.Head) -> None:
+    def __init__(self, reward_head: heads.Head) -> None:
         super().__init__()
         self.head = copy.deepcopy(reward_head).requires_grad_(True)
         with torch.no_grad():  # shift and scale folded in: in units of scaled scores
@@ -72,7 +72,7 @@ def assemble(checkpoint: Checkpoint, reward_folder: Path, config: ModelConfig, s
     for name in ("reward", "value"):
         models.add_adapter(model, name, reward_folder, config)
     models.train_only(model, {"policy", "value"})
-    reward_head = models.Head.load(reward_folder, models.device())
+    reward_head = heads.Head.load(reward_folder, models.device())
     # Dropout is off for good: the ratio must compare one policy with itself.
     return Actors(model.eval(), models.load_chat(checkpoint), reference, reward_head, Critic(reward_head))
 
@@ -80,9 +80,9 @@ def assemble(checkpoint: Checkpoint, reward_folder: Path, config: ModelConfig, s
 def answer_logprobs(actors: Actors, rows: list[list[int]], starts: list[int], temperature: float,
                     entropy: bool = False) -> Tensor:
     """log p of every answer token, N, under the adapter now acting; with `entropy`, N2: the entropy beside it."""
-    ids_BT, mask_BT = models.pad_right(rows, actors.chat.pad_id, models.device())
-    hidden_BTH = models.hidden_states(actors.model, ids_BT, mask_BT)
-    return models.token_logprobs(actors.model, hidden_BTH, ids_BT, models.answers_of(starts, mask_BT), temperature,
+    ids_BT, mask_BT = passes.pad_right(rows, actors.chat.pad_id, models.device())
+    hidden_BTH = passes.hidden_states(actors.model, ids_BT, mask_BT)
+    return passes.token_logprobs(actors.model, hidden_BTH, ids_BT, passes.answers_of(starts, mask_BT), temperature,
                                  entropy)
 
 
@@ -93,6 +93,6 @@ def answer_values(actors: Actors, rows: list[list[int]], starts: list[int]) -> T
 
 def hidden_before(actors: Actors, rows: list[list[int]], starts: list[int]) -> tuple[Tensor, Tensor]:
     """Hidden states, BTH, and where among them each answer token is predicted from: one place before it."""
-    ids_BT, mask_BT = models.pad_right(rows, actors.chat.pad_id, models.device())
-    before_BT = models.answers_of(starts, mask_BT).bool().roll(-1, dims=1)
-    return models.hidden_states(actors.model, ids_BT, mask_BT), before_BT
+    ids_BT, mask_BT = passes.pad_right(rows, actors.chat.pad_id, models.device())
+    before_BT = passes.answers_of(starts, mask_BT).bool().roll(-1, dims=1)
+    return passes.hidden_states(actors.model, ids_BT, mask_BT), before_BT

@@ -6,7 +6,7 @@ import torch
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file
 
-from prefloop import models, runs
+from prefloop import heads, models, passes, runs
 from prefloop.errors import RequestError
 from prefloop.models import Checkpoint
 
@@ -15,8 +15,8 @@ from .actors import Actors
 
 def same_base(policy: Checkpoint, reward: Checkpoint) -> None:
     """Reward, policy and value are adapters on one base in memory: they must have been trained on the same one."""
-    if reward.adapter is None or not (reward.adapter / models.HEAD).is_file():
-        raise RequestError(f"reward.path: {reward.path} is no reward model (it has no adapter with {models.HEAD}); "
+    if reward.adapter is None or not (reward.adapter / heads.HEAD).is_file():
+        raise RequestError(f"reward.path: {reward.path} is no reward model (it has no adapter with {heads.HEAD}); "
                            f"name a reward run")
     if reward.base_checksum != policy.base_checksum:
         raise RequestError(f"reward.path: {reward.path} was trained on the base {reward.base} (checksum "
@@ -36,13 +36,13 @@ def before(run: runs.Run, actors: Actors) -> None:
     rows, starts = models.probe_rows(actors.chat)
     logprobs = {}
     for role in (actors.policy, actors.reference):
-        with models.acting(actors.model, role):
-            logprobs[role] = torch.cat(models.answer_logprobs(actors.model, rows, starts, actors.chat.pad_id))
+        with passes.acting(actors.model, role):
+            logprobs[role] = torch.cat(passes.answer_logprobs(actors.model, rows, starts, actors.chat.pad_id))
     kl = float((logprobs[actors.policy] - logprobs[actors.reference]).abs().max())
     run.check("KL at step 0", kl < 1e-4, f"log-probabilities of policy and reference differ by at most {kl:.1e}")
-    with models.acting(actors.model, actors.policy):
-        ids_BT, _ = models.pad_right(rows[:1], actors.chat.pad_id, models.device())
-        logits_TV = models.plain(actors.model)(input_ids=ids_BT).logits[0, starts[0] - 1 : -1].float()
+    with passes.acting(actors.model, actors.policy):
+        ids_BT, _ = passes.pad_right(rows[:1], actors.chat.pad_id, models.device())
+        logits_TV = passes.plain(actors.model)(input_ids=ids_BT).logits[0, starts[0] - 1 : -1].float()
         own_N = torch.log_softmax(logits_TV, -1).gather(1, ids_BT[0, starts[0] :, None]).squeeze(1)
     gap = float((own_N - logprobs[actors.policy][: len(own_N)]).abs().max())
     run.check("log-probabilities", gap < tolerance(actors, 1e-3, 0.1),
@@ -55,7 +55,7 @@ def _scores(run: runs.Run, actors: Actors, rows: list[list[int]], starts: list[i
     rows, starts = [rows[n] for n in kept], [starts[n] for n in kept]
 
     def score(rows: list[list[int]], starts: list[int], batch: int) -> torch.Tensor:
-        return models.score(actors.model, actors.reward_head, actors.reward, rows, starts, actors.chat.pad_id, batch)
+        return heads.score(actors.model, actors.reward_head, actors.reward, rows, starts, actors.chat.pad_id, batch)
 
     whole = score(rows, starts, len(rows))
     without = score([row[:-1] for row in rows], starts, len(rows))
@@ -78,4 +78,4 @@ def after(run: runs.Run, actors: Actors, policy: Checkpoint, reward: Checkpoint)
 
 def tolerance(actors: Actors, fp32: float, bf16: float) -> float:
     """How far two ways to the same number may lie apart, by the precision that the base computes in."""
-    return fp32 if models.plain(actors.model).dtype == torch.float32 else bf16
+    return fp32 if passes.plain(actors.model).dtype == torch.float32 else bf16

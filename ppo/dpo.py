@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from trl import DPOConfig, DPOTrainer
 
-from prefloop import config, models, runs, stats, training
+from prefloop import config, models, passes, runs, stats, training
 from prefloop.chat import Chat
 from prefloop.errors import RequestError
 from prefloop.formats import snapshot
@@ -160,7 +160,7 @@ def pair_logprobs(model: PeftModel, role: str, rows: list[Row], pad_id: int) -> 
     starts = [len(row.prompt_ids) for row in rows]
     chosen = [row.prompt_ids + row.chosen_ids for row in rows]
     rejected = [row.prompt_ids + row.rejected_ids for row in rows]
-    both_2N = models.total_logprobs(model, role, chosen + rejected, starts + starts, pad_id)
+    both_2N = passes.total_logprobs(model, role, chosen + rejected, starts + starts, pad_id)
     return both_2N[: len(rows)], both_2N[len(rows):]
 
 
@@ -230,6 +230,6 @@ def kl_from_reference(model: PeftModel, chat: Chat, rows: list[Row], max_new_tok
     answers = [one for (one,) in sample_ids(model, chat, prompts, settings, POLICY, "sampling for the KL")]
     asked = [chat.prompt_ids(prompt) for prompt in prompts]
     texts, starts = [ids + own for ids, own in zip(asked, answers, strict=True)], [len(ids) for ids in asked]
-    policy, reference = (models.total_logprobs(model, role, texts, starts, chat.pad_id)
+    policy, reference = (passes.total_logprobs(model, role, texts, starts, chat.pad_id)
                          for role in (POLICY, REFERENCE))
     return (policy - reference).tolist()

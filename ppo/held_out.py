@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from prefloop import generate, models, stats
+from prefloop import generate, heads, models, stats
 
 from .actors import Actors
 from .rollout import Judge, answer_mask, sample
@@ -34,7 +34,7 @@ def judged(actors: Actors, role: str | None, prompts: list[list[int]], settings:
               for first in range(0, len(rows), settings.micro_batch)]
     judge = Judge(actors, rows, starts, answer_mask(answers, models.device()), micros, settings.temperature)
     kls_BT = judge.logprobs(role)[0] - judge.logprobs(actors.reference)[0]
-    scores_B = models.score(actors.model, actors.reward_head, actors.reward, rows, starts, actors.chat.pad_id,
+    scores_B = heads.score(actors.model, actors.reward_head, actors.reward, rows, starts, actors.chat.pad_id,
                             settings.micro_batch)
     return Outcome(scores_B.tolist(), kls_BT.sum(1).tolist(), [float(len(answer)) for answer in answers],
                    [float(answer[-1] == actors.chat.end_id) for answer in answers])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prefloop import generate, models
+from prefloop import generate, heads, models, passes
 
 from . import loss
 from .actors import Actors, answer_logprobs, answer_values
@@ -74,7 +74,7 @@ def collect(actors: Actors, prompts: list[list[int]], rollout: int, kl_coef: flo
     rows = [prompt + answer for prompt, answer in zip(chosen, answers, strict=True)]
     starts = [len(prompt) for prompt in chosen]
     sampled = time.monotonic()
-    scores_B = models.score(actors.model, actors.reward_head, actors.reward, rows, starts, actors.chat.pad_id,
+    scores_B = heads.score(actors.model, actors.reward_head, actors.reward, rows, starts, actors.chat.pad_id,
                             settings.micro_batch)
     # The same micro-batches as in the first epoch: the ratio there is exactly 1, in bf16 too.
     micros = [micro for part in split(list(map(len, rows)), rollout, 0, settings) for micro in part]
@@ -101,7 +101,7 @@ def sample(actors: Actors, role: str | None, prompts: list[list[int]], seeds: li
     """An answer for each prompt, in the order given; in batches of prompts of like length."""
     order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
     answers: list[list[int]] = [[] for _ in prompts]
-    with models.acting(actors.model, role):
+    with passes.acting(actors.model, role):
         for first in range(0, len(order), settings.sample_batch):
             batch = order[first : first + settings.sample_batch]
             found = generate.sample(actors.model, [prompts[n] for n in batch], [seeds[n] for n in batch],
@@ -143,7 +143,7 @@ class Judge:
     @torch.no_grad()
     def _gathered(self, role: str | None, passed: Callable[[list[list[int]], list[int]], Tensor]) -> Tensor:
         found: Tensor | None = None
-        with models.acting(self.actors.model, role):
+        with passes.acting(self.actors.model, role):
             for micro in self.micros:
                 given = passed([self.rows[n] for n in micro], [self.starts[n] for n in micro])
                 if found is None:

@@ -80,10 +80,10 @@ def report(run: runs.Run, train: int, asked: int, held_out: int, path: str, sett
 
 def room(actors: Actors, settings: PPOConfig) -> None:
     """A context that is too short would be overrun in silence."""
-    from prefloop import models
+    from prefloop import passes
 
     longest = settings.max_prompt_tokens + settings.max_new_tokens
-    context = getattr(models.plain(actors.model).config.get_text_config(), "max_position_embeddings", None)
+    context = getattr(passes.plain(actors.model).config.get_text_config(), "max_position_embeddings", None)
     if context is not None and longest > context:
         raise RequestError(f"train.max_prompt_tokens + train.max_new_tokens = {longest} tokens, but the model's "
                            f"context is {context}; lower one of them")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from prefloop import checkpoints, models, runs, training
+from prefloop import checkpoints, heads, models, passes, runs, training
 from prefloop.errors import RunError
 from prefloop.models import Checkpoint
 
@@ -60,7 +60,7 @@ class Trainer:
         self.done = 0
         self.ratio_checked = False
         if settings.gradient_checkpointing:
-            plain = models.plain(actors.model)
+            plain = passes.plain(actors.model)
             plain.gradient_checkpointing_enable({"use_reentrant": False})
             plain.enable_input_require_grads()
 
@@ -115,7 +115,7 @@ class Trainer:
         settings, actors = self.settings, self.actors
         tokens = sum(float(batch.mask_BT[micro].sum()) for micro in micros)
         approximate_kl, gap = 0.0, 0.0
-        with models.acting(actors.model, actors.policy), recomputing(actors.model, settings.gradient_checkpointing):
+        with passes.acting(actors.model, actors.policy), recomputing(actors.model, settings.gradient_checkpointing):
             for micro in micros:
                 old_N, advantages_N = batch.of(micro, batch.logprobs_BT), batch.of(micro, batch.advantages_BT)
                 new_N = answer_logprobs(actors, *batch.episodes(micro), settings.temperature)
@@ -135,7 +135,7 @@ class Trainer:
     def critic_gradients(self, batch: Rollout, micros: list[list[int]], tally: Tally) -> None:
         settings, actors = self.settings, self.actors
         tokens = sum(float(batch.mask_BT[micro].sum()) for micro in micros)
-        with models.acting(actors.model, actors.value), recomputing(actors.model, settings.gradient_checkpointing):
+        with passes.acting(actors.model, actors.value), recomputing(actors.model, settings.gradient_checkpointing):
             for micro in micros:
                 old_N, returns_N = batch.of(micro, batch.values_BT), batch.of(micro, batch.returns_BT)
                 values_N = answer_values(actors, *batch.episodes(micro))
@@ -180,7 +180,7 @@ class Trainer:
         actors = self.actors
         models.load_adapter(actors.model, actors.policy, folder)
         models.load_adapter(actors.model, actors.value, folder / "value")
-        actors.critic.head.load_state_dict(models.Head.load(folder / "value", models.device()).state_dict())
+        actors.critic.head.load_state_dict(heads.Head.load(folder / "value", models.device()).state_dict())
         self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", "cpu", weights_only=True))
         state: dict[str, Any] = checkpoints.read_json(folder / "state.json")
         self.done, self.kl_coef, actors.critic.span = state["rollouts"], state["kl_coef"], state["critic_span"]

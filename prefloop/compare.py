@@ -113,7 +113,7 @@ def main(asked: config.Asked) -> int:
 
 def refuse(found: list[Checkpoint], reward: Checkpoint | None) -> None:
     """What cannot be compared, said before a base is loaded."""
-    from prefloop.models import HEAD
+    from prefloop.heads import HEAD
 
     folders = [one.folder.resolve() for one in found if one.folder]
     if len(set(folders)) < len(folders):
@@ -208,11 +208,11 @@ def same_tokens(one: Chat, other: Chat, prompts: list[Prompt]) -> bool:
 def logprobs(model: nn.Module, role: str | None, one: Contestant, prompts: list[Prompt],
              sampling: SamplingConfig) -> list[list[float]]:
     """log p of each answer of `one` under `role`, at the temperature it was sampled at."""
-    from prefloop import models
+    from prefloop import passes
 
     asked = [ids for prompt in prompts for ids in [one.chat.prompt_ids(prompt)] * sampling.answers]
     flat = [ids for own in one.ids for ids in own]
-    values = models.total_logprobs(model, role, [a + b for a, b in zip(asked, flat, strict=True)],
+    values = passes.total_logprobs(model, role, [a + b for a, b in zip(asked, flat, strict=True)],
                                    [len(ids) for ids in asked], one.chat.pad_id, sampling.temperature or 1.0)
     return by_prompt(values.tolist(), sampling.answers)
 
@@ -224,15 +224,15 @@ def by_prompt(values: list[float], answers: int) -> list[list[float]]:
 def score(model: nn.Module, reward: Checkpoint, everyone: list[Contestant], prompts: list[Prompt],
           settings: ModelConfig) -> None:
     """Rewards of the answers as people would read them: text, and the end of the turn."""
-    from prefloop import models
+    from prefloop import heads, models
 
     assert reward.folder is not None
     model = models.add_adapter(model, "reward", reward.adapter, settings)  # type: ignore[arg-type]
-    head, chat = models.Head.load(reward.folder, models.device()), models.load_chat(reward)
+    head, chat = heads.Head.load(reward.folder, models.device()), models.load_chat(reward)
     asked = [chat.prompt_ids(prompt) for prompt in prompts]
     for one in everyone:
         pairs = [(ids, chat.answer_ids(text)) for ids, own in zip(asked, one.texts(), strict=True) for text in own]
-        values = models.score(model.eval(), head, "reward", [a + b for a, b in pairs], [len(a) for a, _ in pairs],
+        values = heads.score(model.eval(), head, "reward", [a + b for a, b in pairs], [len(a) for a, _ in pairs],
                               chat.pad_id)
         one.rewards = by_prompt(values.tolist(), len(one.ids[0]))
 

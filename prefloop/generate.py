@@ -82,7 +82,7 @@ def _sample(model: nn.Module, prompts: list[list[int]], u_BT: Tensor, max_new_to
     import torch
     from transformers import DynamicCache
 
-    from prefloop.models import plain
+    from prefloop.passes import plain
 
     where: torch.device = next(model.parameters()).device
     longest = max(map(len, prompts))
@@ -120,7 +120,7 @@ def sample_ids(model: nn.Module, chat: Chat, prompts: list[Prompt], settings: Sa
     """
     from tqdm import tqdm
 
-    from prefloop.models import acting
+    from prefloop.passes import acting
 
     jobs = [(n, k, ids) for n, ids in enumerate(map(chat.prompt_ids, prompts)) for k in range(settings.answers)]
     jobs.sort(key=lambda job: len(job[2]))

@@ -9,30 +9,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as recomputed
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from prefloop import checkpoints, runs
 from prefloop.chat import Chat, probe_rows
 from prefloop.errors import RequestError
+from prefloop.heads import Head, score_rows
+from prefloop.passes import acting, answer_logprobs
 
 ADAPTER = "adapter_model.safetensors"
-HEAD = "head.safetensors"
-LOGITS_AT_ONCE = 2**24  # 64 MB in fp32
-LIKELIHOOD = 5.0  # a head's first weight: mean log-probabilities of one prompt's answers differ by about 0.2
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -217,24 +212,6 @@ def save_adapter(model: PeftModel, name: str, folder: Path) -> None:
     settings.inference_mode = was
 
 
-@contextmanager
-def acting(model: nn.Module, role: str | None) -> Iterator[None]:
-    """Inside, the base acts through adapter `role`, or bare when it is None.
-
-    Moves only the pointer: who trains was decided once, and PEFT's own `set_adapter` would flip requires_grad and
-    take 50 times longer. `_active_adapter` is private to PEFT; tests/test_models.py holds the contract.
-    """
-    layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
-    before = [layer._active_adapter for layer in layers]
-    for layer in layers:
-        layer._active_adapter = [role] if role else []
-    try:
-        yield
-    finally:
-        for layer, active in zip(layers, before, strict=True):
-            layer._active_adapter = active
-
-
 def train_only(model: nn.Module, names: set[str]) -> list[nn.Parameter]:
     """Give gradients to the adapters in `names` and to nothing else; returns their parameters."""
     trained = []
@@ -243,155 +220,6 @@ def train_only(model: nn.Module, names: set[str]) -> list[nn.Parameter]:
         if weight.requires_grad:
             trained.append(weight)
     return trained
-
-
-def plain(model: nn.Module) -> PreTrainedModel:
-    """The transformers model under PEFT's wrapping, adapters still at work inside it."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model  # type: ignore[return-value]
-
-
-def hidden_states(model: nn.Module, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Last hidden states, BTH, of right-padded rows. No logits are made."""
-    backbone = plain(model).base_model
-    return backbone(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).last_hidden_state
-
-
-def token_logprobs(model: nn.Module, hidden_BTH: Tensor, ids_BT: Tensor, answer_BT: Tensor,
-                   temperature: float = 1.0, entropy: bool = False) -> Tensor:
-    """log p of every token where `answer_BT` is 1, N in row order; with `entropy`, N2: the entropy beside it.
-
-    Logits are made only for these, a chunk at a time, and made again for the backward pass.
-    """
-    wanted_BT = answer_BT.bool()
-    before_BT = torch.roll(wanted_BT, -1, dims=1)  # a token is predicted one place before it
-    head: nn.Module = plain(model).get_output_embeddings()  # type: ignore[assignment]
-
-    def of(hidden_NH: Tensor, tokens_N: Tensor) -> Tensor:
-        logprobs_NV = torch.log_softmax(head(hidden_NH).float() / temperature, -1)
-        own_N = logprobs_NV.gather(1, tokens_N[:, None]).squeeze(1)
-        return torch.stack([own_N, -(logprobs_NV.exp() * logprobs_NV).sum(-1)], 1) if entropy else own_N
-
-    chunk = max(1, LOGITS_AT_ONCE // plain(model).config.get_text_config().vocab_size)
-    pieces = list(zip(hidden_BTH[before_BT].split(chunk), ids_BT[wanted_BT].split(chunk), strict=True))
-    if len(pieces) == 1 or not hidden_BTH.requires_grad:
-        return torch.cat([of(*piece) for piece in pieces])
-    return torch.cat([recomputed(of, *piece, use_reentrant=False) for piece in pieces])  # type: ignore[misc]
-
-
-def answers_of(starts: list[int], mask_BT: Tensor) -> Tensor:
-    """answer_BT: 1 on the tokens of each row from its start on."""
-    place_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
-    return mask_BT * (place_T >= torch.tensor(starts, device=mask_BT.device)[:, None])
-
-
-def answer_logprobs(model: nn.Module, rows: list[list[int]], starts: list[int], pad_id: int,
-                    temperature: float = 1.0) -> list[Tensor]:
-    """log p of each row's tokens from `starts[i]` on, given what precedes them."""
-    ids_BT, mask_BT = pad_right(rows, pad_id, next(model.parameters()).device)
-    found_N = token_logprobs(model, hidden_states(model, ids_BT, mask_BT), ids_BT, answers_of(starts, mask_BT),
-                             temperature)
-    return list(found_N.split([len(row) - start for row, start in zip(rows, starts, strict=True)]))
-
-
-@torch.no_grad()
-def total_logprobs(model: nn.Module, role: str | None, rows: list[list[int]], starts: list[int], pad_id: int,
-                   temperature: float = 1.0, batch: int = 16) -> Tensor:
-    """log p_B of each row's whole answer under `role`, in nats, batched by length, in the order given."""
-    out = torch.empty(len(rows))
-    with acting(model, role):
-        for chosen in _batches(rows, batch):
-            found = answer_logprobs(model, [rows[n] for n in chosen], [starts[n] for n in chosen], pad_id, temperature)
-            out[chosen] = torch.stack([own_T.sum() for own_T in found]).cpu()
-    return out
-
-
-def _batches(rows: list[list[int]], batch: int) -> Iterator[list[int]]:
-    order = sorted(range(len(rows)), key=lambda n: len(rows[n]))
-    return (order[first : first + batch] for first in range(0, len(order), batch))
-
-
-def pad_right(rows: list[list[int]], pad_id: int, where: torch.device) -> tuple[Tensor, Tensor]:
-    """ids_BT and mask_BT (1 on real tokens, from lengths and never from token ids)."""
-    longest = max(len(row) for row in rows)
-    ids_BT = torch.tensor([row + [pad_id] * (longest - len(row)) for row in rows], device=where)
-    mask_BT = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=where)
-    return ids_BT, mask_BT
-
-
-class Head(nn.Module):
-    """One number per token from its hidden state, in fp32 outside autocast: rewards and values.
-
-    As a reward, `pooling` says which tokens of the answer (EOS included) count: `mean` of all, or the `last`, EOS.
-    With `likelihood`, the mean log-probability of the answer's tokens, under the very adapter that the head reads,
-    is added with a learned weight: a language model knows what fits a prompt long before its hidden states say so.
-    `shift` and `scale` turn a raw score into (raw - shift) / scale: mean 0 and spread 1 on the SFT model's answers.
-    """
-
-    def __init__(self, hidden_size: int, pooling: str = "mean", likelihood: bool = False) -> None:
-        super().__init__()
-        self.linear = nn.Linear(hidden_size, 1)
-        # Beside a likelihood, which already says much, the hidden states begin silent.
-        nn.init.normal_(self.linear.weight, std=0.0 if likelihood else 1 / (hidden_size + 1) ** 0.5)
-        nn.init.zeros_(self.linear.bias)
-        self.likelihood = nn.Parameter(torch.tensor(LIKELIHOOD)) if likelihood else None
-        self.pooling = pooling
-        self.shift = 0.0
-        self.scale = 1.0
-
-    def forward(self, hidden_BTH: Tensor) -> Tensor:
-        with torch.autocast(hidden_BTH.device.type, enabled=False):
-            return self.linear(hidden_BTH.float()).squeeze(-1)
-
-    def pooled(self, hidden_BTH: Tensor, answer_BT: Tensor) -> Tensor:
-        """Raw scores_B of the hidden states alone; `answer_BT` is 1 on the answer's tokens."""
-        per_token_BT = self(hidden_BTH)
-        if self.pooling == "last":
-            last_B = answer_BT.shape[1] - 1 - answer_BT.flip(1).argmax(1)
-            return per_token_BT.gather(1, last_B[:, None]).squeeze(1)
-        return (per_token_BT * answer_BT).sum(1) / answer_BT.sum(1)
-
-    def save(self, folder: Path) -> None:
-        weights = {key: value.detach().cpu() for key, value in self.state_dict().items()}
-        save_file(weights, folder / HEAD, metadata={"format": "pt"})
-        checkpoints.write_json(folder / "head.json",
-                               {"pooling": self.pooling, "shift": self.shift, "scale": self.scale})
-
-    @classmethod
-    def load(cls, folder: Path, where: torch.device) -> Head:
-        if not (folder / HEAD).is_file():
-            raise RequestError(f"{folder}: it has no {HEAD}, so it is no reward model; name a reward run")
-        settings = checkpoints.read_json(folder / "head.json")
-        weights = load_file(folder / HEAD)
-        head = cls(weights["linear.weight"].shape[1], settings["pooling"], "likelihood" in weights)
-        head.load_state_dict(weights)
-        head.shift, head.scale = settings["shift"], settings["scale"]
-        return head.requires_grad_(False).to(where)
-
-
-def score_rows(model: nn.Module, head: Head, rows: list[list[int]], starts: list[int], pad_id: int) -> Tensor:
-    """Raw scores_B of rows whose answers begin at `starts`; gradients flow."""
-    where = head.linear.weight.device
-    ids_BT, mask_BT = pad_right(rows, pad_id, where)
-    answer_BT = answers_of(starts, mask_BT)
-    hidden_BTH = hidden_states(model, ids_BT, mask_BT)
-    scores_B = head.pooled(hidden_BTH, answer_BT)
-    if head.likelihood is None:
-        return scores_B
-    per_token_BT = torch.zeros_like(answer_BT, dtype=torch.float32)
-    per_token_BT[answer_BT.bool()] = token_logprobs(model, hidden_BTH, ids_BT, answer_BT)
-    return scores_B + head.likelihood * per_token_BT.sum(1) / answer_BT.sum(1)
-
-
-@torch.no_grad()
-def score(model: nn.Module, head: Head, role: str | None, rows: list[list[int]], starts: list[int], pad_id: int,
-          batch: int = 32) -> Tensor:
-    """Scaled scores_B, batched by length, in the order given. A row is prompt ids + answer ids, EOS included."""
-    out = torch.empty(len(rows))
-    with acting(model, role):
-        for chosen in _batches(rows, batch):
-            raw = score_rows(model, head, [rows[n] for n in chosen], [starts[n] for n in chosen], pad_id)
-            out[chosen] = raw.cpu()
-    return (out - head.shift) / head.scale
 
 
 def check_reload(run: runs.Run, model: nn.Module, chat: Chat, folder: Path, name: str, head: Head | None = None,

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefloop import config, models, runs
+from prefloop import config, heads, models, runs
 from prefloop.errors import RequestError
 from prefloop.records import Answers
 
@@ -33,12 +33,12 @@ def main(asked: config.Asked) -> None:
     if checkpoint.folder is None:
         raise RequestError(f"{model_config.path}: a plain model, not a reward model; name a reward run")
     chat = models.load_chat(checkpoint)
-    head = models.Head.load(checkpoint.folder, models.device())
+    head = heads.Head.load(checkpoint.folder, models.device())
     model = models.add_adapter(models.load_base(checkpoint, model_config), ADAPTER, checkpoint.adapter, model_config)
     responses = [(one, response) for one in answers for response in one.responses]
     prompts = [chat.prompt_ids(one.prompt) for one, _ in responses]
     rows = [ids + chat.answer_ids(response.text) for ids, (_, response) in zip(prompts, responses, strict=True)]
-    scores = models.score(model, head, ADAPTER, rows, [len(ids) for ids in prompts], chat.pad_id, settings.batch)
+    scores = heads.score(model, head, ADAPTER, rows, [len(ids) for ids in prompts], chat.pad_id, settings.batch)
     out = Path(settings.out)
     draft = out.with_name(out.name + ".tmp")
     draft.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 from trl import RewardConfig
 
-from prefloop import config, models, runs, stats, training
+from prefloop import config, heads, models, passes, runs, stats, training
 from prefloop.chat import Chat
 from prefloop.errors import RequestError
 from prefloop.formats import snapshot
@@ -42,19 +42,19 @@ class HeadConfig:
 class RewardModel(nn.Module):
     """The base acting through the reward adapter, and the head that reads it."""
 
-    def __init__(self, backbone: nn.Module, head: models.Head, pad_id: int) -> None:
+    def __init__(self, backbone: nn.Module, head: heads.Head, pad_id: int) -> None:
         super().__init__()
         self.backbone, self.head, self.pad_id = backbone, head, pad_id
 
     def forward(self, rows: list[list[int]], starts: list[int]) -> Tensor:
         """Raw scores_B."""
-        with models.acting(self.backbone, ADAPTER):
-            return models.score_rows(self.backbone, self.head, rows, starts, self.pad_id)
+        with passes.acting(self.backbone, ADAPTER):
+            return heads.score_rows(self.backbone, self.head, rows, starts, self.pad_id)
 
     def gradient_checkpointing_enable(self, **settings: object) -> None:
         # Non-reentrant, and the frozen base's inputs need no gradient of their own then. The recomputation runs in
         # `backward`, where no other adapter is active than the one that the base was given last.
-        models.plain(self.backbone).gradient_checkpointing_enable({"use_reentrant": False})
+        passes.plain(self.backbone).gradient_checkpointing_enable({"use_reentrant": False})
 
 
 class RankingTrainer(Trainer):
@@ -81,7 +81,7 @@ class RankingTrainer(Trainer):
         own: RewardModel = model or self.model  # type: ignore[assignment]
         folder = Path(resume_from_checkpoint)
         models.load_adapter(own.backbone, ADAPTER, folder)  # type: ignore[arg-type]
-        own.head.load_state_dict(models.Head.load(folder, own.head.linear.weight.device).state_dict())
+        own.head.load_state_dict(heads.Head.load(folder, own.head.linear.weight.device).state_dict())
 
 
 def main(asked: config.Asked, resume: Path | None = None) -> None:
@@ -125,8 +125,8 @@ def start(chat: Chat, checkpoint: models.Checkpoint, model_config: models.ModelC
     base = models.load_base(checkpoint, model_config)
     backbone = models.add_adapter(base, ADAPTER, checkpoint.adapter, model_config)
     models.train_only(backbone, {ADAPTER})
-    width = models.plain(backbone).get_input_embeddings().weight.shape[1]
-    head = models.Head(int(width), head_config.pooling, head_config.likelihood)
+    width = passes.plain(backbone).config.get_text_config().hidden_size
+    head = heads.Head(width, head_config.pooling, head_config.likelihood)
     return RewardModel(backbone, head.to(models.device()), chat.pad_id)
 
 
@@ -167,7 +167,7 @@ def raw_scores(model: RewardModel, groups: list[Group]) -> list[Tensor]:
     rows = [list(row) for group in groups for row in group.rows]
     starts = [group.start for group in groups for _ in group.rows]
     model.eval()
-    flat = models.score(model.backbone, model.head, ADAPTER, rows, starts, model.pad_id)
+    flat = heads.score(model.backbone, model.head, ADAPTER, rows, starts, model.pad_id)
     return list((flat * model.head.scale + model.head.shift).split([len(group.rows) for group in groups]))
 
 
@@ -197,11 +197,11 @@ def accuracy(model: RewardModel, groups: list[Group]) -> tuple[list[float], list
 def check_scores(run: runs.Run, model: RewardModel, chat: Chat) -> None:
     """The end of the answer counts; what stands beside a row in its batch does not."""
     rows, starts = models.probe_rows(chat)
-    together = models.score(model.backbone, model.head, ADAPTER, rows, starts, chat.pad_id)
-    alone = models.score(model.backbone, model.head, ADAPTER, rows, starts, chat.pad_id, batch=1)
+    together = heads.score(model.backbone, model.head, ADAPTER, rows, starts, chat.pad_id)
+    alone = heads.score(model.backbone, model.head, ADAPTER, rows, starts, chat.pad_id, batch=1)
     gap = float((together - alone).abs().max())
     run.check("padding", gap < 1e-2, f"scores alone and in a batch differ by at most {gap:.1e}")
-    endless = models.score(model.backbone, model.head, ADAPTER, [row[:-1] for row in rows], starts, chat.pad_id)
+    endless = heads.score(model.backbone, model.head, ADAPTER, [row[:-1] for row in rows], starts, chat.pad_id)
     least = float((together - endless).abs().min())
     run.check("end of answer", least > 0, f"leaving out the end token changes every score, by {least:.1e} or more")
 

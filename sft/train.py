@@ -151,14 +151,14 @@ def nll(model: nn.Module, chat: Chat, rows: Rows, batch: int) -> list[float]:
     """Mean negative log-likelihood per assistant token, in nats, of each held-out demonstration."""
     import torch
 
-    from prefloop import models
+    from prefloop import passes
 
     out: list[float] = []
     model.eval()
     with torch.no_grad():
         for first in range(0, len(rows.ids), batch):
             ids, masks = rows.ids[first : first + batch], rows.masks[first : first + batch]
-            logprobs = models.answer_logprobs(model, ids, [1] * len(ids), chat.pad_id)
+            logprobs = passes.answer_logprobs(model, ids, [1] * len(ids), chat.pad_id)
             for own_T, mask in zip(logprobs, masks, strict=True):
                 mask_T = torch.tensor(mask[1:], device=own_T.device)
                 out.append(float(-(own_T * mask_T).sum() / mask_T.sum()))

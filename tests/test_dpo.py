@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import tensor
 
-from prefloop import models
+from prefloop import models, passes
 from prefloop.formats import snapshot
 from prefloop.ppo import dpo
 
@@ -156,7 +156,7 @@ def test_on_a_whole_fine_tuned_model_the_reference_is_that_model(home: Path, mon
     found = models.resolve(str(run))
     assert found.base_checksum == models.fingerprint(whole / "final")
     chat, model = models.load_chat(found), seen.models[1]
-    reference, bare, policy = (models.total_logprobs(model, role, *models.probe_rows(chat), chat.pad_id)
+    reference, bare, policy = (passes.total_logprobs(model, role, *models.probe_rows(chat), chat.pad_id)
                                for role in ("ref", None, "default"))
     assert torch.equal(reference, bare)
     assert not torch.allclose(policy, bare, atol=1e-3)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import flip_byte, tiny_model
 
-from prefloop import checkpoints, generate, models, runs
+from prefloop import checkpoints, generate, heads, models, passes, runs
 from prefloop.chat import Chat
 from prefloop.errors import RequestError, RunError
 from prefloop.records import Message, Prompt
@@ -72,25 +72,25 @@ def test_acting_moves_only_the_pointer(model: models.PeftModel, chat: Chat) -> N
     rows, starts = models.probe_rows(chat)
 
     def seen(role: str | None) -> torch.Tensor:
-        with models.acting(model, role), torch.no_grad():
-            return torch.cat(models.answer_logprobs(model, rows, starts, chat.pad_id))
+        with passes.acting(model, role), torch.no_grad():
+            return torch.cat(passes.answer_logprobs(model, rows, starts, chat.pad_id))
 
     bare, one, two = seen(None), seen("one"), seen("two")
     assert not torch.allclose(one, two)
     assert not torch.allclose(one, bare)
     with model.disable_adapter():
-        whole = torch.cat(models.answer_logprobs(model, rows, starts, chat.pad_id))
+        whole = torch.cat(passes.answer_logprobs(model, rows, starts, chat.pad_id))
     torch.testing.assert_close(bare, whole)
     model.set_adapter("two")
-    torch.testing.assert_close(two, torch.cat(models.answer_logprobs(model, rows, starts, chat.pad_id)))
+    torch.testing.assert_close(two, torch.cat(passes.answer_logprobs(model, rows, starts, chat.pad_id)))
     models.train_only(model, {"one"})
     assert {id(p) for p in model.parameters() if p.requires_grad} == trained
 
 
 def test_log_probabilities_are_those_of_the_whole_model(model: models.PeftModel, chat: Chat) -> None:
     rows, starts = models.probe_rows(chat)
-    with models.acting(model, "one"), torch.no_grad():
-        ours = models.answer_logprobs(model, rows, starts, chat.pad_id)
+    with passes.acting(model, "one"), torch.no_grad():
+        ours = passes.answer_logprobs(model, rows, starts, chat.pad_id)
         for row, start, own in zip(rows, starts, ours, strict=True):
             logits = model(input_ids=torch.tensor([row])).logits[0]
             theirs = logits.log_softmax(-1)[range(len(row) - 1), row[1:]][start - 1 :]
@@ -100,18 +100,18 @@ def test_log_probabilities_are_those_of_the_whole_model(model: models.PeftModel,
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 def test_scores_ignore_padding_and_batch_and_see_the_end(model: models.PeftModel, chat: Chat, pooling: str) -> None:
     rows, starts = models.probe_rows(chat)
-    head = models.Head(models.plain(model).config.hidden_size, pooling)
-    together = models.score(model, head, "one", rows, starts, chat.pad_id)
-    alone = models.score(model, head, "one", rows, starts, chat.pad_id, batch=1)
+    head = heads.Head(passes.plain(model).config.hidden_size, pooling)
+    together = heads.score(model, head, "one", rows, starts, chat.pad_id)
+    alone = heads.score(model, head, "one", rows, starts, chat.pad_id, batch=1)
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
-    padded = models.score(model, head, "one", rows, starts, chat.end_id)
+    padded = heads.score(model, head, "one", rows, starts, chat.end_id)
     torch.testing.assert_close(together, padded, atol=1e-5, rtol=0)
-    endless = models.score(model, head, "one", [row[:-1] for row in rows], starts, chat.pad_id)
+    endless = heads.score(model, head, "one", [row[:-1] for row in rows], starts, chat.pad_id)
     assert bool((together != endless).all())
 
 
 def test_mean_pooling_by_hand() -> None:
-    head = models.Head(1)
+    head = heads.Head(1)
     head.linear.weight.data.fill_(2.0)
     hidden_BTH = torch.tensor([[[1.0], [2.0], [4.0], [9.0]]])
     assert float(head.pooled(hidden_BTH, torch.tensor([[0, 1, 1, 0]]))) == 6.0
@@ -121,7 +121,7 @@ def test_mean_pooling_by_hand() -> None:
 
 def test_an_adapter_and_its_head_survive_the_round_trip(model: models.PeftModel, tmp_path: Path) -> None:
     models.save_adapter(model, "one", tmp_path)
-    head = models.Head(models.plain(model).config.hidden_size)
+    head = heads.Head(passes.plain(model).config.hidden_size)
     head.shift, head.scale = 0.25, 3.0
     head.save(tmp_path)
     before = {k: v.clone() for k, v in model.named_parameters() if ".one." in k}
@@ -130,7 +130,7 @@ def test_an_adapter_and_its_head_survive_the_round_trip(model: models.PeftModel,
     assert before
     for key, weight in before.items():
         assert torch.equal(weight, after[key.replace(".one.", ".two.")])
-    again = models.Head.load(tmp_path, models.device())
+    again = heads.Head.load(tmp_path, models.device())
     assert (again.shift, again.scale, again.pooling) == (0.25, 3.0, "mean")
     assert torch.equal(again.linear.weight, head.linear.weight)
 
@@ -138,11 +138,11 @@ def test_an_adapter_and_its_head_survive_the_round_trip(model: models.PeftModel,
 def test_a_save_that_lost_something_fails_the_run(model: models.PeftModel, chat: Chat, tmp_path: Path) -> None:
     run = runs.Run(tmp_path, {})
     folder = tmp_path / "final"
-    head = models.Head(models.plain(model).config.hidden_size)
+    head = heads.Head(passes.plain(model).config.hidden_size)
     models.save_adapter(model, "one", folder)
     head.save(folder)
     models.check_reload(run, model, chat, folder, "one", head)
-    other = models.Head(models.plain(model).config.hidden_size)  # as after a save that forgot the trained one
+    other = heads.Head(passes.plain(model).config.hidden_size)  # as after a save that forgot the trained one
     other.save(folder)
     with pytest.raises(RunError, match="reload final"):
         models.check_reload(run, model, chat, folder, "one", head)
@@ -169,7 +169,7 @@ def test_sampling_depends_on_the_row_and_not_on_its_batch(model: models.PeftMode
     prompts = [chat.prompt_ids(Prompt((Message("user", text),))) for text in ("a", "bb cat dog", "moon", "sun " * 9)]
 
     def drawn(which: list[int]) -> list[list[int]]:
-        with models.acting(model, "one"):
+        with passes.acting(model, "one"):
             return generate.sample(model, [prompts[n] for n in which], [100 + n for n in which], 12, 1.0, chat.end_id,
                                    chat.pad_id)
 
@@ -181,7 +181,7 @@ def test_sampling_depends_on_the_row_and_not_on_its_batch(model: models.PeftMode
 
 def test_greedy_sampling_is_the_argmax_of_the_model(model: models.PeftModel, chat: Chat) -> None:
     prompt = chat.prompt_ids(ASK)
-    with models.acting(model, "two"), torch.no_grad():
+    with passes.acting(model, "two"), torch.no_grad():
         (drawn,) = generate.sample(model, [prompt], [0], 8, 0.0, chat.end_id, chat.pad_id)
         ids = list(prompt)
         for token in drawn:

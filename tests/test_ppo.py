@@ -18,7 +18,7 @@ from tokenizers import models as tokenizer_models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import LlamaMLP
 
-from prefloop import checkpoints, cli, models, runs
+from prefloop import checkpoints, cli, heads, models, passes, runs
 from prefloop.formats import snapshot
 from prefloop.ppo import rollout, trainer
 from prefloop.ppo.actors import Actors, Critic, assemble
@@ -96,13 +96,13 @@ def make_run(folder: Path, base: Path, stage: str) -> Path:
 
 
 @torch.no_grad()
-def liking(model: Any, chat: Any) -> models.Head:
+def liking(model: Any, chat: Any) -> heads.Head:
     """A head that reads from the hidden state whether the token is the liked one: least squares on random rows."""
     ids_BT = torch.randint(6, 6 + len(WORDS), (64, 12), generator=torch.Generator().manual_seed(0))
-    with models.acting(model, "made"):
-        hidden_NH = models.hidden_states(model, ids_BT, torch.ones_like(ids_BT)).flatten(0, 1)
+    with passes.acting(model, "made"):
+        hidden_NH = passes.hidden_states(model, ids_BT, torch.ones_like(ids_BT)).flatten(0, 1)
     liked_N = (ids_BT.flatten() == chat.tokenizer.convert_tokens_to_ids(LIKED)).float()
-    head = models.Head(hidden_NH.shape[1], "mean")
+    head = heads.Head(hidden_NH.shape[1], "mean")
     head.linear.weight.copy_(torch.linalg.lstsq(hidden_NH, liked_N[:, None]).solution.T)
     head.shift, head.scale = 1 / len(WORDS), 0.1
     return head
@@ -282,14 +282,14 @@ def test_gradients_do_not_depend_on_recomputing_or_on_micro_batches(place: Place
 
 def test_logits_in_chunks_change_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = gradients(place.trainer("one-chunk"))
-    monkeypatch.setattr("prefloop.ppo.actors.LOGITS_AT_ONCE", 22 * 5)
+    monkeypatch.setattr("prefloop.passes.LOGITS_AT_ONCE", 22 * 5)
     for own, other in zip(plain, gradients(place.trainer("chunks")), strict=True):
         assert torch.allclose(own, other, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 def test_the_critic_begins_as_the_reward_of_what_is_written_so_far(pooling: str) -> None:
-    head = models.Head(4, pooling)
+    head = heads.Head(4, pooling)
     head.shift, head.scale = 0.3, 2.0
     critic = Critic(head)
     critic.span = 3.0

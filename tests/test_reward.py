@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import killed_in_save, launch, sft_run, tiny_model, tiny_snapshot, watch
 
-from prefloop import checkpoints, models
+from prefloop import checkpoints, heads, models
 from prefloop.records import Message, Prompt, Ranking, Response
 from prefloop.reward import loss
 from prefloop.reward.groups import collate, grouped
@@ -70,7 +70,7 @@ def test_a_run_learns_is_scaled_and_is_sealed(sft: Path, data: Path, tmp_path: P
     assert all(check["passed"] for check in record["checks"].values())
     assert {"padding", "end of answer", "weights", "spread", "reload final"} <= set(record["checks"])
     checkpoints.verify(tmp_path / "r" / "final")
-    head = models.Head.load(tmp_path / "r" / "final", models.device())
+    head = heads.Head.load(tmp_path / "r" / "final", models.device())
     assert head.scale > 0
     assert models.resolve(str(tmp_path / "r")).base_checksum == models.resolve(str(sft)).base_checksum
 
@@ -83,7 +83,7 @@ def test_killed_while_saving_and_resumed_it_ends_the_same(sft: Path, data: Path,
         assert launch(*words(sft, data, tmp_path, "cut")) == 1
     assert json.loads((tmp_path / "cut" / "run.json").read_text())["status"] == "interrupted"
     assert launch("resume", tmp_path / "cut") == 0
-    for name in (models.ADAPTER, models.HEAD):
+    for name in (models.ADAPTER, heads.HEAD):
         assert (tmp_path / "whole" / "final" / name).read_bytes() == (tmp_path / "cut" / "final" / name).read_bytes()
 
 

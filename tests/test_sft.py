@@ -11,7 +11,7 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from prefloop import models
+from prefloop import models, passes
 from prefloop.formats import snapshot
 from prefloop.records import Demonstration, Message, Prompt
 from prefloop.sft import train
@@ -139,11 +139,11 @@ def test_gradients_in_four_bits_survive_an_evaluation(home: Path) -> None:
     texts, pad_id = models.probe_rows(models.load_chat(found)), 0
 
     def gradients() -> list[torch.Tensor]:
-        total = torch.cat(models.answer_logprobs(model.train(), *texts, pad_id)).sum()
+        total = torch.cat(passes.answer_logprobs(model.train(), *texts, pad_id)).sum()
         return list(torch.autograd.grad(total, trained))
 
     before = gradients()
-    models.total_logprobs(model.eval(), "default", *texts, pad_id)
+    passes.total_logprobs(model.eval(), "default", *texts, pad_id)
     after = gradients()
     assert all(bool(own.abs().sum() > 0) for own in before)
     assert all(torch.allclose(one, two, atol=1e-4) for one, two in zip(before, after, strict=True))

@@ -153,14 +153,14 @@ def check_round_trip(run: Path, trained: Any, settings: Any) -> None:
     """The saved run, on a base loaded anew, is the model that was trained."""
     import torch
 
-    from prefloop import models
+    from prefloop import models, passes
 
     found = models.resolve(str(run))
     chat = models.load_chat(found)
     again = models.add_adapter(models.load_base(found, settings), "policy", found.adapter, settings)
     texts = models.probe_rows(chat)
-    ours, theirs = (models.total_logprobs(model.eval(), role, *texts, chat.pad_id)
+    ours, theirs = (passes.total_logprobs(model.eval(), role, *texts, chat.pad_id)
                     for model, role in ((again, "policy"), (trained, "default")))
-    bare = models.total_logprobs(again, None, *texts, chat.pad_id)
+    bare = passes.total_logprobs(again, None, *texts, chat.pad_id)
     assert torch.allclose(ours, theirs, atol=1e-4)
     assert not torch.allclose(ours, bare, atol=1e-2)

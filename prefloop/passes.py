@@ -1,0 +1,107 @@
+"""Passes over the base: which adapter acts, hidden states, and log-probabilities where answers are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
+from transformers import PreTrainedModel
+
+LOGITS_AT_ONCE = 2**24  # 64 MB in fp32
+
+
+@contextmanager
+def acting(model: nn.Module, role: str | None) -> Iterator[None]:
+    """Inside, the base acts through adapter `role`, or bare when it is None.
+
+    Moves only the pointer: who trains was decided once, and PEFT's own `set_adapter` would flip requires_grad and
+    take 50 times longer. `_active_adapter` is private to PEFT; tests/test_models.py holds the contract.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
+    before = [layer._active_adapter for layer in layers]
+    for layer in layers:
+        layer._active_adapter = [role] if role else []
+    try:
+        yield
+    finally:
+        for layer, active in zip(layers, before, strict=True):
+            layer._active_adapter = active
+
+
+def plain(model: nn.Module) -> PreTrainedModel:
+    """The transformers model under PEFT's wrapping, adapters still at work inside it."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model  # type: ignore[return-value]
+
+
+def hidden_states(model: nn.Module, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Last hidden states, BTH, of right-padded rows. No logits are made."""
+    backbone = plain(model).base_model
+    return backbone(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).last_hidden_state
+
+
+def token_logprobs(model: nn.Module, hidden_BTH: Tensor, ids_BT: Tensor, answer_BT: Tensor,
+                   temperature: float = 1.0, entropy: bool = False) -> Tensor:
+    """log p of every token where `answer_BT` is 1, N in row order; with `entropy`, N2: the entropy beside it.
+
+    Logits are made only for these, a chunk at a time, and made again for the backward pass.
+    """
+    wanted_BT = answer_BT.bool()
+    before_BT = torch.roll(wanted_BT, -1, dims=1)  # a token is predicted one place before it
+    head: nn.Module = plain(model).get_output_embeddings()  # type: ignore[assignment]
+
+    def of(hidden_NH: Tensor, tokens_N: Tensor) -> Tensor:
+        logprobs_NV = torch.log_softmax(head(hidden_NH).float() / temperature, -1)
+        own_N = logprobs_NV.gather(1, tokens_N[:, None]).squeeze(1)
+        return torch.stack([own_N, -(logprobs_NV.exp() * logprobs_NV).sum(-1)], 1) if entropy else own_N
+
+    chunk = max(1, LOGITS_AT_ONCE // plain(model).config.get_text_config().vocab_size)
+    pieces = list(zip(hidden_BTH[before_BT].split(chunk), ids_BT[wanted_BT].split(chunk), strict=True))
+    if len(pieces) == 1 or not hidden_BTH.requires_grad:
+        return torch.cat([of(*piece) for piece in pieces])
+    return torch.cat([recomputed(of, *piece, use_reentrant=False) for piece in pieces])  # type: ignore[misc]
+
+
+def answers_of(starts: list[int], mask_BT: Tensor) -> Tensor:
+    """answer_BT: 1 on the tokens of each row from its start on."""
+    place_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
+    return mask_BT * (place_T >= torch.tensor(starts, device=mask_BT.device)[:, None])
+
+
+def answer_logprobs(model: nn.Module, rows: list[list[int]], starts: list[int], pad_id: int,
+                    temperature: float = 1.0) -> list[Tensor]:
+    """log p of each row's tokens from `starts[i]` on, given what precedes them."""
+    ids_BT, mask_BT = pad_right(rows, pad_id, next(model.parameters()).device)
+    found_N = token_logprobs(model, hidden_states(model, ids_BT, mask_BT), ids_BT, answers_of(starts, mask_BT),
+                             temperature)
+    return list(found_N.split([len(row) - start for row, start in zip(rows, starts, strict=True)]))
+
+
+@torch.no_grad()
+def total_logprobs(model: nn.Module, role: str | None, rows: list[list[int]], starts: list[int], pad_id: int,
+                   temperature: float = 1.0, batch: int = 16) -> Tensor:
+    """log p_B of each row's whole answer under `role`, in nats, batched by length, in the order given."""
+    out = torch.empty(len(rows))
+    with acting(model, role):
+        for chosen in by_length(rows, batch):
+            found = answer_logprobs(model, [rows[n] for n in chosen], [starts[n] for n in chosen], pad_id, temperature)
+            out[chosen] = torch.stack([own_T.sum() for own_T in found]).cpu()
+    return out
+
+
+def by_length(rows: list[list[int]], batch: int) -> Iterator[list[int]]:
+    """Places of rows of like length, `batch` at a time: little of a batch is padding."""
+    order = sorted(range(len(rows)), key=lambda n: len(rows[n]))
+    return (order[first : first + batch] for first in range(0, len(order), batch))
+
+
+def pad_right(rows: list[list[int]], pad_id: int, where: torch.device) -> tuple[Tensor, Tensor]:
+    """ids_BT and mask_BT (1 on real tokens, from lengths and never from token ids)."""
+    longest = max(len(row) for row in rows)
+    ids_BT = torch.tensor([row + [pad_id] * (longest - len(row)) for row in rows], device=where)
+    mask_BT = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=where)
+    return ids_BT, mask_BT
