@@ -52,13 +52,14 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
     # small matrices, the second of them zero at first, must move further before the model that they add to does.
     asked = training.with_defaults(asked, learning_rate=1e-5, gradient_checkpointing=torch.cuda.is_available())
     model_config, data, args, where = config.build(
-        asked, model=models.ModelConfig, data=training.DataConfig, train=DPOConfig, run=runs.RunConfig)
+        asked, model=models.ModelConfig, data=DPOData, train=DPOConfig, run=runs.RunConfig)
     refuse(model_config, args)
     source = snapshot.read(Path(data.path))
     checkpoint = models.resolve(model_config.path, model_config.revision)
     with runs.start(asked, where, resume, policy=checkpoint.lineage(), data=source.lineage()) as run:
+        run.resolved(model=model_config, data=data, train=args)
         chat = models.load_chat(checkpoint)
-        train, over_length = tokenised(chat, source.pairs("train")[: data.limit], args.max_length)
+        train, over_length = tokenised(chat, pairs_of(source, "train", data)[: data.limit], args.max_length)
         held_out, held_over = tokenised(chat, source.pairs("test")[:HELD_OUT], args.max_length)
         report(run, train, held_out, over_length + held_over, data.path, args.max_length)
         model = start(checkpoint, model_config)
@@ -74,6 +75,29 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         summarise(run, model, chat, held_out, args)
         for role, when in ((REFERENCE, "before"), (POLICY, "after")):
             training.samples(run, model, chat, source.prompts_of("test")[:4], role, when, answer_length(args))
+
+
+@dataclass(frozen=True)
+class DPOData(training.DataConfig):
+    """`data:` of DPO. With `majority`, several raters' pairs of the same two answers become one, as most had it."""
+
+    majority: bool = False
+
+
+def pairs_of(source: snapshot.Snapshot, split: str, data: DPOData) -> list[Pair]:
+    return majority(source.pairs(split)) if data.majority else source.pairs(split)
+
+
+def majority(pairs: list[Pair]) -> list[Pair]:
+    """One pair for each two answers of a prompt, the way that more rankings had it; a draw makes none."""
+    votes: dict[tuple[str, str, str], float] = {}
+    prompts = {pair.prompt.id: pair.prompt for pair in pairs}
+    for pair in pairs:
+        first, second = sorted((pair.chosen, pair.rejected))
+        key = (pair.prompt.id, first, second)
+        votes[key] = votes.get(key, 0.0) + (1.0 if pair.chosen == first else -1.0)
+    return [Pair(prompts[prompt], *((first, second) if net > 0 else (second, first)))
+            for (prompt, first, second), net in votes.items() if net]
 
 
 def refuse(model_config: models.ModelConfig, args: DPOConfig) -> None:

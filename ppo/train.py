@@ -40,6 +40,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
     assert reward.adapter is not None
     with runs.start(asked, where, resume, policy=checkpoint.lineage(), reward=reward.lineage(),
                     data=source.lineage()) as run:
+        run.resolved(model=model_config, reward=reward_config, data=data, train=settings)
         chat = models.load_chat(checkpoint)
         prompts = fitting(chat, source.prompts_of("train")[: data.limit], settings.max_prompt_tokens)
         held_out = fitting(chat, source.prompts_of("test")[:HELD_OUT], settings.max_prompt_tokens)

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,11 @@ class Run:
     def note(self, **facts: Any) -> None:
         self.record.update(facts)
         self.write()
+
+    def resolved(self, **sections: Any) -> None:
+        """resolved.json: every field of every section after defaults."""
+        told = {name: {f.name: getattr(one, f.name) for f in fields(one) if f.init} for name, one in sections.items()}
+        (self.path / "resolved.json").write_text(json.dumps(told, indent=1, default=str) + "\n", encoding="utf-8")
 
     def write(self) -> None:
         checkpoints.write_json(self.path / "run.json", self.record)

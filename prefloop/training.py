@@ -87,6 +87,8 @@ def require_finite(run: runs.Run, what: str, tensors: list[torch.Tensor], step: 
 
 def attach(trainer: Trainer, run: runs.Run, finish: Callable[[Path], None]) -> None:
     """Give the trainer its recorder and its bar; rotation of checkpoints is ours."""
+    if run.resumed_from:
+        run.rewind(int(run.resumed_from.name.removeprefix("checkpoint-")))
     keep, trainer.args.save_total_limit = trainer.args.save_total_limit, None
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)

@@ -93,6 +93,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
     source = snapshot.read(Path(data.path))
     checkpoint = models.resolve(model_config.path, model_config.revision)
     with runs.start(asked, where, resume, policy=checkpoint.lineage(), data=source.lineage()) as run:
+        run.resolved(model=model_config, head=head_config, data=data, train=args)
         chat = models.load_chat(checkpoint)
         train = grouped(chat, source.rankings_of("train")[: data.limit], args.max_length)
         held_out = grouped(chat, source.rankings_of("test"), args.max_length)

@@ -41,6 +41,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
     source = snapshot.read(Path(data.path))
     checkpoint = models.resolve(model_config.path, model_config.revision)
     with runs.start(asked, where, resume, base=checkpoint.lineage(), data=source.lineage()) as run:
+        run.resolved(model=model_config, data=data, train=args)
         chat = models.load_chat(checkpoint)
         train = tokenised(chat, demonstrations(source, "train", data)[: data.limit], args.max_length)
         held_out = tokenised(chat, demonstrations(source, "test", data)[:HELD_OUT], args.max_length)

@@ -17,6 +17,7 @@ from torch import tensor
 from prefloop import models, passes
 from prefloop.formats import snapshot
 from prefloop.ppo import dpo
+from prefloop.records import Message, Pair, Prompt
 
 
 @pytest.fixture(scope="module")
@@ -206,3 +207,10 @@ def test_a_wrong_request_is_one_line(home: Path, capsys: pytest.CaptureFixture[s
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("prefloop dpo: ")
     assert said in message
+
+
+def test_the_majority_of_raters_decides_each_two_answers() -> None:
+    prompt = Prompt((Message("user", "Q"),))
+    pairs = [Pair(prompt, "a", "b"), Pair(prompt, "b", "a"), Pair(prompt, "a", "b"), Pair(prompt, "c", "b"),
+             Pair(prompt, "a", "c"), Pair(prompt, "c", "a")]
+    assert [(p.chosen, p.rejected) for p in dpo.majority(pairs)] == [("a", "b"), ("c", "b")]

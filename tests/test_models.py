@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny import flip_byte, tiny_model
 
 from prefloop import checkpoints, generate, heads, models, passes, runs
-from prefloop.chat import Chat
+from prefloop.chat import Chat, probe_rows
 from prefloop.errors import RequestError, RunError
 from prefloop.records import Message, Prompt
 
@@ -69,7 +69,7 @@ def test_padding_is_never_the_end_token(chat: Chat) -> None:
 
 def test_acting_moves_only_the_pointer(model: models.PeftModel, chat: Chat) -> None:
     trained = {id(p) for p in models.train_only(model, {"one"})}
-    rows, starts = models.probe_rows(chat)
+    rows, starts = probe_rows(chat)
 
     def seen(role: str | None) -> torch.Tensor:
         with passes.acting(model, role), torch.no_grad():
@@ -88,7 +88,7 @@ def test_acting_moves_only_the_pointer(model: models.PeftModel, chat: Chat) -> N
 
 
 def test_log_probabilities_are_those_of_the_whole_model(model: models.PeftModel, chat: Chat) -> None:
-    rows, starts = models.probe_rows(chat)
+    rows, starts = probe_rows(chat)
     with passes.acting(model, "one"), torch.no_grad():
         ours = passes.answer_logprobs(model, rows, starts, chat.pad_id)
         for row, start, own in zip(rows, starts, ours, strict=True):
@@ -99,7 +99,7 @@ def test_log_probabilities_are_those_of_the_whole_model(model: models.PeftModel,
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 def test_scores_ignore_padding_and_batch_and_see_the_end(model: models.PeftModel, chat: Chat, pooling: str) -> None:
-    rows, starts = models.probe_rows(chat)
+    rows, starts = probe_rows(chat)
     head = heads.Head(passes.plain(model).config.hidden_size, pooling)
     together = heads.score(model, head, "one", rows, starts, chat.pad_id)
     alone = heads.score(model, head, "one", rows, starts, chat.pad_id, batch=1)

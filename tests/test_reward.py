@@ -10,7 +10,8 @@ import pytest
 import torch
 from tiny import killed_in_save, launch, sft_run, tiny_model, tiny_snapshot, watch
 
-from prefloop import checkpoints, heads, models
+from prefloop import checkpoints, heads, models, passes
+from prefloop.chat import probe_rows
 from prefloop.records import Message, Prompt, Ranking, Response
 from prefloop.reward import loss
 from prefloop.reward.groups import collate, grouped
@@ -70,9 +71,31 @@ def test_a_run_learns_is_scaled_and_is_sealed(sft: Path, data: Path, tmp_path: P
     assert all(check["passed"] for check in record["checks"].values())
     assert {"padding", "end of answer", "weights", "spread", "reload final"} <= set(record["checks"])
     checkpoints.verify(tmp_path / "r" / "final")
+    resolved = json.loads((tmp_path / "r" / "resolved.json").read_text())
+    assert (resolved["head"]["pooling"], resolved["train"]["max_steps"], resolved["model"]["lora_alpha"]) == (
+        "mean", 30, 32)
     head = heads.Head.load(tmp_path / "r" / "final", models.device())
     assert head.scale > 0
     assert models.resolve(str(tmp_path / "r")).base_checksum == models.resolve(str(sft)).base_checksum
+
+
+def test_a_head_that_reads_likelihoods_learns_and_survives(sft: Path, data: Path, tmp_path: Path) -> None:
+    assert launch(*words(sft, data, tmp_path, "r", "head.likelihood=true")) == 0
+    assert json.loads((tmp_path / "r" / "run.json").read_text())["metrics"]["accuracy"] > 0.9
+    head = heads.Head.load(tmp_path / "r" / "final", models.device())
+    assert head.likelihood is not None
+    assert float(head.likelihood) != heads.LIKELIHOOD
+
+
+def test_the_likelihood_is_the_mean_over_the_answer(base: Path) -> None:
+    checkpoint = models.resolve(str(base))
+    chat, model = models.load_chat(checkpoint), models.load_base(checkpoint, models.ModelConfig(str(base)))
+    rows, starts = probe_rows(chat)
+    head = heads.Head(passes.plain(model).config.hidden_size, likelihood=True)  # hidden states begin silent
+    with torch.no_grad():
+        means = torch.stack([own.mean() for own in passes.answer_logprobs(model, rows, starts, chat.pad_id)])
+        got_B = heads.score_rows(model, head, rows, starts, chat.pad_id)
+    torch.testing.assert_close(got_B, heads.LIKELIHOOD * means)
 
 
 def test_killed_while_saving_and_resumed_it_ends_the_same(sft: Path, data: Path, tmp_path: Path,
