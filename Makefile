@@ -5,13 +5,12 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT := 0
 
-.PHONY: help setup demo test lint bench clean-setup
+.PHONY: help setup demo test lint
 
 help:
 	@echo "make demo   the whole loop on simulated raters, then the page (SERVE=0 stops at the table, SEED=1 another seed)"
 	@echo "make test   lint and every test"
 	@echo "make lint   ruff, pyright and the house's rules"
-	@echo "make bench NAME=x   runs tests/benchmarks/x.py"
 
 .venv/ready: pyproject.toml constraints.txt launch/setup.sh
 	PYTHON=$(PYTHON) bash launch/setup.sh
@@ -30,6 +29,3 @@ lint: setup
 test: lint
 	bash launch/setup.sh browser
 	$(BIN)/pytest
-
-bench: setup
-	$(BIN)/python tests/benchmarks/$(NAME).py

@@ -257,7 +257,7 @@ def mean_truth(answered: list[dict[str, Any]], run: str) -> float:
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_bytes().split(b"\n") if line.strip()]
 
 
 def show(verdict: dict[str, Any]) -> None:

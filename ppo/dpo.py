@@ -55,7 +55,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         asked, model=models.ModelConfig, data=DPOData, train=DPOConfig, run=runs.RunConfig)
     refuse(model_config, args)
     source = snapshot.read(Path(data.path))
-    checkpoint = models.resolve(model_config.path, model_config.revision)
+    checkpoint = models.resolve_policy(model_config.path, model_config.revision)
     with runs.start(asked, where, resume, policy=checkpoint.lineage(), data=source.lineage()) as run:
         run.resolved(model=model_config, data=data, train=args)
         chat = models.load_chat(checkpoint)
@@ -63,6 +63,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         held_out, held_over = tokenised(chat, source.pairs("test")[:HELD_OUT], args.max_length)
         report(run, train, held_out, over_length + held_over, data.path, args.max_length)
         model = start(checkpoint, model_config)
+        models.require_context(model, max(map(len, train)), "train.max_length")
         moved, reference = training.Moved(model), adapter_weights(model, POLICY)
         trainer = build(run, model, chat, train, held_out, args)
         training.fp32_adapters(run, model, moved)

@@ -34,7 +34,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
     if model_config.whole:
         raise RequestError("model.whole: PPO trains an adapter; leave it out")
     source = snapshot.read(Path(data.path))
-    checkpoint = models.resolve(model_config.path, model_config.revision)
+    checkpoint = models.resolve_policy(model_config.path, model_config.revision)
     reward = models.resolve(reward_config.path)
     checks.same_base(checkpoint, reward)
     assert reward.adapter is not None
@@ -47,7 +47,8 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         report(run, len(prompts), len(source.prompts_of("train")[: data.limit]), len(held_out), data.path, settings)
         actors = assemble(checkpoint, reward.adapter, model_config, settings.seed)
         checks.same_tokens(actors, checkpoint, reward)
-        room(actors, settings)
+        models.require_context(actors.model, settings.max_prompt_tokens + settings.max_new_tokens,
+                               "train.max_prompt_tokens + train.max_new_tokens")
         trainer = Trainer(run, actors, list(prompts.values()), settings, checkpoint)
         if run.resumed_from:
             trainer.restore(run.resumed_from)
@@ -77,17 +78,6 @@ def report(run: runs.Run, train: int, asked: int, held_out: int, path: str, sett
     run.note(seed=settings.seed, rows={"train": train, "held_out": held_out, "over_length": asked - train})
     print(f"{train} prompts to train on, {held_out} held out; {asked - train} over "
           f"{settings.max_prompt_tokens} tokens left out")
-
-
-def room(actors: Actors, settings: PPOConfig) -> None:
-    """A context that is too short would be overrun in silence."""
-    from prefloop import passes
-
-    longest = settings.max_prompt_tokens + settings.max_new_tokens
-    context = getattr(passes.plain(actors.model).config.get_text_config(), "max_position_embeddings", None)
-    if context is not None and longest > context:
-        raise RequestError(f"train.max_prompt_tokens + train.max_new_tokens = {longest} tokens, but the model's "
-                           f"context is {context}; lower one of them")
 
 
 def finish(run: runs.Run, actors: Actors, checkpoint: Checkpoint) -> None:

@@ -41,7 +41,7 @@ class PromptsConfig:
 
     path: str
     out: str = ""
-    split: str | None = "train"
+    split: str | None = None
     limit: int | None = None
 
 
@@ -153,7 +153,7 @@ def row_seed(*parts: int) -> int:
 
 def main(asked: config.Asked) -> None:
     from prefloop.formats import snapshot
-    from prefloop.models import ModelConfig, add_adapter, load_base, load_chat, resolve
+    from prefloop.models import ModelConfig, add_adapter, load_base, load_chat, require_context, resolve_policy
 
     model_config, data, settings, where = config.build(
         asked, model=ModelConfig, data=PromptsConfig, sampling=SamplingConfig, run=runs.RunConfig)
@@ -161,7 +161,7 @@ def main(asked: config.Asked) -> None:
     prompts = source.prompts_of(data.split)[: data.limit]
     if not prompts:
         raise RequestError(f"{data.path}: it has no prompts in split {data.split!r}")
-    checkpoint = resolve(model_config.path, model_config.revision)
+    checkpoint = resolve_policy(model_config.path, model_config.revision)
     with runs.start(asked, where, policy=checkpoint.lineage(),
                     data={"path": data.path, "checksum": source.checksum}) as run:
         chat = load_chat(checkpoint)
@@ -170,6 +170,8 @@ def main(asked: config.Asked) -> None:
             raise RequestError(f"{data.path}: every prompt is over "
                                f"sampling.max_prompt_tokens={settings.max_prompt_tokens}")
         model = load_base(checkpoint, model_config)
+        longest = max(len(chat.prompt_ids(p)) for p in fitting) + settings.max_new_tokens
+        require_context(model, longest, "a prompt and sampling.max_new_tokens")
         role = "policy" if checkpoint.adapter else None
         policy = add_adapter(model, "policy", checkpoint.adapter, model_config) if role else model
         texts = sample_texts(policy, chat, fitting, settings, role)

@@ -24,8 +24,8 @@ from transformers.utils import logging as transformers_logging
 from prefloop import checkpoints, runs
 from prefloop.chat import Chat, probe_rows
 from prefloop.errors import RequestError
-from prefloop.heads import Head, score_rows
-from prefloop.passes import acting, answer_logprobs
+from prefloop.heads import HEAD, Head, score_rows
+from prefloop.passes import acting, answer_logprobs, plain
 
 ADAPTER = "adapter_model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -47,6 +47,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not self.path:
             raise ValueError("model.path is missing: name a run, a model folder or a hub model")
+        if self.lora_r < 1:
+            raise ValueError("model.lora_r is at least 1; model.whole=true trains without an adapter")
         if self.whole and self.four_bit:
             raise ValueError("model.whole trains every weight, which a base in 4 bits does not allow; drop one")
 
@@ -92,6 +94,21 @@ def resolve(path: str, revision: str | None = None) -> Checkpoint:
     return Checkpoint(path, str(folder) if where.is_dir() else path, checksum, checksum, revision)
 
 
+def resolve_policy(path: str, revision: str | None = None) -> Checkpoint:
+    """`resolve`, for a checkpoint that is to write answers: a reward model is refused."""
+    found = resolve(path, revision)
+    if found.folder and (found.folder / HEAD).is_file():
+        raise RequestError(f"{path}: a reward model writes no answers; name the SFT run (or PPO's, or DPO's) instead")
+    return found
+
+
+def require_context(model: nn.Module, longest: int, keys: str) -> None:
+    """A row longer than the model's context would be read past it in silence; `keys` name what to lower."""
+    context = getattr(plain(model).config.get_text_config(), "max_position_embeddings", None)
+    if context is not None and longest > context:
+        raise RequestError(f"{keys}: up to {longest} tokens, but the model's context is {context}; lower it")
+
+
 def _ours(path: str, folder: Path, stage: str) -> Checkpoint:
     manifest = checkpoints.verify(folder)
     checksum = checkpoints.file_sha256(folder / checkpoints.MANIFEST)
@@ -117,7 +134,7 @@ def _model_folder(path: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    if path.startswith((".", "/", "~")) or path.count("/") > 1:
+    if path.startswith((".", "/", "~", "runs/")) or path.count("/") > 1:
         raise RequestError(f"{path}: there is no such folder")
     try:
         return Path(snapshot_download(path, revision=revision,
@@ -133,8 +150,12 @@ def device() -> torch.device:
 
 def load_chat(checkpoint: Checkpoint) -> Chat:
     own = checkpoint.folder if checkpoint.folder and (checkpoint.folder / "tokenizer.json").is_file() else None
-    tokenizer = AutoTokenizer.from_pretrained(str(own or checkpoint.base),
-                                              revision=None if own else checkpoint.revision)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(own or checkpoint.base),
+                                                  revision=None if own else checkpoint.revision)
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{own or checkpoint.base}: its tokenizer cannot be loaded: "
+                           f"{' '.join(str(error).split())[:200]}") from None
     chat = Chat(tokenizer)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == chat.end_id:
         tokenizer.pad_token_id = chat.pad_id
@@ -168,7 +189,7 @@ def load_base(checkpoint: Checkpoint, config: ModelConfig) -> PreTrainedModel:
 
 
 def lora(config: ModelConfig) -> LoraConfig:
-    """Dropout is always 0: PPO's ratio and every reload check need the same model twice (training.md 4.7)."""
+    """Dropout is always 0: PPO's ratio and every reload check need the same model twice."""
     return LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, lora_dropout=0.0, bias="none",
                       target_modules=config.lora_targets, task_type="CAUSAL_LM")
 

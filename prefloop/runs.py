@@ -99,7 +99,7 @@ def append(path: Path, row: dict[str, Any]) -> None:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSONL file that we wrote; a last line cut off by a kill is left out."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in path.read_bytes().split(b"\n") if path.is_file() else []:
         try:
             rows.append(json.loads(line))
         except ValueError:
@@ -152,8 +152,10 @@ def load(path: Path) -> Run:
     if not (path / "run.json").is_file():
         raise RequestError(f"{path}: not a run (it has no run.json); `prefloop runs` lists them")
     record = checkpoints.read_json(path / "run.json")
-    if not isinstance(record, dict) or "stage" not in record or "status" not in record:
-        raise RequestError(f"{path / 'run.json'}: it names no stage or status, so this is not a run")
+    known = {"stage": str, "status": str, "pid": int, "parents": dict, "metrics": dict}
+    if not isinstance(record, dict) or "stage" not in record or "status" not in record or not all(
+            isinstance(record[name], kind) for name, kind in known.items() if name in record):
+        raise RequestError(f"{path / 'run.json'}: its stage, status, pid, parents or metrics are not those of a run")
     return Run(path, record)
 
 
@@ -168,7 +170,7 @@ def finished(path: Path) -> Run:
 def status_of(run: Run) -> str:
     """A run whose process is gone was killed: it says `running` but is `interrupted`."""
     pid = run.record.get("pid")
-    if run.record["status"] == "running" and pid and not alive(pid):
+    if run.record["status"] == "running" and pid and (pid == os.getpid() or not alive(pid)):
         return "interrupted"
     return str(run.record["status"])
 
@@ -251,7 +253,11 @@ def main(asked: config.Asked) -> None:
     if not found:
         print(f"no runs in {where.root}")
     for record in found:
-        run = load(record.parent)
+        try:
+            run = load(record.parent)
+        except RequestError as error:
+            print(error)
+            continue
         parents = [str(fact["path"]) for fact in run.record.get("parents", {}).values()
                    if isinstance(fact, dict) and fact.get("path")]
         line = f"{run.path!s:32} {run.record['stage']:9} {status_of(run):12} {headline(run)}"

@@ -36,6 +36,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.path:
             raise ValueError("data.path is missing: name a snapshot, as `prefloop import` makes them")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError("data.limit is at least 1")
 
 
 def with_defaults(asked: config.Asked, **stage_defaults: Any) -> config.Asked:
@@ -87,8 +89,7 @@ def require_finite(run: runs.Run, what: str, tensors: list[torch.Tensor], step: 
 
 def attach(trainer: Trainer, run: runs.Run, finish: Callable[[Path], None]) -> None:
     """Give the trainer its recorder and its bar; rotation of checkpoints is ours."""
-    if run.resumed_from:
-        run.rewind(int(run.resumed_from.name.removeprefix("checkpoint-")))
+    run.rewind(int(run.resumed_from.name.removeprefix("checkpoint-")) if run.resumed_from else 0)
     keep, trainer.args.save_total_limit = trainer.args.save_total_limit, None
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
@@ -125,10 +126,13 @@ def fp32_adapters(run: runs.Run, model: nn.Module, began: Moved | None = None) -
 def samples(run: runs.Run, model: nn.Module, chat: Chat, prompts: list[Prompt], role: str | None, when: str,
             max_new_tokens: int) -> None:
     """Answers to fixed held-out prompts, to samples.jsonl: what a person reads before and after."""
+    kept = [row for row in runs.read_lines(run.path / "samples.jsonl") if row["when"] != when]
     if not prompts:
         return
     settings = SamplingConfig(answers=1, max_new_tokens=max_new_tokens, temperature=0.0)
     with torch.random.fork_rng(range(torch.cuda.device_count())):
-        for prompt, (text,) in zip(prompts, sample_texts(model, chat, prompts, settings, role, f"samples {when}"),
-                                   strict=True):
-            runs.append(run.path / "samples.jsonl", {"when": when, "prompt": prompt.chat(), "answer": text})
+        texts = sample_texts(model, chat, prompts, settings, role, f"samples {when}")
+    (run.path / "samples.jsonl").unlink(missing_ok=True)
+    for row in [*kept, *({"when": when, "prompt": prompt.chat(), "answer": text}
+                         for prompt, (text,) in zip(prompts, texts, strict=True))]:
+        runs.append(run.path / "samples.jsonl", row)

@@ -40,25 +40,27 @@ def main(asked: config.Asked) -> None:
     rows = [ids + chat.answer_ids(response.text) for ids, (_, response) in zip(prompts, responses, strict=True)]
     scores = heads.score(model, head, ADAPTER, rows, [len(ids) for ids in prompts], chat.pad_id, settings.batch)
     out = Path(settings.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(out.name + ".tmp")
     draft.unlink(missing_ok=True)
     for (one, response), score in zip(responses, scores.tolist(), strict=True):
         runs.append(draft, {"prompt_id": one.prompt.id, "response_id": response.id, "text": response.text,
                             "score": round(score, 6)})
     draft.replace(out)
-    print(f"{out}: {len(responses)} scores, mean {scores.mean():.3f}, standard deviation {scores.std():.3f}")
+    print(f"{out}: {len(responses)} scores, mean {scores.mean():.3f}, standard deviation "
+          f"{scores.std(correction=0):.3f}")
 
 
 def read_answers(path: Path) -> list[Answers]:
     if not path.is_file():
         raise RequestError(f"{path}: there is no such file of answers")
     answers = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         try:
-            answers.append(Answers.from_json(json.loads(line)))
-        except (ValueError, KeyError, TypeError) as error:
+            answers += [Answers.from_json(json.loads(line))] if line.strip() else []
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RequestError(f"{path}:{number}: not a row of answers as `prefloop generate` writes it "
                                f"({type(error).__name__}: {error})") from None
-    if not answers:
+    if not any(one.responses for one in answers):
         raise RequestError(f"{path}: it holds no answers")
     return answers

@@ -91,7 +91,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         asked, model=models.ModelConfig, head=HeadConfig, data=training.DataConfig, train=RewardConfig,
         run=runs.RunConfig)
     source = snapshot.read(Path(data.path))
-    checkpoint = models.resolve(model_config.path, model_config.revision)
+    checkpoint = models.resolve_policy(model_config.path, model_config.revision)
     with runs.start(asked, where, resume, policy=checkpoint.lineage(), data=source.lineage()) as run:
         run.resolved(model=model_config, head=head_config, data=data, train=args)
         chat = models.load_chat(checkpoint)
@@ -99,7 +99,9 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         held_out = grouped(chat, source.rankings_of("test"), args.max_length)
         report(run, train, held_out, data.path, args.max_length)
         model = start(chat, checkpoint, model_config, head_config, args.seed)
-        if resume is None:
+        longest = max(len(row) for group in train.groups for row in group.rows)
+        models.require_context(model.backbone, longest, "train.max_length")
+        if "before" not in run.record:
             run.note(before=accuracy(model, held_out.groups)[0])
         fit(run, model, chat, checkpoint, train.groups, args)
         scale(run, model, train.groups)

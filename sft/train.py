@@ -39,7 +39,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
     model_config, data, args, where = config.build(
         asked, model=models.ModelConfig, data=SFTData, train=SFTConfig, run=runs.RunConfig)
     source = snapshot.read(Path(data.path))
-    checkpoint = models.resolve(model_config.path, model_config.revision)
+    checkpoint = models.resolve_policy(model_config.path, model_config.revision)
     with runs.start(asked, where, resume, base=checkpoint.lineage(), data=source.lineage()) as run:
         run.resolved(model=model_config, data=data, train=args)
         chat = models.load_chat(checkpoint)
@@ -47,8 +47,9 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         held_out = tokenised(chat, demonstrations(source, "test", data)[:HELD_OUT], args.max_length)
         report(run, train, held_out, data, args.max_length)
         model = start(checkpoint, model_config)
+        models.require_context(model, max(map(len, train.ids)), "train.max_length")
         prompts, length = source.prompts_of("test")[:4], (args.max_length or 1024) // 4
-        if resume is None:
+        if "before" not in run.record:
             before = nll(model, chat, held_out, args.per_device_eval_batch_size)
             run.note(before=before)
             training.samples(run, model, chat, prompts, role(model), "before", length)

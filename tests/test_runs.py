@@ -134,3 +134,15 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(words: list[str], says: str
     error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1
+
+
+def test_a_changed_byte_of_the_manifest_itself_is_refused(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, 1)
+    manifest = (folder / checkpoints.MANIFEST).read_bytes()
+    for place in range(0, len(manifest), 7):
+        if manifest[place : place + 1].isspace():
+            continue
+        (folder / checkpoints.MANIFEST).write_bytes(
+            manifest[:place] + bytes([manifest[place] ^ 1]) + manifest[place + 1:])
+        with pytest.raises(RequestError, match=r"manifest\.json"):
+            checkpoints.verify(folder)

@@ -11,7 +11,7 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from prefloop import models, passes
+from prefloop import checkpoints, models, passes
 from prefloop.formats import snapshot
 from prefloop.records import Demonstration, Message, Prompt
 from prefloop.sft import train
@@ -157,8 +157,9 @@ def test_a_flipped_byte_is_refused_by_name(home: Path, tmp_path: Path, capsys: p
                                            damaged: str, said: str) -> None:
     for part in ("base", "runs/sft"):
         shutil.copytree(home / part, tmp_path / part)
-    manifest = tmp_path / "runs/sft/final/manifest.json"
-    manifest.write_text(manifest.read_text().replace(str(home / "base"), str(tmp_path / "base")))
+    final = tmp_path / "runs/sft/final"
+    facts = {key: value for key, value in checkpoints.verify(final).items() if key not in ("files", "sha256")}
+    checkpoints.seal(final, **facts | {"base": str(tmp_path / "base")})
     asked = ("generate", f"model.path={tmp_path / 'runs/sft'}", f"data.path={home / 'data'}",
              f"run.root={tmp_path / 'out'}", "sampling.max_new_tokens=2", "data.limit=2", "sampling.answers=2")
     assert tiny.launch(*asked) == 0
