@@ -34,10 +34,6 @@ class HeadConfig:
     pooling: Literal["mean", "last"] = "mean"
     likelihood: bool = False
 
-    def __post_init__(self) -> None:
-        if self.pooling not in ("mean", "last"):
-            raise ValueError(f"head.pooling is mean or last, not {self.pooling!r}")
-
 
 class RewardModel(nn.Module):
     """The base acting through the reward adapter, and the head that reads it."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 from uuid import uuid4
 
+from prefloop import checkpoints
 from prefloop.errors import RequestError, RunError
 from prefloop.records import SPLITS, Demonstration, Pair, Prompt, Ranking
 
@@ -109,9 +110,9 @@ def _renamed_into(folder: Path) -> Iterator[Path]:
     try:
         draft.mkdir(parents=True)
         yield draft
-        _sync_folder(draft)
+        checkpoints.sync(draft)
         draft.rename(folder)
-        _sync_folder(folder.parent)
+        checkpoints.sync(folder.parent)
     except OSError as error:
         raise RunError(f"{folder}: cannot write this snapshot: {error.strerror or error}") from error
     finally:
@@ -141,17 +142,8 @@ def _sync(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _sealed(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"size": path.stat().st_size, "sha256": checkpoints.file_sha256(path)}
 
 
 def read(folder: Path | str) -> Snapshot:
