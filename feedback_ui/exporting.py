@@ -22,9 +22,13 @@ class SnapshotConfig:
     surplus: bool = False
 
 
+def sections() -> config.Sections:
+    return {"snapshot": config.Section(SnapshotConfig)}
+
+
 def main(asked: config.Asked) -> None:
     settings: SnapshotConfig
-    (settings,) = config.build(asked, snapshot=SnapshotConfig)
+    (settings,) = config.build(asked, sections())
     with Store(settings.store, read_only=True) as store:
         folder = export(store, Path(settings.out), settings.surplus)
     made = snapshot.read(folder)

@@ -45,9 +45,13 @@ class FeedbackConfig:
         return tuple(map(Path, (self.answers,) if isinstance(self.answers, str) else self.answers))
 
 
+def sections() -> config.Sections:
+    return {"feedback": config.Section(FeedbackConfig)}
+
+
 def main(asked: config.Asked) -> None:
     settings: FeedbackConfig
-    (settings,) = config.build(asked, feedback=FeedbackConfig)
+    (settings,) = config.build(asked, sections())
     with Store(settings.store) as store:
         for path in settings.files:
             found = queue(store, path, settings.raters_per_item)

@@ -47,12 +47,16 @@ class TokenDPOTrainer(DPOTrainer):
         return dataset
 
 
-def main(asked: config.Asked, resume: Path | None = None) -> None:
+def sections() -> config.Sections:
     # TRL's 1e-6 is for training whole models. Adam moves every weight by about the learning rate a step, and LoRA's
     # small matrices, the second of them zero at first, must move further before the model that they add to does.
-    asked = training.with_defaults(asked, learning_rate=1e-5, gradient_checkpointing=torch.cuda.is_available())
-    model_config, data, args, where = config.build(
-        asked, model=models.ModelConfig, data=DPOData, train=DPOConfig, run=runs.RunConfig)
+    train = training.section(DPOConfig, learning_rate=1e-5, gradient_checkpointing=torch.cuda.is_available())
+    return {"model": config.Section(models.ModelConfig), "data": config.Section(DPOData), "train": train,
+            "run": config.Section(runs.RunConfig)}
+
+
+def main(asked: config.Asked, resume: Path | None = None) -> None:
+    model_config, data, args, where = config.build(asked, sections())
     refuse(model_config, args)
     source = snapshot.read(Path(data.path))
     checkpoint = models.resolve_policy(model_config.path, model_config.revision)

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 HELD_OUT = 100
 
 
+def sections() -> config.Sections:
+    from prefloop import models, training
+
+    return {"model": config.Section(models.ModelConfig), "reward": config.Section(RewardConfig),
+            "data": config.Section(training.DataConfig), "train": config.Section(PPOConfig),
+            "run": config.Section(runs.RunConfig)}
+
+
 def main(asked: config.Asked, resume: Path | None = None) -> None:
     from prefloop import models, training
 
@@ -28,9 +36,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
     from .actors import assemble
     from .trainer import Trainer
 
-    model_config, reward_config, data, settings, where = config.build(
-        asked, model=models.ModelConfig, reward=RewardConfig, data=training.DataConfig, train=PPOConfig,
-        run=runs.RunConfig)
+    model_config, reward_config, data, settings, where = config.build(asked, sections())
     if model_config.whole:
         raise RequestError("model.whole: PPO trains an adapter; leave it out")
     source = snapshot.read(Path(data.path))

@@ -82,13 +82,17 @@ class Contestant:
         return [[self.chat.text(ids) for ids in own] for own in self.ids]
 
 
+def sections() -> config.Sections:
+    return {"compare": config.Section(CompareConfig), "data": config.Section(PromptSource),
+            "sampling": config.Section(SamplingConfig, {"answers": 1}), "model": config.Section(HoldConfig),
+            "run": config.Section(runs.RunConfig)}
+
+
 def main(asked: config.Asked) -> int:
     from prefloop import models
     from prefloop.formats import snapshot
 
-    asked = config.with_defaults(asked, "sampling", answers=1)
-    settings, data, sampling, hold, where = config.build(
-        asked, compare=CompareConfig, data=PromptSource, sampling=SamplingConfig, model=HoldConfig, run=runs.RunConfig)
+    settings, data, sampling, hold, where = config.build(asked, sections())
     source = snapshot.read(Path(data.path))
     found = [models.resolve(path) for path in settings.runs]
     reward = models.resolve(settings.reward) if settings.reward else None

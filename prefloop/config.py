@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Hashable
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Hashable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,18 @@ class Asked:
     sections: dict[str, dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Section:
+    """Who owns a section, our defaults where they differ from the owner's, and keys that are not the user's to set."""
+
+    owner: type
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    closed: Mapping[str, str] = field(default_factory=dict)  # the reason for each
+
+
+Sections = Mapping[str, Section]
+
+
 def parse(text: str, where: str) -> Any:
     try:
         return yaml.load(text, _Loader)
@@ -76,25 +88,29 @@ def read(stage: str, path: Path | None, overrides: list[str]) -> Asked:
     return Asked(stage, sections)
 
 
-def build(asked: Asked, **owners: type) -> list[Any]:
-    """One object per owner, in the order given. Unknown sections and keys are errors that suggest the nearest."""
-    _known("section", asked.sections, list(owners), "")
-    objects = []
-    for section, owner in owners.items():
-        values = asked.sections.get(section, {})
-        known = [f.name for f in fields(owner) if f.init]
-        _known("key", values, known, f"{section}.")
-        for one in fields(owner):
-            if one.init and one.name not in values and one.default is MISSING and one.default_factory is MISSING:
-                raise RequestError(f"{section}.{one.name} is missing: set it in the config, or as "
-                                   f"{section}.{one.name}=... on the command line")
-        hints = typing.get_type_hints(owner)
-        typed = {name: _typed(value, hints[name], f"{section}.{name}") for name, value in values.items()}
-        try:
-            objects.append(owner(**typed))
-        except (TypeError, ValueError) as error:
-            raise RequestError(f"section {section}: {' '.join(str(error).split())}") from None
-    return objects
+def build(asked: Asked, sections: Sections) -> list[Any]:
+    """One object per section, in their order. Unknown sections and keys are errors that suggest the nearest."""
+    _known("section", asked.sections, list(sections), "")
+    return [_built(one, asked.sections.get(name, {}), name) for name, one in sections.items()]
+
+
+def _built(one: Section, given: dict[str, Any], name: str) -> Any:
+    keys = [f for f in fields(one.owner) if f.init]
+    for key in given:
+        if key in one.closed:
+            raise RequestError(f"{name}.{key}: {one.closed[key]}")
+    _known("key", given, [key.name for key in keys], f"{name}.")
+    values = {**one.defaults, **given}
+    for key in keys:
+        if key.name not in values and key.default is MISSING and key.default_factory is MISSING:
+            raise RequestError(f"{name}.{key.name} is missing: set it in the config, or as "
+                               f"{name}.{key.name}=... on the command line")
+    hints = typing.get_type_hints(one.owner)
+    typed = {key: _typed(value, hints[key], f"{name}.{key}") for key, value in values.items()}
+    try:
+        return one.owner(**typed)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"section {name}: {' '.join(str(error).split())}") from None
 
 
 def _known(what: str, given: typing.Iterable[str], known: list[str], prefix: str) -> None:
@@ -130,11 +146,6 @@ def _typed(value: Any, hint: Any, key: str) -> Any:
 
 def _names(options: list[Any]) -> str:
     return " or ".join("nothing" if o is type(None) else getattr(o, "__name__", str(o)) for o in options)
-
-
-def with_defaults(asked: Asked, section: str, **values: Any) -> Asked:
-    """The same request, where `section` takes these values for the keys that were not given."""
-    return Asked(asked.stage, {**asked.sections, section: {**values, **asked.sections.get(section, {})}})
 
 
 def dump(asked: Asked) -> str:

@@ -151,12 +151,18 @@ def row_seed(*parts: int) -> int:
     return int(digest("row", *map(str, parts)), 16) % 2**63
 
 
+def sections() -> config.Sections:
+    from prefloop.models import ModelConfig
+
+    return {"model": config.Section(ModelConfig), "data": config.Section(PromptsConfig),
+            "sampling": config.Section(SamplingConfig), "run": config.Section(runs.RunConfig)}
+
+
 def main(asked: config.Asked) -> None:
     from prefloop.formats import snapshot
-    from prefloop.models import ModelConfig, add_adapter, load_base, load_chat, require_context, resolve_policy
+    from prefloop.models import add_adapter, load_base, load_chat, require_context, resolve_policy
 
-    model_config, data, settings, where = config.build(
-        asked, model=ModelConfig, data=PromptsConfig, sampling=SamplingConfig, run=runs.RunConfig)
+    model_config, data, settings, where = config.build(asked, sections())
     source = snapshot.read(Path(data.path))
     prompts = source.prompts_of(data.split)[: data.limit]
     if not prompts:

@@ -244,9 +244,13 @@ def headline(run: Run) -> str:
     return ", ".join(shown)
 
 
+def sections() -> config.Sections:
+    return {"run": config.Section(RunConfig)}
+
+
 def main(asked: config.Asked) -> None:
     """`prefloop runs [run.root=runs] [run.name=NAME]`: the list, or one run followed until it ends."""
-    (where,) = config.build(asked, run=RunConfig)
+    (where,) = config.build(asked, sections())
     if where.name is not None:
         return follow(Path(where.root) / where.name)
     found = sorted(Path(where.root).rglob("run.json"))

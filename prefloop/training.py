@@ -21,7 +21,7 @@ from transformers import (
 
 from prefloop import checkpoints, config, runs
 from prefloop.chat import Chat
-from prefloop.errors import RequestError, RunError
+from prefloop.errors import RunError
 from prefloop.generate import SamplingConfig, sample_texts
 from prefloop.records import Prompt
 
@@ -40,15 +40,12 @@ class DataConfig:
             raise ValueError("data.limit is at least 1")
 
 
-def with_defaults(asked: config.Asked, **stage_defaults: Any) -> config.Asked:
-    """Defaults of `train:` that differ from TRL's: no bf16 without a GPU, NaN shown, nothing sent anywhere."""
-    given = asked.sections.get("train", {})
-    if "output_dir" in given:
-        raise RequestError("train.output_dir: the run's folder is named by run.root and run.name")
+def section(owner: type, **defaults: Any) -> config.Section:
+    """`train:` of a stage on transformers.Trainer: no bf16 without a GPU, NaN shown, nothing sent anywhere."""
     cpu = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False, "dataloader_pin_memory": False}
-    return config.with_defaults(asked, "train", **{
-        "logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm": False, "save_total_limit": 2,
-        **cpu, **stage_defaults})
+    ours = {"logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm": False, "save_total_limit": 2}
+    return config.Section(owner, {**ours, **cpu, **defaults},
+                          {"output_dir": "the run's folder is named by run.root and run.name"})
 
 
 class Recorder(TrainerCallback):

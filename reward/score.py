@@ -26,8 +26,12 @@ class ScoreConfig:
             raise ValueError("score.answers and score.out are needed: the file of answers, and where scores go")
 
 
+def sections() -> config.Sections:
+    return {"model": config.Section(models.ModelConfig), "score": config.Section(ScoreConfig)}
+
+
 def main(asked: config.Asked) -> None:
-    model_config, settings = config.build(asked, model=models.ModelConfig, score=ScoreConfig)
+    model_config, settings = config.build(asked, sections())
     answers = read_answers(Path(settings.answers))
     checkpoint = models.resolve(model_config.path)
     if checkpoint.folder is None:

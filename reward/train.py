@@ -80,12 +80,16 @@ class RankingTrainer(Trainer):
         own.head.load_state_dict(heads.Head.load(folder, own.head.linear.weight.device).state_dict())
 
 
+def sections() -> config.Sections:
+    return {"model": config.Section(models.ModelConfig), "head": config.Section(HeadConfig),
+            "data": config.Section(training.DataConfig),
+            "train": training.section(RewardConfig, learning_rate=1e-4, remove_unused_columns=False,
+                                      gradient_checkpointing=torch.cuda.is_available()),
+            "run": config.Section(runs.RunConfig)}
+
+
 def main(asked: config.Asked, resume: Path | None = None) -> None:
-    asked = training.with_defaults(asked, learning_rate=1e-4, gradient_checkpointing=torch.cuda.is_available(),
-                                   remove_unused_columns=False)
-    model_config, head_config, data, args, where = config.build(
-        asked, model=models.ModelConfig, head=HeadConfig, data=training.DataConfig, train=RewardConfig,
-        run=runs.RunConfig)
+    model_config, head_config, data, args, where = config.build(asked, sections())
     source = snapshot.read(Path(data.path))
     checkpoint = models.resolve_policy(model_config.path, model_config.revision)
     with runs.start(asked, where, resume, policy=checkpoint.lineage(), data=source.lineage()) as run:

@@ -30,14 +30,20 @@ class Rows:
     over_length: int
 
 
-def main(asked: config.Asked, resume: Path | None = None) -> None:
+def sections() -> config.Sections:
     from trl import SFTConfig
 
     from prefloop import models, training
 
-    asked = training.with_defaults(asked, learning_rate=2e-4, max_length=1024)
-    model_config, data, args, where = config.build(
-        asked, model=models.ModelConfig, data=SFTData, train=SFTConfig, run=runs.RunConfig)
+    return {"model": config.Section(models.ModelConfig), "data": config.Section(SFTData),
+            "train": training.section(SFTConfig, learning_rate=2e-4, max_length=1024),
+            "run": config.Section(runs.RunConfig)}
+
+
+def main(asked: config.Asked, resume: Path | None = None) -> None:
+    from prefloop import models, training
+
+    model_config, data, args, where = config.build(asked, sections())
     source = snapshot.read(Path(data.path))
     checkpoint = models.resolve_policy(model_config.path, model_config.revision)
     with runs.start(asked, where, resume, base=checkpoint.lineage(), data=source.lineage()) as run:

@@ -31,7 +31,7 @@ class Needy:
 
 
 def built(*overrides: str, file: Path | None = None) -> Train:
-    (train,) = config.build(config.read("sft", file, list(overrides)), train=Train)
+    (train,) = config.build(config.read("sft", file, list(overrides)), {"train": config.Section(Train)})
     return train
 
 
@@ -88,7 +88,7 @@ def test_a_mistake_is_told_in_one_line(override: str, message: str) -> None:
 
 def test_a_missing_key_is_named() -> None:
     with pytest.raises(RequestError, match=r"^data\.path is missing"):
-        config.build(config.read("sft", None, []), data=Needy)
+        config.build(config.read("sft", None, []), {"data": config.Section(Needy)})
 
 
 @pytest.mark.parametrize(("content", "message"), [
@@ -114,3 +114,11 @@ def test_an_empty_section_is_all_defaults(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("train:\n")
     assert built(file=file) == Train()
+
+
+def test_a_stages_default_stands_until_the_user_says_otherwise_and_a_closed_key_says_why() -> None:
+    section = config.Section(Train, {"steps": 7}, {"output_dir": "the run's folder is named by run.root"})
+    assert config.build(config.read("sft", None, []), {"train": section}) == [Train(steps=7)]
+    assert config.build(config.read("sft", None, ["train.steps=8"]), {"train": section}) == [Train(steps=8)]
+    with pytest.raises(RequestError, match=r"^train\.output_dir: the run's folder is named by run\.root$"):
+        config.build(config.read("sft", None, ["train.output_dir=x"]), {"train": section})

@@ -285,6 +285,6 @@ def test_the_commands_are_light_until_they_serve() -> None:
 def test_shipped_configs_build() -> None:
     for command, owner in (("feedback", server.FeedbackConfig), ("snapshot", exporting.SnapshotConfig)):
         path = Path(__file__).parent.parent / "configs" / f"{command}.yaml"
-        assert config.build(config.read(command, path, []), **{command: owner}) == [owner()]
+        assert config.build(config.read(command, path, []), {command: config.Section(owner)}) == [owner()]
 
 

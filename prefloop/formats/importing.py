@@ -83,8 +83,12 @@ class Tally:
         return known
 
 
+def sections() -> config.Sections:
+    return {"import": config.Section(ImportConfig)}
+
+
 def main(asked: config.Asked) -> None:
-    (ask,) = config.build(asked, **{"import": ImportConfig})
+    (ask,) = config.build(asked, sections())
     how, tally = FORMATS[ask.format], Tally()
     # Without `out`: the same rows under another name are the same snapshot.
     source = {"command": "import"} | {key: value for key, value in asdict(ask).items() if key != "out"}
