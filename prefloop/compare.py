@@ -309,13 +309,15 @@ def mean_of(per_prompt: list[float], level: float) -> dict[str, float]:
 
 
 def write(out: Path, report: dict[str, Any], prompts: list[Prompt], contestants: list[Contestant]) -> None:
-    """report.json, and answers.jsonl with one row per prompt."""
+    """report.json, and answers.jsonl with one row per prompt: every run's answers, and their rewards if there are."""
     out.mkdir(parents=True, exist_ok=True)
     draft = out / "answers.jsonl.tmp"
     draft.write_text("", encoding="utf-8")
     texts = {one.name: one.texts() for one in contestants}
     for n, prompt in enumerate(prompts):
-        runs.append(draft, {"prompt": prompt.to_json(), "answers": {name: own[n] for name, own in texts.items()}})
+        rewards = {one.name: one.rewards[n] for one in contestants if one.rewards is not None}
+        runs.append(draft, {"prompt": prompt.to_json(), "answers": {name: own[n] for name, own in texts.items()},
+                            **({"rewards": rewards} if rewards else {})})
     draft.replace(out / "answers.jsonl")
     checkpoints.write_json(out / "report.json", report)
 

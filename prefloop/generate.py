@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,41 +67,43 @@ def pick(logits_BV: Tensor, u_B: Tensor, temperature: float) -> Tensor:
 
 def sample(model: nn.Module, prompts: list[list[int]], seeds: list[int], max_new_tokens: int, temperature: float,
            end_id: int, pad_id: int) -> list[list[int]]:
-    """Answer ids of one batch of prompts, each up to and with `end_id`, or cut at `max_new_tokens`.
+    """Answer ids of one batch of prompts, each up to and with `end_id`, or cut at `max_new_tokens`."""
+    answers: list[list[int]] = [[] for _ in prompts]
+    for tokens in steps(model, prompts, seeds, max_new_tokens, temperature, end_id, pad_id):
+        for row, token in tokens:
+            answers[row].append(token)
+    return answers
+
+
+def steps(model: nn.Module, prompts: list[list[int]], seeds: list[int], max_new_tokens: int, temperature: float,
+          end_id: int, pad_id: int) -> Iterator[list[tuple[int, int]]]:
+    """The same sample as it grows: at each step (row, next token) of every row that has not ended.
 
     Prompts are padded on the left with explicit positions; rows that have ended leave the batch and the cache.
+    Between two steps the caller may do anything, also with the model, and may stop.
     """
-    import torch
-
-    with torch.no_grad():
-        return _sample(model, prompts, row_uniforms(seeds, max_new_tokens), max_new_tokens, temperature, end_id,
-                       pad_id)
-
-
-def _sample(model: nn.Module, prompts: list[list[int]], u_BT: Tensor, max_new_tokens: int, temperature: float,
-            end_id: int, pad_id: int) -> list[list[int]]:
     import torch
     from transformers import DynamicCache
 
     from prefloop.passes import plain
 
     where: torch.device = next(model.parameters()).device
-    longest = max(map(len, prompts))
+    longest, u_BT = max(map(len, prompts)), row_uniforms(seeds, max_new_tokens)
     ids_BT = torch.tensor([[pad_id] * (longest - len(p)) + p for p in prompts], device=where)
     mask_BT = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=where)
     positions_BT = (mask_BT.cumsum(1) - 1).clamp_min(0)
     causal, cache = plain(model), DynamicCache(config=plain(model).config)
-    answers: list[list[int]] = [[] for _ in prompts]
     alive = list(range(len(prompts)))
     for step in range(max_new_tokens):
-        logits_BV = causal(input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions_BT,
-                           past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
-        tokens_B = pick(logits_BV, u_BT[alive, step].to(where), temperature)
-        for row, token in zip(alive, tokens_B.tolist(), strict=True):
-            answers[row].append(token)
-        going = [n for n, row in enumerate(alive) if answers[row][-1] != end_id]
+        with torch.no_grad():
+            logits_BV = causal(input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions_BT,
+                               past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+            tokens_B = pick(logits_BV, u_BT[alive, step].to(where), temperature)
+        tokens = tokens_B.tolist()
+        yield list(zip(alive, tokens, strict=True))
+        going = [n for n, token in enumerate(tokens) if token != end_id]
         if not going:
-            break
+            return
         if len(going) < len(alive):
             kept = torch.tensor(going, device=where)
             cache.batch_select_indices(kept)
@@ -109,7 +112,24 @@ def _sample(model: nn.Module, prompts: list[list[int]], u_BT: Tensor, max_new_to
         ids_BT = tokens_B[:, None]
         mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(alive), 1)], 1)
         positions_BT = positions_BT[:, -1:] + 1
-    return answers
+
+
+@dataclass(frozen=True)
+class Job:
+    """Answer `answer` of prompt `prompt`, by their numbers."""
+
+    prompt: int
+    answer: int
+    ids: list[int]
+    seed: int
+
+
+def batches(chat: Chat, prompts: list[Prompt], settings: SamplingConfig) -> list[list[Job]]:
+    """What is sampled together: prompts of like length. The same request always makes the same batches."""
+    jobs = [Job(n, k, ids, row_seed(settings.seed, n, k))
+            for n, ids in enumerate(map(chat.prompt_ids, prompts)) for k in range(settings.answers)]
+    jobs.sort(key=lambda job: len(job.ids))
+    return [jobs[first : first + settings.batch] for first in range(0, len(jobs), settings.batch)]
 
 
 def sample_ids(model: nn.Module, chat: Chat, prompts: list[Prompt], settings: SamplingConfig, role: str | None,
@@ -122,18 +142,15 @@ def sample_ids(model: nn.Module, chat: Chat, prompts: list[Prompt], settings: Sa
 
     from prefloop.passes import acting
 
-    jobs = [(n, k, ids) for n, ids in enumerate(map(chat.prompt_ids, prompts)) for k in range(settings.answers)]
-    jobs.sort(key=lambda job: len(job[2]))
+    together = batches(chat, prompts, settings)
     answers: list[list[list[int]]] = [[[]] * settings.answers for _ in prompts]
     model.eval()
-    with acting(model, role), tqdm(total=len(jobs), desc=what, unit="answer", mininterval=1) as bar:
-        for first in range(0, len(jobs), settings.batch):
-            batch = jobs[first : first + settings.batch]
-            seeds = [row_seed(settings.seed, n, k) for n, k, _ in batch]
-            found = sample(model, [ids for _, _, ids in batch], seeds, settings.max_new_tokens, settings.temperature,
-                           chat.end_id, chat.pad_id)
-            for (n, k, _), ids in zip(batch, found, strict=True):
-                answers[n][k] = ids
+    with acting(model, role), tqdm(total=sum(map(len, together)), desc=what, unit="answer", mininterval=1) as bar:
+        for batch in together:
+            found = sample(model, [job.ids for job in batch], [job.seed for job in batch], settings.max_new_tokens,
+                           settings.temperature, chat.end_id, chat.pad_id)
+            for job, ids in zip(batch, found, strict=True):
+                answers[job.prompt][job.answer] = ids
             bar.update(len(batch))
     return answers
 

@@ -66,6 +66,9 @@ def test_three_runs_on_two_bases(home: Path, tmp_path: Path, capsys: pytest.Capt
     prompts = snapshot.read(home / "data").prompts_of("train")[:20]
     assert [row["prompt"]["id"] for row in rows] == [prompt.id for prompt in prompts]
     assert all([Path(name).name for name in row["answers"]] == ["sft", "other", "whole"] for row in rows)
+    for name in ("sft", "other", "whole"):
+        each = [own for row in rows for run, (own,) in row["rewards"].items() if Path(run).name == name]
+        assert report["runs"][name]["reward"]["value"] == pytest.approx(sum(each) / 20)
     assert report["line"] in capsys.readouterr().out
     capsys.readouterr()
     assert tiny.launch("runs", f"run.root={home / 'verdicts'}") == 0

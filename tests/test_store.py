@@ -12,7 +12,7 @@ import pytest
 
 from prefloop.errors import RequestError
 from prefloop.records import Answers, Message, Prompt, Response
-from prefloop.store import AlreadyAnswered, Judgement, Lease, NotLeased, Receipt, Store
+from prefloop.store import AlreadyAnswered, Judgement, Lease, NotLeased, Receipt, Store, item_name
 
 
 class Clock:
@@ -357,3 +357,20 @@ def test_settings_that_make_an_acknowledged_answer_durable(store: Store) -> None
         found = {name: db.exec_driver_sql(f"pragma {name}").scalar()
                  for name in ("journal_mode", "synchronous", "foreign_keys", "mmap_size")}
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "mmap_size": 0}
+
+
+def test_a_lease_among_named_items_alone(store: Store) -> None:
+    store.add_items([item(n) for n in range(4)])
+    first = leased(store, "ann")
+    names = [item_name(item(n)) for n in (2, 3)]
+    for number in (2, 3):
+        lease = store.lease("ann", seconds=60, among=names)
+        assert lease is not None
+        assert lease.prompt == item(number).prompt
+        store.submit(lease.token, "ann", Judgement((1, 2, 3)))
+    assert store.lease("ann", seconds=60, among=names) is None
+    assert store.lease("ann", seconds=60, among=[]) is None
+    assert leased(store, "ann").token == first.token, "the item held before is held still"
+    assert (store.progress("ann", names).done, store.progress("ann", names).wanted) == (2, 2)
+    assert store.progress("ann", names[:1]).mine == 1
+    assert (store.progress("ann").done, store.progress("ann").wanted) == (2, 4)

@@ -11,12 +11,12 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, exists, func, insert, inspect, select, update
+from sqlalchemy import Connection, RowMapping, exists, func, insert, inspect, select, true, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import DatabaseError, OperationalError
 
@@ -172,7 +172,7 @@ class Store:
         _storable(json.dumps(row.to_json(), ensure_ascii=False), "text")
         prompt = _keep(db, prompts, row.prompt)
         chosen = [_keep(db, responses, response) for response in row.responses]
-        name = digest(prompt, *chosen, kind)
+        name = item_name(row, kind)
         known = db.scalar(select(items.c.id).where(items.c.digest == name))
         if known is not None:
             db.execute(update(items).where(items.c.id == known, items.c.need < need).values(need=need))
@@ -185,17 +185,18 @@ class Store:
         return True
 
     def lease(self, rater: str, seconds: int, order: Callable[[int, int], Sequence[int]] = as_stored,
-              skipped: bool = False) -> Lease | None:
+              skipped: bool = False, among: Collection[str] | None = None) -> Lease | None:
         """The rater's open item again, or the next one that still needs a rater; None when nothing is left.
 
         `order(item, count)` decides in which order a new item's answers are shown. Items that the rater skipped do
-        not come back unless `skipped`, and then the one skipped longest ago comes first.
+        not come back unless `skipped`, and then the one skipped longest ago comes first. `among` are the names
+        (`item_name`) of the items to choose from; None is all.
         """
         if not rater.strip():
             raise RequestError("rater: it is empty")
         _storable(rater, "rater")
         with self._writing() as db:
-            found = self._open_item(db, rater) or self._next_item(db, rater, skipped)
+            found = self._open_item(db, rater, among) or self._next_item(db, rater, skipped, among)
             if found is None:
                 return None
             at = self._clock()
@@ -207,19 +208,20 @@ class Store:
             row = db.execute(select(leases).where(leases.c.item == found, leases.c.rater == rater)).mappings().one()
             return Lease(row["token"], rater, *_contents(db, found), tuple(json.loads(row["shown"])), row["expires"])
 
-    def _open_item(self, db: Connection, rater: str) -> int | None:
+    def _open_item(self, db: Connection, rater: str, among: Collection[str] | None) -> int | None:
         """The item that this rater is at; after the lease ran out, only while nobody else has taken the place."""
         own = (leases.c.rater == rater) & (leases.c.state == "open")
         held = (leases.c.expires > self._clock()) | (items.c.done + self._live() < items.c.need)
-        return db.scalar(select(items.c.id).join(leases, leases.c.item == items.c.id).where(own, held)
+        return db.scalar(select(items.c.id).join(leases, leases.c.item == items.c.id).where(own, held, _named(among))
                          .order_by(leases.c.issued.desc(), items.c.id).limit(1))
 
-    def _next_item(self, db: Connection, rater: str, skipped: bool) -> int | None:
+    def _next_item(self, db: Connection, rater: str, skipped: bool,
+                   among: Collection[str] | None) -> int | None:
         own = leases.alias()
         seen = (own.c.item == items.c.id) & (own.c.rater == rater)
         barred = exists().where(seen, own.c.state.in_(["done"] if skipped else ["done", "skipped"]))
         since = select(own.c.issued).where(seen).scalar_subquery()
-        return db.scalar(select(items.c.id).where(items.c.done < items.c.need, ~barred)
+        return db.scalar(select(items.c.id).where(items.c.done < items.c.need, ~barred, _named(among))
                          .where(items.c.done + self._live() < items.c.need)
                          .order_by(*([since.nulls_first()] if skipped else []), items.c.priority.desc(), items.c.id)
                          .limit(1))
@@ -286,21 +288,38 @@ class Store:
                 yield _ranking(*_contents(db, row["item"]), tuple(json.loads(row["shown"])), row["rater"], row["kind"],
                                _judgement(row))
 
-    def progress(self, rater: str = "") -> Progress:
+    def progress(self, rater: str = "", among: Collection[str] | None = None) -> Progress:
+        """How far all items are, or those that `among` names."""
+
         def count(table: Any, *where: Any) -> Any:
-            return select(func.count()).select_from(table).where(*where).scalar_subquery()
+            of = table if among is None else table.join(items, items.c.id == table.c.item)
+            return select(func.count()).select_from(of).where(*where, _named(among)).scalar_subquery()
 
         with self._reading() as db:
             row = db.execute(select(
                 func.count(), func.coalesce(func.sum(items.c.need), 0), func.coalesce(func.sum(items.c.done), 0),
                 count(answers, answers.c.surplus == 1), count(answers, answers.c.rater == rater),
-                count(leases, leases.c.rater == rater, leases.c.state == "skipped")).select_from(items)).one()
+                count(leases, leases.c.rater == rater, leases.c.state == "skipped")).select_from(items)
+                .where(_named(among))).one()
         return Progress(*row)
+
+
+def item_name(row: Answers, kind: str = "normal") -> str:
+    """What an item is known by: a digest of all that it says."""
+    return digest(*(digest(_text(record)) for record in (row.prompt, *row.responses)), kind)
+
+
+def _named(among: Collection[str] | None) -> Any:
+    return true() if among is None else items.c.digest.in_(among)
+
+
+def _text(record: Prompt | Response) -> str:
+    return json.dumps(record.to_json(), sort_keys=True)
 
 
 def _keep(db: Connection, table: Any, record: Prompt | Response) -> str:
     """Stores a record under the digest of all it says (its id does not cover everything); returns the digest."""
-    text = json.dumps(record.to_json(), sort_keys=True)
+    text = _text(record)
     name = digest(text)
     db.execute(upsert(table).values(digest=name, id=record.id, record=text).on_conflict_do_nothing())
     return name
