@@ -50,9 +50,8 @@ class TokenDPOTrainer(DPOTrainer):
 def sections() -> config.Sections:
     # TRL's 1e-6 is for training whole models. Adam moves every weight by about the learning rate a step, and LoRA's
     # small matrices, the second of them zero at first, must move further before the model that they add to does.
-    train = training.section(DPOConfig, learning_rate=1e-5, gradient_checkpointing=torch.cuda.is_available())
-    return {"model": config.Section(models.ModelConfig), "data": config.Section(DPOData), "train": train,
-            "run": config.Section(runs.RunConfig)}
+    return {"model": config.Section(models.ModelConfig), "data": config.Section(DPOData),
+            "train": training.section(DPOConfig, learning_rate=1e-5), "run": config.Section(runs.RunConfig)}
 
 
 def main(asked: config.Asked, resume: Path | None = None) -> None:

@@ -42,7 +42,7 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {what}" for name, (_, what) in COMMANDS.items()]
     return "\n".join(["usage: prefloop COMMAND [CONFIG] [section.key=value ...]", "", *lines, "",
-                      "configs/ holds a small commented config for each command."])
+                      "prefloop COMMAND --help shows a command's keys; configs/ holds a commented config for each."])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,12 +56,12 @@ def main(argv: list[str] | None = None) -> int:
     warnings.simplefilter("ignore", FutureWarning)  # TRL's own use of names that transformers renamed
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses a kernel that only speeds up CPUs
     try:
+        if command in COMMANDS and ("-h" in rest or "--help" in rest):
+            print(explained(command))
+            return 0
         if command == "resume":
             return resume(rest)
         asked = request(command, rest)
-        if asked is None:
-            print(usage())
-            return 0
         return import_module(COMMANDS[command][0]).main(asked) or 0
     except RequestError as error:
         print(f"prefloop {command}: {error}", file=sys.stderr)
@@ -74,13 +74,17 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def request(command: str, rest: list[str]) -> config.Asked | None:
+def explained(command: str) -> str:
+    from prefloop import keys
+
+    return keys.told(command) if COMMANDS[command][0] else f"usage: prefloop {command} RUN\n\n{COMMANDS[command][1]}."
+
+
+def request(command: str, rest: list[str]) -> config.Asked:
     if command not in COMMANDS:
         near = get_close_matches(command, COMMANDS, n=1)
         hint = f"; did you mean {near[0]}?" if near else "; `prefloop --help` lists the commands"
         raise RequestError(f"there is no command {command!r}{hint}")
-    if "-h" in rest or "--help" in rest:
-        return None
     path = Path(rest[0]) if rest and "=" not in rest[0] else None
     return config.read(command, path, rest[1:] if path else rest)
 

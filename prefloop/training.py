@@ -40,9 +40,13 @@ class DataConfig:
             raise ValueError("data.limit is at least 1")
 
 
+# What differs on a machine without a GPU.
+WITHOUT_GPU = {"use_cpu": True, "bf16": False, "dataloader_pin_memory": False, "gradient_checkpointing": False}
+
+
 def section(owner: type, **defaults: Any) -> config.Section:
     """`train:` of a stage on transformers.Trainer: no bf16 without a GPU, NaN shown, nothing sent anywhere."""
-    cpu = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False, "dataloader_pin_memory": False}
+    cpu = {} if torch.cuda.is_available() else WITHOUT_GPU
     ours = {"logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm": False, "save_total_limit": 2}
     return config.Section(owner, {**ours, **cpu, **defaults},
                           {"output_dir": "the run's folder is named by run.root and run.name"})

@@ -83,8 +83,7 @@ class RankingTrainer(Trainer):
 def sections() -> config.Sections:
     return {"model": config.Section(models.ModelConfig), "head": config.Section(HeadConfig),
             "data": config.Section(training.DataConfig),
-            "train": training.section(RewardConfig, learning_rate=1e-4, remove_unused_columns=False,
-                                      gradient_checkpointing=torch.cuda.is_available()),
+            "train": training.section(RewardConfig, learning_rate=1e-4, remove_unused_columns=False),
             "run": config.Section(runs.RunConfig)}
 
 
