@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from prefloop import checkpoints, config, runs, stats
 from prefloop.errors import RequestError
 from prefloop.generate import SamplingConfig
+from prefloop.report import page
 
 if TYPE_CHECKING:
     from torch import nn
@@ -111,7 +112,7 @@ def main(asked: config.Asked) -> int:
         wins = {f"win_rate {name}": own["win_rate"]["value"] for name, own in report["runs"].items()
                 if "win_rate" in own}
         run.note(metrics={"verdict": report["verdict"], **wins, "prompts": len(prompts)}, report=str(out))
-        print(table(report))
+        print(f"{table(report)}\n{out / 'report.html'} shows it, with the answers that changed most")
     return EXIT[report["verdict"]]
 
 
@@ -309,17 +310,26 @@ def mean_of(per_prompt: list[float], level: float) -> dict[str, float]:
 
 
 def write(out: Path, report: dict[str, Any], prompts: list[Prompt], contestants: list[Contestant]) -> None:
-    """report.json, and answers.jsonl with one row per prompt: every run's answers, and their rewards if there are."""
+    """report.json, report.html, and answers.jsonl with one row per prompt: every run's answers, and their rewards."""
     out.mkdir(parents=True, exist_ok=True)
     draft = out / "answers.jsonl.tmp"
     draft.write_text("", encoding="utf-8")
+    rows = answer_rows(prompts, contestants)
+    for row in rows:
+        runs.append(draft, row)
+    draft.replace(out / "answers.jsonl")
+    (out / "report.html").write_text(page(report, rows), encoding="utf-8", errors="backslashreplace")
+    checkpoints.write_json(out / "report.json", report)
+
+
+def answer_rows(prompts: list[Prompt], contestants: list[Contestant]) -> list[dict[str, Any]]:
     texts = {one.name: one.texts() for one in contestants}
+    rows = []
     for n, prompt in enumerate(prompts):
         rewards = {one.name: one.rewards[n] for one in contestants if one.rewards is not None}
-        runs.append(draft, {"prompt": prompt.to_json(), "answers": {name: own[n] for name, own in texts.items()},
-                            **({"rewards": rewards} if rewards else {})})
-    draft.replace(out / "answers.jsonl")
-    checkpoints.write_json(out / "report.json", report)
+        rows.append({"prompt": prompt.to_json(), "answers": {name: own[n] for name, own in texts.items()},
+                     **({"rewards": rewards} if rewards else {})})
+    return rows
 
 
 def table(report: dict[str, Any]) -> str:
