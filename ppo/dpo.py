@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from trl import DPOConfig, DPOTrainer
 
-from prefloop import config, models, passes, runs, stats, training
+from prefloop import config, models, passes, ranks, runs, stats, training
 from prefloop.chat import Chat
 from prefloop.errors import RequestError
 from prefloop.formats import snapshot
@@ -65,7 +65,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         train, over_length = tokenised(chat, pairs_of(source, "train", data)[: data.limit], args.max_length)
         held_out, held_over = tokenised(chat, source.pairs("test")[:HELD_OUT], args.max_length)
         report(run, train, held_out, over_length + held_over, data.path, args.max_length)
-        model = start(checkpoint, model_config)
+        model = start(checkpoint, model_config, args.seed)
         models.require_context(model, max(map(len, train)), "train.max_length")
         moved, reference = training.Moved(model), adapter_weights(model, POLICY)
         trainer = build(run, model, chat, train, held_out, args)
@@ -75,7 +75,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         trainer.train(resume_from_checkpoint=str(run.resumed_from) if run.resumed_from else None)
         moved.check(run, model)
         check_reference(run, model, reference)
-        finish(run, model, chat, checkpoint, run.final)
+        ranks.by_first("final", lambda: finish(run, model, chat, checkpoint, run.final))
         summarise(run, model, chat, held_out, args)
         for role, when in ((REFERENCE, "before"), (POLICY, "after")):
             training.samples(run, model, chat, source.prompts_of("test")[:4], role, when, answer_length(args))
@@ -135,9 +135,10 @@ def report(run: runs.Run, train: list[Row], held_out: list[Row], over_length: in
           f"{over_length} over {max_length} tokens left out")
 
 
-def start(checkpoint: models.Checkpoint, model_config: models.ModelConfig) -> PeftModel:
+def start(checkpoint: models.Checkpoint, model_config: models.ModelConfig, seed: int) -> PeftModel:
     """The SFT adapter, to be trained. On a whole fine-tuned model a new one, which changes nothing yet: its copy,
     the reference, then acts as that model bare."""
+    torch.manual_seed(seed)
     model = models.add_adapter(models.load_base(checkpoint, model_config), POLICY, checkpoint.adapter, model_config)
     models.train_only(model, {POLICY})
     return model

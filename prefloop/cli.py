@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
-from prefloop import config
+from prefloop import config, ranks
 from prefloop.errors import RequestError, RunError
 
 # Nothing is sent anywhere. Set before any library that would read them is imported.
@@ -55,6 +55,9 @@ def main(argv: list[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     warnings.simplefilter("ignore", FutureWarning)  # TRL's own use of names that transformers renamed
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses a kernel that only speeds up CPUs
+    if not ranks.first():  # the first process speaks for all
+        os.environ["TQDM_DISABLE"] = "1"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     try:
         if command in COMMANDS and ("-h" in rest or "--help" in rest):
             print(explained(command))
@@ -62,16 +65,25 @@ def main(argv: list[str] | None = None) -> int:
         if command == "resume":
             return resume(rest)
         asked = request(command, rest)
+        ranks.require_able(command)
         return import_module(COMMANDS[command][0]).main(asked) or 0
     except RequestError as error:
-        print(f"prefloop {command}: {error}", file=sys.stderr)
-        return 2
+        return told(command, str(error), 2)
     except RunError as error:
-        print(f"prefloop {command}: {error}", file=sys.stderr)
-        return 1
+        return told(command, str(error), 1)
     except KeyboardInterrupt:
-        print(f"prefloop {command}: stopped", file=sys.stderr)
-        return 1
+        return told(command, "stopped", 1)
+    except RuntimeError as error:
+        if not ranks.parted(error):
+            raise
+        return told(command, "another process of this run is gone; `prefloop resume RUN`, with as many processes, "
+                             "continues it", 1)
+
+
+def told(command: str, what: str, code: int) -> int:
+    if ranks.speaks():
+        print(f"prefloop {command}: {what}", file=sys.stderr)
+    return code
 
 
 def explained(command: str) -> str:
@@ -99,11 +111,12 @@ def resume(rest: list[str]) -> int:
     if status == "done":
         print(f"{run.path}: it is done already")
         return 0
-    if status == "running":
+    if status == "running" and ranks.first():  # which others may already see at work
         raise RequestError(f"{run.path}: it is running now, as process {run.record.get('pid')}")
     if stage not in TRAINED:
         raise RequestError(f"{run.path}: a {stage} run is not resumed but run again: prefloop {stage} "
                            f"{run.path / 'run.yaml'} run.name=OTHER")
+    ranks.require_able(stage)
     asked = config.read(stage, run.path / "run.yaml", [])
     return import_module(COMMANDS[stage][0]).main(asked, resume=run.path) or 0
 

@@ -21,7 +21,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from prefloop import checkpoints, runs
+from prefloop import checkpoints, ranks, runs
 from prefloop.chat import Chat, probe_rows
 from prefloop.errors import RequestError
 from prefloop.heads import HEAD, Head, score_rows
@@ -145,7 +145,10 @@ def _model_folder(path: str, revision: str | None) -> Path:
 
 
 def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """This process's GPU, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", ranks.local_rank()) if ranks.world() > 1 else torch.device("cuda")
 
 
 def load_chat(checkpoint: Checkpoint) -> Chat:

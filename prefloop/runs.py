@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from prefloop import checkpoints, config
+from prefloop import checkpoints, config, ranks
 from prefloop.errors import RequestError, RunError
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate")
@@ -43,9 +43,7 @@ class Run:
 
     def log(self, metrics: dict[str, Any]) -> None:
         """One line of metrics.jsonl. A number that is not finite ends the run."""
-        for name, value in metrics.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise RunError(f"{name} is {value} at step {metrics.get('step', '?')}; {self.last_good()}")
+        _require_finite(self, metrics)
         append(self.path / "metrics.jsonl", metrics)
 
     def rewind(self, step: int) -> None:
@@ -85,6 +83,28 @@ class Run:
                            seconds=round(self.record.get("seconds", 0) + time.monotonic() - self._started, 1))
         self.record.pop("pid", None)
         self.write()
+
+
+def _require_finite(run: Run, metrics: dict[str, Any]) -> None:
+    for name, value in metrics.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RunError(f"{name} is {value} at step {metrics.get('step', '?')}; {run.last_good()}")
+
+
+class Follower(Run):
+    """The run as the other processes of its group see it: they know what the first does, and write nothing."""
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        _require_finite(self, metrics)
+
+    def rewind(self, step: int) -> None:
+        pass
+
+    def resolved(self, **sections: Any) -> None:
+        pass
+
+    def write(self) -> None:
+        pass
 
 
 def now() -> str:
@@ -191,6 +211,11 @@ def start(asked: config.Asked, where: RunConfig, resume: Path | None = None, **p
 
     `parents` are recorded as lineage: paths with checksums of what this run learns from.
     """
+    if not ranks.first():
+        path, record, resumed_from = ranks.told("run")
+        yield Follower(Path(path), record, Path(resumed_from) if resumed_from else None)
+        ranks.meet("end")
+        return
     if resume is None:
         path = _folder(asked.stage, where)
         (path / "run.yaml").write_text(config.dump(asked), encoding="utf-8")
@@ -202,9 +227,14 @@ def start(asked: config.Asked, where: RunConfig, resume: Path | None = None, **p
         if run.record.get("parents", parents) != parents:
             raise RequestError(f"{resume}: what it learns from has changed since it began: "
                                f"{_changed(run.record['parents'], parents)}")
-    run.note(status="running", reason="", pid=os.getpid(), parents=parents)
+        if run.record.get("processes", 1) != ranks.world():
+            raise RequestError(f"{resume}: {run.record.get('processes', 1)} processes began it, and {ranks.world()} "
+                               f"would change its global batch; continue it with as many")
+    run.note(status="running", reason="", pid=os.getpid(), parents=parents, processes=ranks.world())
+    ranks.tell("run", [str(run.path), run.record, str(run.resumed_from) if run.resumed_from else None])
     try:
         yield run
+        ranks.meet("end")
     except KeyboardInterrupt:
         run.end("interrupted", "stopped from the keyboard")
         raise RunError(f"{run.path}: interrupted; `prefloop resume {run.path}` continues it, "

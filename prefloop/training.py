@@ -19,7 +19,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from prefloop import checkpoints, config, runs
+from prefloop import checkpoints, config, ranks, runs
 from prefloop.chat import Chat
 from prefloop.errors import RunError
 from prefloop.generate import SamplingConfig, sample_texts
@@ -70,8 +70,12 @@ class Recorder(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         folder = self.run.path / f"checkpoint-{state.global_step}"
-        self.finish(folder)
-        checkpoints.rotate(self.run.path, self.keep)
+
+        def make_whole() -> None:
+            self.finish(folder)
+            checkpoints.rotate(self.run.path, self.keep)
+
+        ranks.by_first(folder.name, make_whole)  # every process has put its random state there
 
 
 class Progress(ProgressCallback):
@@ -133,6 +137,8 @@ def samples(run: runs.Run, model: nn.Module, chat: Chat, prompts: list[Prompt], 
     settings = SamplingConfig(answers=1, max_new_tokens=max_new_tokens, temperature=0.0)
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         texts = sample_texts(model, chat, prompts, settings, role, f"samples {when}")
+    if not ranks.first():
+        return
     (run.path / "samples.jsonl").unlink(missing_ok=True)
     for row in [*kept, *({"when": when, "prompt": prompt.chat(), "answer": text}
                          for prompt, (text,) in zip(prompts, texts, strict=True))]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 from trl import RewardConfig
 
-from prefloop import config, heads, models, passes, runs, stats, training
+from prefloop import config, heads, models, passes, ranks, runs, stats, training
 from prefloop.chat import Chat
 from prefloop.errors import RequestError
 from prefloop.formats import snapshot
@@ -71,7 +71,8 @@ class RankingTrainer(Trainer):
         return total / sum(batch.weights)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        save(self.model, self.chat, Path(output_dir or str(self.args.output_dir)))  # type: ignore[arg-type]
+        if self.args.should_save:
+            save(self.model, self.chat, Path(output_dir or str(self.args.output_dir)))  # type: ignore[arg-type]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         own: RewardModel = model or self.model  # type: ignore[assignment]
@@ -104,7 +105,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
             run.note(before=accuracy(model, held_out.groups)[0])
         fit(run, model, chat, checkpoint, train.groups, args)
         scale(run, model, train.groups)
-        finish(run, model, chat, checkpoint, run.final)
+        ranks.by_first("final", lambda: finish(run, model, chat, checkpoint, run.final))
         check_scores(run, model, chat)
         summarise(run, model, held_out.groups)
 

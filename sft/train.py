@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefloop import config, runs
+from prefloop import config, ranks, runs
 from prefloop.errors import RequestError
 from prefloop.formats import snapshot
 from prefloop.records import Demonstration
@@ -52,7 +52,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         train = tokenised(chat, demonstrations(source, "train", data)[: data.limit], args.max_length)
         held_out = tokenised(chat, demonstrations(source, "test", data)[:HELD_OUT], args.max_length)
         report(run, train, held_out, data, args.max_length)
-        model = start(checkpoint, model_config)
+        model = start(checkpoint, model_config, args.seed)
         models.require_context(model, max(map(len, train.ids)), "train.max_length")
         prompts, length = source.prompts_of("test")[:4], (args.max_length or 1024) // 4
         if "before" not in run.record:
@@ -60,7 +60,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
             run.note(before=before)
             training.samples(run, model, chat, prompts, role(model), "before", length)
         fit(run, model, chat, checkpoint, train, args)
-        finish(run, model, chat, checkpoint, run.final)
+        ranks.by_first("final", lambda: finish(run, model, chat, checkpoint, run.final))
         training.samples(run, model, chat, prompts, role(model), "after", length)
         summarise(run, nll(model, chat, held_out, args.per_device_eval_batch_size))
 
@@ -104,10 +104,13 @@ def report(run: runs.Run, train: Rows, held_out: Rows, data: SFTData, max_length
           f"{train.over_length + held_out.over_length} over {max_length} tokens left out")
 
 
-def start(checkpoint: Checkpoint, model_config: ModelConfig) -> nn.Module:
+def start(checkpoint: Checkpoint, model_config: ModelConfig, seed: int) -> nn.Module:
     """The base with a trainable adapter, or with `model.whole` the base itself, every weight trainable."""
+    import torch
+
     from prefloop import models
 
+    torch.manual_seed(seed)
     base = models.load_base(checkpoint, model_config)
     if model_config.whole:
         if checkpoint.adapter:

@@ -1,0 +1,102 @@
+"""Several processes of one run, as torchrun starts them: who writes, who waits, and who says what went wrong.
+
+The first process (rank 0) makes the run's folder and writes to it. The others do the same work and write nothing. They
+meet in the store that torch.distributed keeps for the group, by polling, so that a signal is never held up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from prefloop.errors import RequestError
+
+SEVERAL = ("sft", "reward", "dpo")  # the stages that several processes can share
+
+
+def world() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    """The process's number on its own machine, and so its GPU's."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def first() -> bool:
+    return rank() == 0
+
+
+def require_able(stage: str) -> None:
+    if world() > 1 and stage not in SEVERAL:
+        raise RequestError(f"{stage} runs in one process for now, and {world()} were started: start it without "
+                           f"torchrun ({', '.join(SEVERAL)} can share several)")
+
+
+def tell(what: str, value: Any) -> None:
+    """From the first process to all others."""
+    if world() > 1:
+        _store().set(f"prefloop/{what}", json.dumps(value))
+
+
+def told(what: str) -> Any:
+    store = _store()
+    while not store.check([f"prefloop/{what}"]):
+        time.sleep(0.05)
+    return json.loads(store.get(f"prefloop/{what}"))
+
+
+def meet(what: str) -> None:
+    """Go on once every process is here. Each meeting has a name of its own."""
+    if world() == 1:
+        return
+    store = _store()
+    store.add(f"prefloop/{what}", 1)
+    while store.add(f"prefloop/{what}", 0) < world():
+        time.sleep(0.05)
+
+
+def by_first(what: str, work: Callable[[], None]) -> None:
+    """`work`, done once, when all have come to it and before any goes on."""
+    meet(f"{what} begins")
+    if first():
+        work()
+    meet(f"{what} is done")
+
+
+def speaks() -> bool:
+    """Whether this process is the first to fail, so that an error of all of them is told once."""
+    if world() == 1:
+        return True
+    from torch import distributed
+
+    if not distributed.is_initialized():
+        return local_rank() == 0
+    try:
+        return _store().add("prefloop/failed", 1) == 1
+    except RuntimeError:  # the store went with the process that held it, which has spoken
+        return False
+
+
+def parted(error: BaseException) -> bool:
+    """Whether `error` is what a process sees when another one of its group is gone."""
+    return world() > 1 and isinstance(error, RuntimeError) and any(
+        sign in str(error) for sign in ("onnection closed", "onnection reset", "roken pipe", "recvValue failed"))
+
+
+def _store() -> Any:
+    """The group's key-value store; TRL's settings have joined the group when they were built, on a GPU or not."""
+    import torch
+    from accelerate import PartialState
+    from torch.distributed import distributed_c10d
+
+    if not distributed_c10d.is_initialized():
+        PartialState(cpu=not torch.cuda.is_available())
+    return distributed_c10d._get_default_store()

@@ -1,0 +1,138 @@
+"""Two CPU processes share a run: the weights of one process with the same global batch, one folder, one error."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+from prefloop import checkpoints, cli, ranks
+
+ROWS = 48  # a multiple of every global batch below: at the end of an epoch, processes fill up what is missing
+SETTINGS = ("train.max_steps=8", "train.save_steps=4", "train.learning_rate=0.01", "train.max_length=64",
+            "train.gradient_checkpointing=false", "train.logging_steps=4", f"data.limit={ROWS}")
+TORCHRUN = ("torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint",
+            "127.0.0.1:0", "-m", "prefloop.cli")
+SEVERAL = ("prefloop.launch.several", "2")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("ranks")
+    tiny.tiny_model(root / "base")
+    tiny.tiny_snapshot(root / "data")
+    return root
+
+
+def started(launcher: tuple[str, ...], *words: object) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", *launcher, *map(str, words)], text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def request(home: Path, stage: str, start: Path, name: str, batch: int) -> list[str]:
+    return [stage, f"model.path={start}", "model.lora_r=4", f"data.path={home / 'data'}", f"run.root={home / 'runs'}",
+            f"run.name={name}", f"train.per_device_train_batch_size={batch}", *SETTINGS]
+
+
+def both_ways(home: Path, stage: str, start: Path, launcher: tuple[str, ...]) -> tuple[Path, Path]:
+    """One run with batches of 8, and one of two processes with batches of 4."""
+    runs = home / "runs"
+    assert tiny.launch(*request(home, stage, start, f"{stage}-one", 8)) == 0
+    two = started(launcher, *request(home, stage, start, f"{stage}-two", 4))
+    out, err = two.communicate(timeout=300)
+    assert two.returncode == 0, err
+    assert out.count("check: weights:") == 1  # one process speaks for both
+    return runs / f"{stage}-one", runs / f"{stage}-two"
+
+
+def gap(one: Path, two: Path, name: str) -> float:
+    """The farthest that two runs' weights lie apart. A head's bias is left out: no comparison of scores moves it, so
+    what it gets is rounding noise, which Adam makes as large as any gradient."""
+    ours, theirs = load_file(one / "final" / name), load_file(two / "final" / name)
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[key] - theirs[key]).abs().max()) for key in ours if not key.endswith("bias"))
+
+
+def test_two_processes_train_what_one_does(home: Path) -> None:
+    one, two = both_ways(home, "sft", home / "base", TORCHRUN)
+    assert gap(one, two, "adapter_model.safetensors") < 1e-4
+    own = tiny.record(two)
+    assert (own["status"], own["processes"]) == ("done", 2)
+    assert checkpoints.verify(two / "checkpoint-8")["files"].keys() >= {"rng_state_0.pth", "rng_state_1.pth"}
+    lines = (two / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [4, 8, 8]
+    assert tiny.launch("resume", two) == 0  # done already
+
+
+def test_an_error_of_all_processes_is_one_line(home: Path) -> None:
+    (home / "runs" / "taken").mkdir(parents=True)
+    two = started(SEVERAL, *request(home, "sft", home / "base", "taken", 4))
+    out, err = two.communicate(timeout=120)
+    assert (two.returncode, out) == (2, "")
+    assert [line for line in err.splitlines() if "prefloop" in line] == err.splitlines()
+    assert err.count("\n") == 1
+    assert "this run exists" in err
+
+
+@pytest.mark.parametrize("command", ["ppo", "generate", "compare", "import"])
+def test_what_one_process_does_is_refused_to_two(command: str, monkeypatch: pytest.MonkeyPatch,
+                                                 capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli.main([command, "section.key=1"]) == 2
+    assert capfd.readouterr().err == (f"prefloop {command}: {command} runs in one process for now, and 2 were started: "
+                                      "start it without torchrun (sft, reward, dpo can share several)\n")
+
+
+def test_another_number_of_processes_is_refused_at_resume(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tiny.sft_run(home / "runs", home / "base", home / "data", name="alone")
+    (run / "run.json").write_text(json.dumps({**tiny.record(run), "status": "interrupted", "processes": 2}))
+    assert tiny.launch("resume", run) == 2
+    assert "2 processes began it, and 1 would change its global batch" in capsys.readouterr().err
+
+
+def test_the_gpu_of_a_process_is_its_local_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefloop import models
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert models.device() == torch.device("cuda")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("RANK", "6")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert models.device() == torch.device("cuda", 2)
+    assert not ranks.first()
+
+
+@pytest.mark.skipif("SOAK" not in os.environ, reason="a minute and more: make soak")
+def test_reward_and_dpo_too(home: Path) -> None:
+    start = tiny.sft_run(home / "runs", home / "base", home / "data", name="start")
+    for stage in ("reward", "dpo"):
+        one, two = both_ways(home, stage, start, SEVERAL)
+        assert gap(one, two, "adapter_model.safetensors") < 1e-4
+    assert gap(*(home / "runs" / f"reward-{n}" for n in ("one", "two")), "head.safetensors") < 1e-4
+
+
+@pytest.mark.skipif("SOAK" not in os.environ, reason="a minute and more: make soak")
+def test_one_process_killed_ends_both_and_resume_is_exact(home: Path) -> None:
+    words = [*request(home, "sft", home / "base", "killed", 4), "train.max_steps=60", "train.save_steps=20"]
+    two, run = started(SEVERAL, *words), home / "runs" / "killed"
+    while not (run / "checkpoint-20" / checkpoints.MANIFEST).exists():
+        assert two.poll() is None
+        time.sleep(0.05)
+    children = subprocess.run(["pgrep", "-P", str(two.pid)], capture_output=True, text=True, check=True)
+    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+    _, err = two.communicate(timeout=60)
+    assert two.returncode == 1
+    assert "Traceback" not in err
+    assert started(SEVERAL, "resume", run).wait(120) == 0
+    words[words.index("run.name=killed")] = "run.name=whole"
+    assert started(SEVERAL, *words).wait(120) == 0
+    assert gap(run, home / "runs" / "whole", "adapter_model.safetensors") == 0
