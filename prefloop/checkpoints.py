@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from prefloop.errors import RequestError
+from prefloop.errors import RequestError, RunError
 
 MANIFEST = "manifest.json"
 
@@ -19,16 +21,38 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace `path` by the JSON of `value`: a reader sees the old file or the new one, never half."""
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """A write that fails inside is told with the file's name: errors of a full disk bring none."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[str]]:
+    """A draft that becomes `path` once it is whole and on disk: a reader sees the old file or the new, never half."""
     draft = path.with_name(path.name + ".tmp")
-    with draft.open("w", encoding="utf-8") as file:
+    with naming(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with draft.open("w", encoding="utf-8") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+            sync(path.parent)
+        except BaseException:
+            if draft.is_file():
+                draft.unlink()
+            raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    with replacing(path) as file:
         json.dump(value, file, indent=1, ensure_ascii=False)
         file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    sync(path.parent)
 
 
 def read_json(path: Path) -> Any:
@@ -62,19 +86,31 @@ def seal(folder: Path, **facts: Any) -> str:
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """The manifest, after every file it lists was found with the size and checksum it had; else RequestError."""
+    """The manifest, after its files and no others were found, with the size and checksum they had; else RequestError.
+
+    A file that it does not list may have been put there to be loaded beside the weights. Hidden ones never are.
+    """
     if not (folder / MANIFEST).is_file():
         raise RequestError(f"{folder}: it has no {MANIFEST}, so it was never finished; use another checkpoint")
     manifest = read_json(folder / MANIFEST)
     content = {key: value for key, value in manifest.items() if key != "sha256"} if isinstance(manifest, dict) else {}
-    if not content or manifest.get("sha256") != _own_sha256(content):
+    listed = content.get("files")
+    if not isinstance(listed, dict) or manifest.get("sha256") != _own_sha256(content):
         raise RequestError(f"{folder / MANIFEST}: altered since it was saved; use another checkpoint")
-    for name, wanted in content["files"].items():
-        path = folder / name
-        if not path.is_file():
-            raise RequestError(f"{path}: missing, though the manifest lists it; use another checkpoint")
-        if path.stat().st_size != wanted["size"] or file_sha256(path) != wanted["sha256"]:
+    present = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")
+               if path.is_symlink() or not path.is_dir()}
+    for name, wanted in listed.items():
+        path = present.pop(name, None)
+        if path is None:
+            raise RequestError(f"{folder / name}: missing, though the manifest lists it; use another checkpoint")
+        if path.is_symlink() or not path.is_file():
+            raise RequestError(f"{path}: not a plain file but a link or a device; use another checkpoint")
+        if wanted != {"size": path.stat().st_size, "sha256": file_sha256(path)}:
             raise RequestError(f"{path}: altered since it was saved (its SHA-256 differs); use another checkpoint")
+    for name, path in present.items():
+        if name != MANIFEST and not path.name.startswith("."):
+            raise RequestError(f"{path}: put there after the checkpoint was saved (the manifest does not list it); "
+                               "move it elsewhere")
     return manifest
 
 
@@ -83,23 +119,22 @@ def _own_sha256(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def verifies(folder: Path) -> bool:
-    try:
-        verify(folder)
-    except RequestError:
-        return False
-    return True
-
-
 def steps(run: Path) -> list[Path]:
     """The finished checkpoints of a run, oldest first."""
     found = [p for p in run.glob("checkpoint-*") if p.name[11:].isdigit() and (p / MANIFEST).is_file()]
     return sorted(found, key=lambda p: int(p.name[11:]))
 
 
-def newest(run: Path) -> Path | None:
-    """The newest checkpoint of a run that verifies."""
-    return next((folder for folder in reversed(steps(run)) if verifies(folder)), None)
+def newest(run: Path, passed_over: Callable[[RequestError], None] = lambda error: None) -> Path | None:
+    """The newest checkpoint of a run that verifies; `passed_over` is told why a newer one does not."""
+    for folder in reversed(steps(run)):
+        try:
+            verify(folder)
+        except RequestError as error:
+            passed_over(error)
+            continue
+        return folder
+    return None
 
 
 def rotate(run: Path, keep: int | None) -> None:
@@ -116,8 +151,10 @@ def rotate(run: Path, keep: int | None) -> None:
             shutil.rmtree(folder)
 
 
-def clear_unfinished(run: Path) -> None:
-    """Remove what a killed save left: checkpoint folders without a manifest."""
-    for folder in run.glob("checkpoint-*"):
-        if not (folder / MANIFEST).is_file():
-            shutil.rmtree(folder)
+def clear_unfinished(run: Path) -> list[Path]:
+    """Remove what a save that was cut off left: folders of checkpoints, or final/, without a manifest."""
+    saved = [folder for folder in run.glob("checkpoint-*") if folder.name[11:].isdigit()]
+    cut_off = [folder for folder in [*saved, *run.glob("final")] if not (folder / MANIFEST).is_file()]
+    for folder in cut_off:
+        shutil.rmtree(folder)
+    return cut_off

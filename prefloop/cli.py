@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 from prefloop import config, ranks
-from prefloop.errors import RequestError, RunError
+from prefloop.errors import RequestError, RunError, disk_is_full
 
 # Nothing is sent anywhere. Set before any library that would read them is imported.
 QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_ANALYTICS_ENABLED": "False", "TOKENIZERS_PARALLELISM": "false",
@@ -71,6 +71,10 @@ def main(argv: list[str] | None = None) -> int:
         return told(command, str(error), 2)
     except RunError as error:
         return told(command, str(error), 1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        full = "; make room on this disk, and do it again" if disk_is_full(error) else ""
+        return told(command, f"{where}{error.strerror or error}{full}", 1)
     except KeyboardInterrupt:
         return told(command, "stopped", 1)
     except RuntimeError as error:

@@ -311,14 +311,11 @@ def mean_of(per_prompt: list[float], level: float) -> dict[str, float]:
 
 def write(out: Path, report: dict[str, Any], prompts: list[Prompt], contestants: list[Contestant]) -> None:
     """report.json, report.html, and answers.jsonl with one row per prompt: every run's answers, and their rewards."""
-    out.mkdir(parents=True, exist_ok=True)
-    draft = out / "answers.jsonl.tmp"
-    draft.write_text("", encoding="utf-8")
     rows = answer_rows(prompts, contestants)
-    for row in rows:
-        runs.append(draft, row)
-    draft.replace(out / "answers.jsonl")
-    (out / "report.html").write_text(page(report, rows), encoding="utf-8", errors="backslashreplace")
+    with checkpoints.replacing(out / "answers.jsonl") as file:
+        file.writelines(map(runs.line, rows))
+    with checkpoints.replacing(out / "report.html") as file:
+        file.write(page(report, rows).encode("utf-8", "backslashreplace").decode())
     checkpoints.write_json(out / "report.json", report)
 
 

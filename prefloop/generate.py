@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefloop import config, runs
+from prefloop import checkpoints, config, runs
 from prefloop.errors import RequestError
 from prefloop.records import Answers, Prompt, Response
 
@@ -217,11 +217,6 @@ def _answers(prompt: Prompt, texts: list[str], policy: str, checksum: str, setti
 
 
 def write_answers(path: Path, answers: list[Answers]) -> None:
-    """All of them or none: a draft, renamed when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    draft.unlink(missing_ok=True)
-    draft.touch()
-    for one in answers:
-        runs.append(draft, one.to_json())
-    draft.replace(path)
+    """All of them or none."""
+    with checkpoints.replacing(path) as file:
+        file.writelines(runs.line(one.to_json()) for one in answers)

@@ -6,18 +6,19 @@ import json
 import math
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from prefloop import checkpoints, config, ranks
-from prefloop.errors import RequestError, RunError
+from prefloop.errors import RequestError, RunError, disk_is_full
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate")
 
@@ -50,9 +51,8 @@ class Run:
         """Forget metrics past `step`: a resumed run takes those steps again."""
         path = self.path / "metrics.jsonl"
         kept = [row for row in read_lines(path) if row.get("step", 0) <= step]
-        draft = path.with_name(path.name + ".tmp")
-        draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept), encoding="utf-8")
-        draft.replace(path)
+        with checkpoints.replacing(path) as file:
+            file.writelines(map(line, kept))
 
     def last_good(self) -> str:
         good = checkpoints.newest(self.path)
@@ -73,7 +73,8 @@ class Run:
     def resolved(self, **sections: Any) -> None:
         """resolved.json: every field of every section after defaults."""
         told = {name: {f.name: getattr(one, f.name) for f in fields(one) if f.init} for name, one in sections.items()}
-        (self.path / "resolved.json").write_text(json.dumps(told, indent=1, default=str) + "\n", encoding="utf-8")
+        with checkpoints.replacing(self.path / "resolved.json") as file:
+            file.write(json.dumps(told, indent=1, default=str) + "\n")
 
     def write(self) -> None:
         checkpoints.write_json(self.path / "run.json", self.record)
@@ -112,8 +113,13 @@ def now() -> str:
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    with checkpoints.naming(path), path.open("a", encoding="utf-8") as file:
+        file.write(line(row))
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row of a JSONL file."""
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -148,14 +154,14 @@ def _folder(stage: str, where: RunConfig) -> Path:
     if where.name is not None:
         if not where.name or where.name != Path(where.name).name or where.name.startswith("."):
             raise RequestError(f"run.name: {where.name!r} is not a plain folder name")
-        path = root / where.name
+        path = _root(root) / where.name
         try:
-            path.mkdir(parents=True)
+            path.mkdir()
         except FileExistsError:
             raise RequestError(f"{path}: this run exists; `prefloop resume {path}` continues it, "
                                f"and run.name=OTHER starts another") from None
         return path
-    root.mkdir(parents=True, exist_ok=True)
+    _root(root)
     taken = [int(p.name[len(stage) + 1:]) for p in root.glob(f"{stage}-*") if p.name[len(stage) + 1:].isdigit()]
     number = max(taken, default=0)
     while True:
@@ -166,6 +172,14 @@ def _folder(stage: str, where: RunConfig) -> Path:
         except FileExistsError:
             continue
         return path
+
+
+def _root(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"run.root: {folder}: no folder for runs can be made here: {error.strerror}") from None
+    return folder
 
 
 def load(path: Path) -> Run:
@@ -217,33 +231,59 @@ def start(asked: config.Asked, where: RunConfig, resume: Path | None = None, **p
         ranks.meet("end")
         return
     if resume is None:
-        path = _folder(asked.stage, where)
-        (path / "run.yaml").write_text(config.dump(asked), encoding="utf-8")
-        run = Run(path, {"stage": asked.stage, "started": now(), "versions": versions(), "commit": commit()})
+        run = Run(_folder(asked.stage, where),
+                  {"stage": asked.stage, "started": now(), "versions": versions(), "commit": commit()})
     else:
-        run = load(resume)
-        checkpoints.clear_unfinished(resume)
-        run.resumed_from = checkpoints.newest(resume)
-        if run.record.get("parents", parents) != parents:
-            raise RequestError(f"{resume}: what it learns from has changed since it began: "
-                               f"{_changed(run.record['parents'], parents)}")
-        if run.record.get("processes", 1) != ranks.world():
-            raise RequestError(f"{resume}: {run.record.get('processes', 1)} processes began it, and {ranks.world()} "
-                               f"would change its global batch; continue it with as many")
-    run.note(status="running", reason="", pid=os.getpid(), parents=parents, processes=ranks.world())
-    ranks.tell("run", [str(run.path), run.record, str(run.resumed_from) if run.resumed_from else None])
+        run = _resumed(resume, parents)
     try:
+        if resume is None:
+            with checkpoints.replacing(run.path / "run.yaml") as file:
+                file.write(config.dump(asked))
+        run.note(status="running", reason="", pid=os.getpid(), parents=parents, processes=ranks.world())
+        ranks.tell("run", [str(run.path), run.record, str(run.resumed_from) if run.resumed_from else None])
         yield run
         ranks.meet("end")
+        run.end("done")
     except KeyboardInterrupt:
         run.end("interrupted", "stopped from the keyboard")
         raise RunError(f"{run.path}: interrupted; `prefloop resume {run.path}` continues it, "
                        f"{run.last_good()}") from None
     except BaseException as error:
-        run.end("failed", " ".join(f"{type(error).__name__}: {error}".split()))
+        _failed(run, error, new=resume is None)
+        if disk_is_full(error):
+            raise RunError(f"{run.path}: the disk is full; {run.last_good()}; make room, and then "
+                           f"`prefloop resume {run.path}` goes on ({error})") from error
         raise
-    run.end("done")
-    (run.path / "README.md").write_text(card(run), encoding="utf-8")
+    with suppress(OSError):  # the card repeats what run.json says
+        (run.path / "README.md").write_text(card(run), encoding="utf-8")
+
+
+def _resumed(path: Path, parents: dict[str, Any]) -> Run:
+    """The run, and the newest of its checkpoints that verifies; what is passed over is said."""
+    run = load(path)
+    if run.record.get("parents", parents) != parents:
+        raise RequestError(f"{path}: what it learns from has changed since it began: "
+                           f"{_changed(run.record['parents'], parents)}")
+    if run.record.get("processes", 1) != ranks.world():
+        raise RequestError(f"{path}: {run.record.get('processes', 1)} processes began it, and {ranks.world()} "
+                           f"would change its global batch; continue it with as many")
+    for folder in checkpoints.clear_unfinished(path):
+        print(f"passed over {folder}: it was never finished; removed")
+    run.resumed_from = checkpoints.newest(path, lambda error: print(f"passed over {error}"))
+    print(f"going on from {run.resumed_from}" if run.resumed_from else
+          f"{path}: no checkpoint to go on from, so it starts again from step 0", flush=True)
+    return run
+
+
+def _failed(run: Run, error: BaseException, new: bool) -> None:
+    """Say why in run.json; half a save is removed. Of a wrong request that began nothing, no folder stays."""
+    checkpoints.clear_unfinished(run.path)
+    begun = {path.name for path in run.path.iterdir()} - {"run.yaml", "run.json", "resolved.json"}
+    if new and not begun and (isinstance(error, RequestError) or not (run.path / "run.json").is_file()):
+        shutil.rmtree(run.path)
+        return
+    with suppress(RunError):  # on a full disk even this may not fit; the run then counts as interrupted
+        run.end("failed", " ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def card(run: Run) -> str:

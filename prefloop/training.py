@@ -139,7 +139,7 @@ def samples(run: runs.Run, model: nn.Module, chat: Chat, prompts: list[Prompt], 
         texts = sample_texts(model, chat, prompts, settings, role, f"samples {when}")
     if not ranks.first():
         return
-    (run.path / "samples.jsonl").unlink(missing_ok=True)
-    for row in [*kept, *({"when": when, "prompt": prompt.chat(), "answer": text}
-                         for prompt, (text,) in zip(prompts, texts, strict=True))]:
-        runs.append(run.path / "samples.jsonl", row)
+    own = [{"when": when, "prompt": prompt.chat(), "answer": text}
+           for prompt, (text,) in zip(prompts, texts, strict=True)]
+    with checkpoints.replacing(run.path / "samples.jsonl") as file:
+        file.writelines(map(runs.line, [*kept, *own]))

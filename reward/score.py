@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefloop import config, heads, models, runs
+from prefloop import checkpoints, config, heads, models, runs
 from prefloop.errors import RequestError
 from prefloop.records import Answers
 
@@ -44,13 +44,10 @@ def main(asked: config.Asked) -> None:
     rows = [ids + chat.answer_ids(response.text) for ids, (_, response) in zip(prompts, responses, strict=True)]
     scores = heads.score(model, head, ADAPTER, rows, [len(ids) for ids in prompts], chat.pad_id, settings.batch)
     out = Path(settings.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(out.name + ".tmp")
-    draft.unlink(missing_ok=True)
-    for (one, response), score in zip(responses, scores.tolist(), strict=True):
-        runs.append(draft, {"prompt_id": one.prompt.id, "response_id": response.id, "text": response.text,
-                            "score": round(score, 6)})
-    draft.replace(out)
+    with checkpoints.replacing(out) as file:
+        for (one, response), score in zip(responses, scores.tolist(), strict=True):
+            file.write(runs.line({"prompt_id": one.prompt.id, "response_id": response.id, "text": response.text,
+                                  "score": round(score, 6)}))
     print(f"{out}: {len(responses)} scores, mean {scores.mean():.3f}, standard deviation "
           f"{scores.std(correction=0):.3f}")
 
