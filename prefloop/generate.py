@@ -140,18 +140,23 @@ def sample_ids(model: nn.Module, chat: Chat, prompts: list[Prompt], settings: Sa
     """
     from tqdm import tqdm
 
+    from prefloop import memory
     from prefloop.passes import acting
 
     together = batches(chat, prompts, settings)
     answers: list[list[list[int]]] = [[[]] * settings.answers for _ in prompts]
     model.eval()
     with acting(model, role), tqdm(total=sum(map(len, together)), desc=what, unit="answer", mininterval=1) as bar:
-        for batch in together:
+        def answer(batch: list[Job]) -> None:
             found = sample(model, [job.ids for job in batch], [job.seed for job in batch], settings.max_new_tokens,
                            settings.temperature, chat.end_id, chat.pad_id)
             for job, ids in zip(batch, found, strict=True):
                 answers[job.prompt][job.answer] = ids
             bar.update(len(batch))
+
+        size = settings.batch
+        for batch in together:
+            size = memory.at_once(batch, size, answer, "answers")
     return answers
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from prefloop import checkpoints
+from prefloop import checkpoints, finite, memory
 from prefloop.errors import RequestError
 from prefloop.passes import acting, answers_of, by_length, hidden_states, pad_right, token_logprobs
 
@@ -59,10 +60,15 @@ class Head(nn.Module):
         if not (folder / HEAD).is_file():
             raise RequestError(f"{folder}: it has no {HEAD}, so it is no reward model; name a reward run")
         settings = checkpoints.read_json(folder / "head.json")
-        weights = load_file(folder / HEAD)
-        head = cls(weights["linear.weight"].shape[1], settings["pooling"], "likelihood" in weights)
-        head.load_state_dict(weights)
-        head.shift, head.scale = settings["shift"], settings["scale"]
+        try:
+            weights = load_file(folder / HEAD)
+            head = cls(weights["linear.weight"].shape[1], settings["pooling"], "likelihood" in weights)
+            head.load_state_dict(weights)
+            head.shift, head.scale = float(settings["shift"]), float(settings["scale"])
+        except (SafetensorError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            raise RequestError(f"{folder}: {HEAD} and head.json are no reward head: "
+                               f"{' '.join(str(error).split())[:200]}") from None
+        finite.require(weights | {"shift and scale": torch.tensor([head.shift, head.scale])}, folder / HEAD)
         return head.requires_grad_(False).to(where)
 
 
@@ -85,8 +91,10 @@ def score(model: nn.Module, head: Head, role: str | None, rows: list[list[int]],
           batch: int = 32) -> Tensor:
     """Scaled scores_B, batched by length, in the order given. A row is prompt ids + answer ids, EOS included."""
     out = torch.empty(len(rows))
+
+    def judge(chosen: list[int]) -> None:
+        out[chosen] = score_rows(model, head, [rows[n] for n in chosen], [starts[n] for n in chosen], pad_id).cpu()
+
     with acting(model, role):
-        for chosen in by_length(rows, batch):
-            raw = score_rows(model, head, [rows[n] for n in chosen], [starts[n] for n in chosen], pad_id)
-            out[chosen] = raw.cpu()
+        memory.at_once(by_length(rows), batch, judge)
     return (out - head.shift) / head.scale

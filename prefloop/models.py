@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,19 +17,22 @@ from typing import Any, Literal
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from prefloop import checkpoints, ranks, runs
+from prefloop import checkpoints, finite, memory, ranks, runs
 from prefloop.chat import Chat, probe_rows
-from prefloop.errors import RequestError
+from prefloop.errors import RequestError, RunError
 from prefloop.heads import HEAD, Head, score_rows
 from prefloop.passes import acting, answer_logprobs, plain
 
 ADAPTER = "adapter_model.safetensors"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+SETTINGS = "adapter_config.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json",
+                   "added_tokens.json", "tokenizer.model", "vocab.json", "merges.txt")
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not self.path:
             raise ValueError("model.path is missing: name a run, a model folder or a hub model")
-        if self.lora_r < 1:
-            raise ValueError("model.lora_r is at least 1; model.whole=true trains without an adapter")
+        if self.lora_r < 1 or self.lora_alpha < 1:
+            raise ValueError("model.lora_r and lora_alpha are at least 1; model.whole=true trains without an adapter")
         if self.whole and self.four_bit:
             raise ValueError("model.whole trains every weight, which a base in 4 bits does not allow; drop one")
 
@@ -74,8 +78,8 @@ class Checkpoint:
 
 
 def fingerprint(folder: Path) -> str:
-    """One checksum over the config, tokenizer and weights of a model folder."""
-    names = ["config.json", "tokenizer.json", *sorted(p.name for p in folder.glob("*.safetensors"))]
+    """One checksum over the config, tokenizer, chat template and weights of a model folder."""
+    names = ["config.json", *TOKENIZER_FILES, *sorted(p.name for p in folder.glob("*.safetensors"))]
     present = {name: checkpoints.file_sha256(folder / name) for name in names if (folder / name).is_file()}
     return hashlib.sha256(json.dumps(present).encode()).hexdigest()
 
@@ -114,8 +118,14 @@ def _ours(path: str, folder: Path, stage: str) -> Checkpoint:
     checksum = checkpoints.file_sha256(folder / checkpoints.MANIFEST)
     if not (folder / ADAPTER).is_file():
         return Checkpoint(path, str(folder.resolve()), fingerprint(folder), checksum, None, folder, stage)
-    base, revision, wanted = manifest["base"], manifest.get("revision"), manifest["base_checksum"]
-    found = fingerprint(_model_folder(base, revision))
+    base, revision, wanted = (manifest.get(name) for name in ("base", "revision", "base_checksum"))
+    if not (isinstance(base, str) and isinstance(wanted, str) and isinstance(revision, str | None)):
+        raise RequestError(f"{folder / checkpoints.MANIFEST}: it does not say on which base this adapter was trained")
+    try:
+        found = fingerprint(_model_folder(base, revision))
+    except RequestError as error:
+        raise RequestError(f"{folder}: the base that its adapter was trained on (checksum {wanted[:12]}) is not where "
+                           f"it was: {error}; put it back there") from None
     if found != wanted:
         raise RequestError(f"{folder}: its adapter was trained on another base than the one now at {base} "
                            f"(checksum {wanted[:12]}, found {found[:12]}); restore that base")
@@ -177,9 +187,14 @@ def load_base(checkpoint: Checkpoint, config: ModelConfig) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_pretrained(
             checkpoint.base, revision=checkpoint.revision, dtype=dtype, quantization_config=quantised,
             device_map={"": where}, use_safetensors=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, MemoryError,
+            SafetensorError) as error:
+        if memory.ran_out(error):
+            raise RunError(f"{checkpoint.base}: out of memory while it was loaded; hold it in 4 bits "
+                           f"(model.four_bit=true), or take a smaller model") from None
         raise RequestError(f"{checkpoint.base}: not a model that can be loaded: "
                            f"{' '.join(str(error).split())[:300]}") from None
+    require_finite(model, checkpoint)
     if config.four_bit and where.type == "cpu":
         from bitsandbytes.nn import Linear4bit
 
@@ -191,21 +206,48 @@ def load_base(checkpoint: Checkpoint, config: ModelConfig) -> PreTrainedModel:
     return model.requires_grad_(False).eval()
 
 
+def require_finite(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """A base with a NaN in it would make every loss one: said here, with the file and the key."""
+    bad = finite.culprit(model)
+    if bad:
+        finite.require_files(_model_folder(checkpoint.base, checkpoint.revision))
+        raise RunError(f"{checkpoint.base}: {bad} holds values that are not finite in this precision (model.dtype)")
+
+
 def lora(config: ModelConfig) -> LoraConfig:
     """Dropout is always 0: PPO's ratio and every reload check need the same model twice."""
     return LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, lora_dropout=0.0, bias="none",
                       target_modules=config.lora_targets, task_type="CAUSAL_LM")
 
 
+def adapter_settings(folder: Path) -> LoraConfig:
+    """The settings that our adapters have, and no others.
+
+    PEFT's own reader would take whatever the file says, such as the name of a module to import.
+    """
+    told = checkpoints.read_json(folder / SETTINGS)
+    kinds = {"r": int, "lora_alpha": int, "target_modules": str | list}
+    with safe_open(folder / ADAPTER, framework="pt") as weights:
+        sizes = {weights.get_slice(key).get_shape()[0] for key in weights.keys() if "lora_A" in key}  # noqa: SIM118
+    if not isinstance(told, dict) or not all(isinstance(told.get(key), kind) for key, kind in kinds.items()) or (
+            told.get("peft_type") != "LORA" or sizes != {told["r"]}):
+        raise RequestError(f"{folder / SETTINGS}: these are not the settings of the adapter beside it")
+    return lora(ModelConfig("any", lora_r=told["r"], lora_alpha=told["lora_alpha"],
+                            lora_targets=told["target_modules"]))
+
+
 def add_adapter(model: PreTrainedModel | PeftModel, name: str, start: Path | None,
                 config: ModelConfig) -> PeftModel:
     """`model` with an fp32 adapter `name`: a copy of the one saved in `start`, or a new one that changes nothing."""
-    settings = LoraConfig.from_pretrained(str(start)) if start else lora(config)
-    settings.inference_mode = False
-    if isinstance(model, PeftModel):
-        model.add_adapter(name, settings)
-    else:
-        model = get_peft_model(model, settings, adapter_name=name)
+    try:
+        settings = adapter_settings(start) if start else lora(config)
+        if isinstance(model, PeftModel):
+            model.add_adapter(name, settings)
+        else:
+            model = get_peft_model(model, settings, adapter_name=name)
+    except (ValueError, TypeError, re.error, SafetensorError) as error:
+        what = start / SETTINGS if start else f"model.lora_targets={config.lora_targets}"
+        raise RequestError(f"{what}: no adapter can be made from this: {' '.join(str(error).split())[:200]}") from None
     if start:
         load_adapter(model, name, start)
     for key, weight in model.named_parameters():
@@ -215,12 +257,18 @@ def add_adapter(model: PreTrainedModel | PeftModel, name: str, start: Path | Non
 
 
 def load_adapter(model: PeftModel, name: str, folder: Path) -> None:
-    """Overwrite adapter `name` by the one saved in `folder`. Every weight must find its place."""
-    outcome = set_peft_model_state_dict(model, load_file(folder / ADAPTER), adapter_name=name)
+    """Overwrite adapter `name` by the one saved in `folder`. Every weight must find its place, and be finite."""
+    try:
+        weights = load_file(folder / ADAPTER)
+        outcome = set_peft_model_state_dict(model, weights, adapter_name=name)
+    except (RuntimeError, SafetensorError) as error:
+        raise RequestError(f"{folder / ADAPTER}: it does not fit this base: "
+                           f"{' '.join(str(error).split())[:200]}") from None
     missing = [key for key in outcome.missing_keys if f".{name}." in key]
     if missing or outcome.unexpected_keys:
         raise RequestError(f"{folder / ADAPTER}: it does not fit this base: "
                            f"{(missing or outcome.unexpected_keys)[0]} has no counterpart")
+    finite.require(weights, folder / ADAPTER)
 
 
 def save_adapter(model: PeftModel, name: str, folder: Path) -> None:
@@ -252,6 +300,7 @@ def check_reload(run: runs.Run, model: nn.Module, chat: Chat, folder: Path, name
 
     The random state is put back, so that a run with this check and one without it go the same way.
     """
+    finite.require_files(folder)
     if not isinstance(model, PeftModel):
         saved = {key: value for file in sorted(folder.glob("*.safetensors")) for key, value in load_file(file).items()}
         own = {key: value.cpu() for key, value in model.state_dict().items()}
@@ -263,7 +312,7 @@ def check_reload(run: runs.Run, model: nn.Module, chat: Chat, folder: Path, name
         was_trained = [key for key, weight in model.named_parameters() if weight.requires_grad]
         was_training = model.training
         model.eval()
-        model.add_adapter("reloaded", LoraConfig.from_pretrained(str(folder)))
+        model.add_adapter("reloaded", adapter_settings(folder))
         load_adapter(model, "reloaded", folder)
         gap = _gap(model, (name, head), ("reloaded", Head.load(saved_head or folder, device()) if head else None),
                    rows, starts, chat.pad_id)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 from transformers import PreTrainedModel
 
+from prefloop import memory
+
 LOGITS_AT_ONCE = 2**24  # 64 MB in fp32
 
 
@@ -86,17 +88,19 @@ def total_logprobs(model: nn.Module, role: str | None, rows: list[list[int]], st
                    temperature: float = 1.0, batch: int = 16) -> Tensor:
     """log p_B of each row's whole answer under `role`, in nats, batched by length, in the order given."""
     out = torch.empty(len(rows))
+
+    def judge(chosen: list[int]) -> None:
+        found = answer_logprobs(model, [rows[n] for n in chosen], [starts[n] for n in chosen], pad_id, temperature)
+        out[chosen] = torch.stack([own_T.sum() for own_T in found]).cpu()
+
     with acting(model, role):
-        for chosen in by_length(rows, batch):
-            found = answer_logprobs(model, [rows[n] for n in chosen], [starts[n] for n in chosen], pad_id, temperature)
-            out[chosen] = torch.stack([own_T.sum() for own_T in found]).cpu()
+        memory.at_once(by_length(rows), batch, judge)
     return out
 
 
-def by_length(rows: list[list[int]], batch: int) -> Iterator[list[int]]:
-    """Places of rows of like length, `batch` at a time: little of a batch is padding."""
-    order = sorted(range(len(rows)), key=lambda n: len(rows[n]))
-    return (order[first : first + batch] for first in range(0, len(order), batch))
+def by_length(rows: list[list[int]]) -> list[int]:
+    """Places of rows, those of like length together: little of a batch is padding."""
+    return sorted(range(len(rows)), key=lambda n: len(rows[n]))
 
 
 def pad_right(rows: list[list[int]], pad_id: int, where: torch.device) -> tuple[Tensor, Tensor]:
