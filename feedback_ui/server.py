@@ -12,6 +12,7 @@ from pathlib import Path
 from prefloop import config
 from prefloop.errors import RequestError
 from prefloop.store import Store
+from prefloop.store.opening import path_of
 
 from .queueing import queue
 
@@ -39,6 +40,8 @@ class FeedbackConfig:
             raise ValueError(f"feedback.port: {self.port} is not a port")
         if not self.rater.strip():
             raise ValueError("feedback.rater: it is empty")
+        if not isinstance(self.answers, str) and not all(isinstance(one, str) for one in self.answers):
+            raise ValueError(f"feedback.answers: {list(self.answers)} are not names of files")
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -52,6 +55,7 @@ def sections() -> config.Sections:
 def main(asked: config.Asked) -> None:
     settings: FeedbackConfig
     (settings,) = config.build(asked, sections())
+    refuse(settings)
     with Store(settings.store) as store:
         for path in settings.files:
             found = queue(store, path, settings.raters_per_item)
@@ -61,6 +65,18 @@ def main(asked: config.Asked) -> None:
             raise RequestError(f"{store.path}: nothing to rate; name a file of answers, such as "
                                "feedback.answers=runs/generate/answers.jsonl")
         serve(store, settings)
+
+
+def refuse(settings: FeedbackConfig) -> None:
+    """What cannot go well, said before a store is made or anything is queued."""
+    for path in settings.files:
+        if not path.is_file():
+            raise RequestError(f"feedback.answers: there is no file {path}; `prefloop generate` makes one")
+    if not settings.files and not path_of(settings.store).exists():
+        raise RequestError(f"{path_of(settings.store)}: nothing to rate; name a file of answers, such as "
+                           "feedback.answers=runs/generate/answers.jsonl")
+    with listening(settings.host, settings.port):
+        pass  # it is free; gradio needs seconds to load, and then it is taken again
 
 
 def serve(store: Store, settings: FeedbackConfig) -> None:

@@ -8,6 +8,7 @@ import typing
 from collections.abc import Hashable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ class Section:
     owner: type
     defaults: Mapping[str, Any] = field(default_factory=dict)
     closed: Mapping[str, str] = field(default_factory=dict)  # the reason for each
+    least: Mapping[str, float] = field(default_factory=dict)  # what the owner would only trip over later
+    above: Mapping[str, float] = field(default_factory=dict)
 
 
 Sections = Mapping[str, Section]
@@ -60,6 +63,10 @@ Sections = Mapping[str, Section]
 def parse(text: str, where: str) -> Any:
     try:
         return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        hint = "; indent with spaces" if "\t" in text else ""
+        raise RequestError(" ".join(f"{where}: not valid YAML{line}: {error.problem}{hint}".split())) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-45
         raise RequestError(" ".join(f"{where}: not valid YAML: {error}".split())) from None
 
@@ -69,9 +76,12 @@ def read(stage: str, path: Path | None, overrides: list[str]) -> Asked:
     sections: dict[str, dict[str, Any]] = {}
     if path is not None:
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RequestError(f"{path}: cannot read this config: {error}") from None
+            text = path.read_text(encoding="utf-8-sig")
+        except OSError as error:
+            raise RequestError(f"{path}: cannot read this config: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise RequestError(f"{path}: cannot read this config: byte {error.start} is not UTF-8; save it as "
+                               "UTF-8") from None
         tree = parse(text, str(path)) or {}
         if not isinstance(tree, dict):
             raise RequestError(f"{path}: expected sections such as `model:` and `train:`")
@@ -107,9 +117,11 @@ def _built(one: Section, given: dict[str, Any], name: str) -> Any:
                                f"{name}.{key.name}=... on the command line")
     hints = typing.get_type_hints(one.owner)
     typed = {key: _typed(value, hints[key], f"{name}.{key}") for key, value in values.items()}
+    for key, value in typed.items():
+        _in_range(value, one.least.get(key), one.above.get(key), f"{name}.{key}")
     try:
         return one.owner(**typed)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ImportError, OSError) as error:
         raise RequestError(f"section {name}: {' '.join(str(error).split())}") from None
 
 
@@ -119,6 +131,16 @@ def _known(what: str, given: typing.Iterable[str], known: list[str], prefix: str
             near = get_close_matches(str(name), known, n=1)
             hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(known)}" * (len(known) < 20)
             raise RequestError(f"unknown {what} {prefix}{name}{hint}")
+
+
+def _in_range(value: Any, least: float | None, above: float | None, key: str) -> None:
+    if not isinstance(value, int | float) or (least is None and above is None):
+        return
+    finite = abs(value) < float("inf")
+    if least is not None and not (finite and value >= least):
+        raise RequestError(f"{key}: expected a number of at least {least}, got {value}")
+    if above is not None and not (finite and value > above):
+        raise RequestError(f"{key}: expected a number above {above}, got {value}")
 
 
 def _typed(value: Any, hint: Any, key: str) -> Any:
@@ -138,6 +160,13 @@ def _typed(value: Any, hint: Any, key: str) -> Any:
     if isinstance(value, list) and tuple in plain:
         return tuple(value)
     classes = tuple(option for option in plain if isinstance(option, type))
+    members = [str(one.value) for option in classes if issubclass(option, Enum) for one in option]
+    if members and value is False and "no" in members:
+        raise RequestError(f"{key}: YAML reads a bare no as false; put it in quotes, {key}=\"'no'\" in a shell")
+    if members and isinstance(value, str) and value not in members:
+        near = get_close_matches(value, members, n=1)
+        raise RequestError(f"{key}: {value!r} is unknown" + (f"; did you mean {near[0]}?" if near else
+                                                              f"; known: {', '.join(members[:20])}"))
     enumerated = any(issubclass(option, str) for option in classes) and isinstance(value, str)
     if not classes or isinstance(value, classes) or enumerated or (isinstance(value, str) and Path in classes):
         return Path(value) if isinstance(value, str) and Path in classes and str not in classes else value

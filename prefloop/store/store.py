@@ -101,10 +101,13 @@ class Store:
         self._writer = None if read_only else opening.writer(self.path)
         try:
             self.seed = self._prepare(secrets.randbits(48) if seed is None else seed)
+        except OperationalError as error:
+            self.close()
+            raise RequestError(f"{self.path}: this store cannot be opened: {error.orig}") from None
         except DatabaseError as error:
             self.close()
             raise RequestError(f"{self.path}: this file is not a prefloop store: {error.orig}") from None
-        except RequestError:
+        except (RequestError, RunError):
             self.close()
             raise
 
@@ -118,8 +121,9 @@ class Store:
             raise RequestError(f"{self.path}: this database is not a prefloop store; name another file")
         with self._reading() as db:
             known = {row.name: row.value for row in db.execute(select(meta))}
-        if known["schema"] != VERSION:
-            raise RequestError(f"{self.path}: its schema is version {known['schema']}; this prefloop reads {VERSION}")
+        if known.get("schema") != VERSION or "seed" not in known:
+            raise RequestError(f"{self.path}: its schema is version {known.get('schema')}; this prefloop reads "
+                               f"{VERSION}")
         return int(known["seed"])
 
     def _tables(self) -> list[str]:
@@ -149,7 +153,7 @@ class Store:
             with self._turn, self._writer.begin() as db:
                 yield db
         except OperationalError as error:
-            raise RunError(f"{self.path}: cannot write: {error.orig}") from None
+            raise RunError(f"{self.path}: nothing was saved, for it cannot be written: {error.orig}") from None
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
