@@ -92,7 +92,8 @@ class Chat:
         template: Any = self.tokenizer.chat_template or PLAIN_TEMPLATE
         try:
             rendered = self.tokenizer.apply_chat_template(
-                places, chat_template=template, tokenize=False, add_generation_prompt=waiting)
+                places, chat_template=template, tokenize=False, add_generation_prompt=waiting,
+                enable_thinking=False)  # Qwen3's and its like: people rank answers, not thoughts
         except jinja2.TemplateError as error:
             raise RequestError(f"the chat template refuses these messages: {error}") from None
         segments: list[tuple[list[int], str | None]] = []

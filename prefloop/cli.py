@@ -33,6 +33,7 @@ COMMANDS = {
     "dpo": ("prefloop.ppo.dpo", "improve a policy by DPO on rankings"),
     "compare": ("prefloop.compare", "sample from checkpoints on the same prompts and give a verdict"),
     "runs": ("prefloop.runs", "list runs, or follow one (run.name=NAME)"),
+    "doctor": ("prefloop.doctor", "say what this machine has, what is missing and what will be slow"),
     "resume": ("", "continue a run that was stopped: prefloop resume RUN"),
 }
 TRAINED = ("sft", "reward", "ppo", "dpo")
