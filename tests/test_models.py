@@ -234,3 +234,23 @@ def test_one_flipped_byte_is_refused_by_name(base: Path, model: models.PeftModel
     (tmp_path / "a" / name).unlink()
     with pytest.raises(RequestError, match=f"{name}: missing"):
         checkpoints.verify(tmp_path / "a")
+
+
+# As Qwen3's: reasoning is cut from earlier turns, and a request without thinking opens an empty block of it.
+THINKING = ("{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}"
+            "{{ m.content.split('</think>')[-1].lstrip('\\n') }}{% else %}{{ m.content }}{% endif %}<|end|>"
+            "{% endfor %}{% if add_generation_prompt %}<|assistant|>"
+            "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+            "{% endif %}")
+
+
+def test_a_model_that_thinks_is_asked_not_to(tmp_path: Path) -> None:
+    chat = models.load_chat(models.resolve(str(tiny_model(tmp_path / "base"))))
+    chat.tokenizer.chat_template = THINKING
+    talk = Prompt((Message("user", "sun"), Message("assistant", "moon"), Message("user", "</think> red")))
+    assert chat.tokenizer.decode(chat.prompt_ids(talk)) == (
+        "<|user|>sun<|end|><|assistant|>moon<|end|><|user|></think> red<|end|><|assistant|><think>\n\n</think>\n\n")
+    ids, mask = chat.demonstration_ids(talk, "blue")
+    learned = [token for token, on in zip(ids, mask, strict=True) if on]
+    assert learned == chat.answer_ids("moon") + chat.answer_ids("blue")
+    assert chat.end_id == chat.tokenizer.convert_tokens_to_ids("<|end|>")
