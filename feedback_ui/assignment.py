@@ -7,7 +7,7 @@ task never says who wrote an answer, what kind of item it is, or how the answers
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from string import ascii_uppercase
 from typing import Any
@@ -34,13 +34,18 @@ class Task:
                             for letter, text in zip(self.letters, self.answers, strict=True)]}
 
 
-def next_task(store: Store, rater: str, lease_minutes: float = 30, skipped: bool = False) -> Task | None:
-    """The rater's open task again, or a new one; with `skipped`, also those put aside. None: nothing left to rate."""
+def next_task(store: Store, rater: str, lease_minutes: float = 30, skipped: bool = False,
+              among: Collection[str] | None = None, order: Callable[[int, int], Sequence[int]] | None = None,
+              ) -> Task | None:
+    """The rater's open task again, or a new one; with `skipped`, also those put aside. None: nothing left to rate.
+
+    `among` names the items to choose from; `order` is for answers that this rater has seen in an order already.
+    """
 
     def shuffled(item: int, count: int) -> Sequence[int]:
         return random.Random(digest(str(store.seed), str(item), rater)).sample(range(count), count)
 
-    lease = store.lease(rater, seconds=int(lease_minutes * 60), order=shuffled, skipped=skipped)
+    lease = store.lease(rater, int(lease_minutes * 60), order or shuffled, skipped, among)
     if lease is None:
         return None
     return Task(lease.token, lease.prompt.messages, tuple(lease.responses[place].text for place in lease.shown))

@@ -1,10 +1,8 @@
 // The ranking page: fetches a task, lets the rater rank its answers, submits, and fetches the next.
-// gradio runs this once, with `element` holding ranking.html. Everything that a model or a person wrote goes into the
-// page through textContent alone. Nothing is ranked until the rater ranks it.
+// gradio runs this once after shared.js, with `element` holding ranking.html. Nothing is ranked until the rater ranks it.
 
 const words = {
   question: "Which answer is best?",
-  roles: { system: "Setting", user: "User", assistant: "Assistant" },
   answer: (letter) => `Answer ${letter}`,
   rank: (letter, rank) => `Rank ${rank} for answer ${letter}`,
   unranked: "not ranked",
@@ -21,6 +19,8 @@ const words = {
   submit: "Submit",
   anyway: "Submit anyway",
   saving: "Saving…",
+  goOn: "Go on",
+  saved: "Your ranking is kept",
   count: (done, wanted, mine) => `${done} of ${wanted} answers · ${mine} by you`,
   empty: "Nothing left to rate",
   emptyWhy: "The rest is ranked, with another rater just now, or skipped. Thank you.",
@@ -43,14 +43,6 @@ const words = {
   ],
 };
 
-const find = (selector) => element.querySelector(selector);
-const make = (tag, className, text = "") => {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
-};
-
 let task = null;
 let said = { ranks: [], none: false }; // what the rater has said of the task; replaced, never changed
 let before = []; // what `said` was, for undo
@@ -58,25 +50,17 @@ let current = 0; // the card that number keys rank
 let began = 0;
 let busy = false;
 let warned = false; // the rater has been told that some answers are unranked
+let told = false; // it is submitted, and who wrote what is shown
 
 // -- talking to the server ------------------------------------------------------------------------------------------
 
-async function post(path, body) {
-  let reply;
-  try {
-    reply = await fetch(path, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(body),
-    });
-  } catch {
-    throw new Error(words.offline);
-  }
-  const content = await reply.json().catch(() => ({}));
-  if (reply.ok) return content;
+async function send(path, body) {
+  const reply = await post(path, body);
+  if (reply.ok) return reply.content;
+  if (!reply.status) throw new Error(words.offline);
   if (reply.status === 403) throw new Error(words.notLeased);
   if (reply.status === 409) throw new Error(words.answeredBefore);
-  throw new Error(words.refused(content.error || reply.status));
+  throw new Error(words.refused(reply.content.error || reply.status));
 }
 
 // One request at a time: keys pressed meanwhile do nothing, and a failure leaves the ranking as it is.
@@ -95,19 +79,23 @@ async function exchange(work) {
   }
 }
 
-async function next(skipped = false) {
-  const reply = await post("/api/next", { skipped });
+async function next(request = {}) {
+  const reply = await send("/api/next", request);
   drawProgress(reply.progress, reply.guideline);
   task = reply.task;
   said = { ranks: task ? task.answers.map(() => null) : [], none: false };
   before = [];
-  warned = false;
+  warned = told = false;
   began = performance.now();
   drawTask(reply.progress.skipped);
 }
 
 function submit() {
   if (!task || busy) return;
+  if (told) {
+    announce("pl-over");
+    return;
+  }
   const left = unranked();
   if (!said.none && left.length === said.ranks.length) {
     complain(words.rankFirst);
@@ -118,18 +106,36 @@ function submit() {
   } else {
     exchange(async () => {
       const seconds = (performance.now() - began) / 1000;
-      await post("/api/submit", { token: task.token, ranks: said.ranks, none_acceptable: said.none, seconds });
-      await next();
+      const reply = await send("/api/submit",
+        { token: task.token, ranks: said.ranks, none_acceptable: said.none, seconds });
+      announce("pl-submitted");
+      if (reply.writers?.length) tell(reply.writers);
+      else await next();
     });
   }
 }
 
 function skip() {
-  if (!task) return;
+  if (!task || told) return;
   exchange(async () => {
-    await post("/api/skip", { token: task.token });
+    await send("/api/skip", { token: task.token });
+    announce("pl-skipped");
     await next();
   });
+}
+
+// On the arena's page: other widgets hear what happens here, and may say what to rank next.
+const announce = (name) => element.dispatchEvent(new CustomEvent(name, { bubbles: true }));
+document.addEventListener("pl-rank", function rank(event) {
+  if (busy) setTimeout(rank, 50, event);
+  else exchange(() => next(event.detail));
+});
+
+// The server says who wrote A, B, ... once the ranking can no longer change.
+function tell(writers) {
+  told = true;
+  element.querySelectorAll(".pl-letter").forEach((letter, i) => letter.after(make("span", "pl-writer", writers[i])));
+  drawState();
 }
 
 // -- what the rater says --------------------------------------------------------------------------------------------
@@ -137,7 +143,7 @@ function skip() {
 const unranked = () => task.answers.filter((_, i) => said.ranks[i] === null).map((answer) => answer.letter);
 
 function say(change) {
-  if (busy) return;
+  if (busy || told) return;
   before.push(said);
   said = { ...said, ...change };
   warned = false;
@@ -158,7 +164,7 @@ function rankAndGoOn(card, rank) {
 }
 
 function undo() {
-  if (busy || !before.length) return;
+  if (busy || told || !before.length) return;
   said = before.pop();
   warned = false;
   complain("");
@@ -183,19 +189,11 @@ function drawTask(skipped) {
   find("[data-act=skipped]").textContent = words.bringBack(skipped);
   complain("");
   if (!task) return;
-  find(".pl-turns").replaceChildren(...task.conversation.map(turn));
+  find(".pl-turns").replaceChildren(...task.conversation.map(turnOf));
   find(".pl-cards").replaceChildren(...task.answers.map(card));
   drawRanks();
   window.scrollTo({ top: 0 });
   focusCard(0);
-}
-
-function turn(message) {
-  const made = make("li", `pl-turn pl-${message.role}`);
-  const text = make("div", "pl-text", message.content);
-  text.dir = "auto";
-  made.append(make("div", "pl-role", words.roles[message.role]), text);
-  return made;
 }
 
 function card(answer, place) {
@@ -241,9 +239,10 @@ function order() {
 
 function drawState() {
   const button = find(".pl-go");
-  button.replaceChildren(busy ? words.saving : warned ? words.anyway : words.submit, " ", make("kbd", "", "Enter"));
+  const act = busy ? words.saving : told ? words.goOn : warned ? words.anyway : words.submit;
+  button.replaceChildren(act, " ", make("kbd", "", "Enter"));
   find(".pl-none").setAttribute("aria-pressed", String(said.none));
-  element.querySelectorAll(".pl-acts button").forEach((one) => (one.disabled = busy));
+  element.querySelectorAll(".pl-acts button").forEach((one) => (one.disabled = busy || (told && one !== button)));
   if (!task) return;
   const left = unranked();
   const untouched = left.length === said.ranks.length;
@@ -251,7 +250,7 @@ function drawState() {
   const parts = [];
   if (!untouched) parts.push(make("span", "pl-order", order()));
   if (said.none) parts.push(make("span", "pl-flag", words.noneSaid));
-  const hint = untouched ? (said.none ? words.ready : words.start)
+  const hint = told ? words.saved : untouched ? (said.none ? words.ready : words.start)
     : left.length ? words.left(left) : words.ready;
   parts.push(make("span", left.length && !said.none ? "pl-hint" : "pl-hint pl-ready", hint));
   find(".pl-state").replaceChildren(...parts);
@@ -285,7 +284,7 @@ const acts = {
   none: () => say({ none: !said.none }),
   keys: () => fold("keys", ".pl-keys"),
   guide: () => fold("guide", ".pl-guide"),
-  skipped: () => exchange(() => next(true)),
+  skipped: () => exchange(() => next({ skipped: true })),
   look: () => exchange(() => next()),
 };
 
@@ -306,7 +305,7 @@ element.addEventListener("click", (event) => {
 
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest?.("input, textarea, select, [contenteditable]");
-  if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+  if (!element.checkVisibility() || typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   // Enter and Space press the button that has the focus; on a rank button Enter submits, as on its card.
   const button = event.target.closest?.("button");
   if (button && (event.key === " " || (event.key === "Enter" && !button.dataset.rank))) return;
@@ -335,4 +334,4 @@ find("[data-act=look]").textContent = words.look;
 find("[data-act=none]").append(words.none, " ", make("kbd", "", "X"));
 find("[data-act=skip]").append(words.skip, " ", make("kbd", "", "N"));
 words.keys.forEach(([key, meaning]) => find(".pl-keys").append(make("dt", "", key), make("dd", "", meaning)));
-exchange(next);
+exchange(() => next());

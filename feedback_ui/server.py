@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefloop import config
 from prefloop.errors import RequestError
@@ -15,6 +18,9 @@ from prefloop.store import Store
 from prefloop.store.opening import path_of
 
 from .queueing import queue
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 
 @dataclass(frozen=True)
@@ -31,13 +37,9 @@ class FeedbackConfig:
     guideline: str = ""
 
     def __post_init__(self) -> None:
-        if not _loopback(self.host):
-            raise ValueError(f"feedback.host: {self.host!r} can be reached from other machines, and this page has no "
-                             "sign-in yet; use 127.0.0.1 (and an SSH tunnel from elsewhere)")
+        require_local("feedback", self.host, self.port)
         if self.raters_per_item < 1 or self.lease_minutes * 60 < 1:
             raise ValueError("feedback.raters_per_item is at least 1, feedback.lease_minutes at least a second")
-        if not 0 <= self.port < 65536:
-            raise ValueError(f"feedback.port: {self.port} is not a port")
         if not self.rater.strip():
             raise ValueError("feedback.rater: it is empty")
         if not isinstance(self.answers, str) and not all(isinstance(one, str) for one in self.answers):
@@ -81,26 +83,38 @@ def refuse(settings: FeedbackConfig) -> None:
 
 def serve(store: Store, settings: FeedbackConfig) -> None:
     """Serves the page until it is stopped. The port is taken first: gradio needs seconds to load."""
-    with listening(settings.host, settings.port) as door:
-        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
-        import uvicorn
-
-        from .web import build
-
-        host, port = door.getsockname()[:2]
+    with listening("feedback", settings.host, settings.port) as door:
         waiting = store.progress(settings.rater)
-        print(f"Rank answers at http://{f'[{host}]' if ':' in host else host}:{port} - {waiting.done} of "
-              f"{waiting.wanted} answers are in; they are kept in {store.path}. Ctrl-C stops.", flush=True)
-        # Open pages hold a connection for ever: at the end they get two seconds, not the default's eternity.
-        server = uvicorn.Server(uvicorn.Config(build(store, settings), log_level="warning", server_header=False,
-                                               timeout_graceful_shutdown=2, lifespan="on"))
-        try:
-            server.run(sockets=[door])
-        except KeyboardInterrupt:
-            print(f"Stopped. {store.progress().done} answers are kept in {store.path}.")
+        print(f"Rank answers at {address(door)} - {waiting.done} of {waiting.wanted} answers are in; they are kept in "
+              f"{store.path}. Ctrl-C stops.", flush=True)
+
+        def app() -> FastAPI:
+            from .web import build
+
+            return build(store, settings)
+
+        until_stopped(app, door)
+        print(f"Stopped. {store.progress().done} answers are kept in {store.path}.")
 
 
-def listening(host: str, port: int) -> socket.socket:
+def until_stopped(app: Callable[[], FastAPI], door: socket.socket) -> None:
+    """Serves what `app` makes: gradio and its like are loaded only here."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+    import uvicorn
+
+    # Open pages hold a connection for ever: at the end they get two seconds, not the default's eternity.
+    made = uvicorn.Server(uvicorn.Config(app(), log_level="warning", server_header=False,
+                                         timeout_graceful_shutdown=2, lifespan="on"))
+    with suppress(KeyboardInterrupt):
+        made.run(sockets=[door])
+
+
+def address(door: socket.socket) -> str:
+    host, port = door.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def listening(section: str, host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     door = socket.socket(family, socket.SOCK_STREAM)
     door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -110,10 +124,18 @@ def listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         door.close()
         if error.errno == errno.EADDRINUSE:
-            raise RequestError(f"port {port} is in use on {host}; choose another with feedback.port={port + 1}, or 0 "
+            raise RequestError(f"port {port} is in use on {host}; choose another with {section}.port={port + 1}, or 0 "
                                "for any that is free") from None
         raise RequestError(f"cannot listen on {host} port {port}: {error.strerror}") from None
     return door
+
+
+def require_local(section: str, host: str, port: int) -> None:
+    if not _loopback(host):
+        raise ValueError(f"{section}.host: {host!r} can be reached from other machines, and this page has no "
+                         "sign-in yet; use 127.0.0.1 (and an SSH tunnel from elsewhere)")
+    if not 0 <= port < 65536:
+        raise ValueError(f"{section}.port: {port} is not a port")
 
 
 def _loopback(host: str) -> bool:

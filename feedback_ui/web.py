@@ -47,8 +47,19 @@ class Submission(Body):
     edited: str = Field("", max_length=100_000)
     seconds: float | None = None
 
+    def judgement(self, guideline: str = "") -> Judgement:
+        said = self.model_dump(exclude={"token", "ranks"})
+        return Judgement(tuple(self.ranks), **said, guideline=guideline)
+
 
 def build(store: Store, settings: FeedbackConfig) -> FastAPI:
+    app = guarded()
+    _routes(app, store, settings)
+    return page.mount(app, page.rating_page())
+
+
+def guarded() -> FastAPI:
+    """No routes yet: who may call, and how what goes wrong is told."""
     # FastAPI's own documentation pages load scripts from elsewhere.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard)
@@ -56,8 +67,7 @@ def build(store: Store, settings: FeedbackConfig) -> FastAPI:
         app.add_exception_handler(kind, _reply(status))
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _http)
-    _routes(app, store, settings)
-    return page.mount(app)
+    return app
 
 
 def _routes(app: FastAPI, store: Store, settings: FeedbackConfig) -> None:
@@ -76,9 +86,7 @@ def _routes(app: FastAPI, store: Store, settings: FeedbackConfig) -> None:
 
     @app.post("/api/submit")
     def submit(body: Submission) -> dict[str, Any]:
-        said = body.model_dump(exclude={"token", "ranks"})
-        judgement = Judgement(tuple(body.ranks), **said, guideline=guideline)
-        return asdict(assignment.submit(store, rater, body.token, judgement))
+        return asdict(assignment.submit(store, rater, body.token, body.judgement(guideline)))
 
     @app.post("/api/skip")
     def skip(body: Skip) -> dict[str, Any]:

@@ -32,6 +32,7 @@ COMMANDS = {
     "ppo": ("prefloop.ppo.train", "improve a policy by PPO against a reward model"),
     "dpo": ("prefloop.ppo.dpo", "improve a policy by DPO on rankings"),
     "compare": ("prefloop.compare", "sample from checkpoints on the same prompts and give a verdict"),
+    "arena": ("prefloop.feedback_ui.arena", "look at checkpoints side by side, try prompts, vote blind"),
     "runs": ("prefloop.runs", "list runs, or follow one (run.name=NAME)"),
     "doctor": ("prefloop.doctor", "say what this machine has, what is missing and what will be slow"),
     "resume": ("", "continue a run that was stopped: prefloop resume RUN"),

@@ -98,7 +98,7 @@ def main(asked: config.Asked) -> int:
     found = [models.resolve(path) for path in settings.runs]
     reward = models.resolve(settings.reward) if settings.reward else None
     refuse(found, reward)
-    prompts, over_length = shared_prompts(source, found, settings, sampling)
+    prompts, over_length = shared_prompts(source, found, settings.split, settings.limit, sampling)
     parents: dict[str, Any] = {f"run{n}": one.lineage() for n, one in enumerate(found)}
     if reward:
         parents["reward"] = reward.lineage()
@@ -136,14 +136,14 @@ def refuse(found: list[Checkpoint], reward: Checkpoint | None) -> None:
                            f"out compare.reward")
 
 
-def shared_prompts(source: Snapshot, found: list[Checkpoint], settings: CompareConfig,
+def shared_prompts(source: Snapshot, found: list[Checkpoint], split: str, limit: int | None,
                    sampling: SamplingConfig) -> tuple[list[Prompt], int]:
     """The split's first prompts that fit every run's tokenizer, and how many did not."""
     from prefloop import models
 
-    wanted = source.prompts_of(settings.split)[: settings.limit]
+    wanted = source.prompts_of(split)[:limit]
     if not wanted:
-        raise RequestError(f"{source.path}: it has no prompts in split {settings.split!r}")
+        raise RequestError(f"{source.path}: it has no prompts in split {split!r}")
     chats = [models.load_chat(one) for one in found]
     fitting = [prompt for prompt in wanted
                if all(len(chat.prompt_ids(prompt)) <= sampling.max_prompt_tokens for chat in chats)]
@@ -174,16 +174,22 @@ def answered(found: list[Checkpoint], reward: Checkpoint | None, prompts: list[P
 def on_base(found: list[Checkpoint], base: str, prompts: list[Prompt], hold: HoldConfig,
             sampling: SamplingConfig) -> tuple[nn.Module, dict[str, Contestant]]:
     """A base with the adapters of all the runs that stand on it, and what these runs answered."""
+    own = [one for one in found if one.base_checksum == base]
+    model, roles = hosted(own, hold)
+    return model, {one.path: contestant(model, one, role, prompts, sampling)
+                   for one, role in zip(own, roles, strict=True)}
+
+
+def hosted(own: list[Checkpoint], hold: HoldConfig) -> tuple[nn.Module, list[str | None]]:
+    """The base that these checkpoints share, with their adapters on it, and each one's role."""
     from prefloop import models
 
-    own = [one for one in found if one.base_checksum == base]
     model: Any = models.load_base(own[0], model_config(own[0], hold))
     roles = [f"run{number}" if one.adapter else None for number, one in enumerate(own)]
     for one, role in zip(own, roles, strict=True):
         if role:
             model = models.add_adapter(model, role, one.adapter, model_config(one, hold))
-    return model, {one.path: contestant(model.eval(), one, role, prompts, sampling)
-                   for one, role in zip(own, roles, strict=True)}
+    return model.eval(), roles
 
 
 def model_config(one: Checkpoint, hold: HoldConfig) -> ModelConfig:

@@ -50,6 +50,24 @@ def tiny_model(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def tiny_adapter(folder: Path, base: Path, seed: int) -> Path:
+    """A checkpoint as training leaves it, without the training: an adapter of random weights that changes the base."""
+    import torch
+
+    from prefloop import models
+
+    found, settings = models.resolve(str(base)), models.ModelConfig(path=str(base), lora_r=4)
+    torch.manual_seed(seed)
+    model = models.add_adapter(models.load_base(found, settings), "policy", None, settings)
+    for key, weight in model.named_parameters():
+        if "lora_B" in key:
+            torch.nn.init.normal_(weight, std=0.1)
+    models.save_adapter(model, "policy", folder)
+    models.save_tokenizer(models.load_chat(found), folder)
+    models.seal(folder, found, "sft")
+    return folder
+
+
 def tiny_prompt(number: int) -> Prompt:
     choose = random.Random(number)
     return Prompt((Message("user", f"Say something about {choose.choice(WORDS)} {number}"),))

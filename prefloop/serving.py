@@ -1,0 +1,250 @@
+"""A process that holds bases with adapters and streams what they write: `python -m prefloop.serving`.
+
+It speaks prefloop.wire over stdin and stdout. It ends when its stdin does, so it never outlives whoever started it,
+however they end. All prompts that are asked move together, a token at a time; the held-out prompts wait meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+from prefloop import wire
+from prefloop.errors import RequestError, RunError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from prefloop.chat import Chat
+    from prefloop.models import Checkpoint
+    from prefloop.records import Prompt
+
+AT_ONCE = 4  # prompts that are answered together; more wait their turn
+UNFINISHED = "\ufffd"  # how a tokenizer shows the first bytes of a character
+
+Tell = Callable[[wire.Reply], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Writer:
+    """One run, ready to answer."""
+
+    model: nn.Module
+    role: str | None
+    chat: Chat
+
+
+def main() -> int:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the page; this process ends with it
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no part of the conversation
+    inbox: SimpleQueue[wire.Request] = SimpleQueue()
+    threading.Thread(target=listen, args=(sys.stdin.buffer, inbox), daemon=True).start()
+
+    def tell(reply: wire.Reply) -> None:
+        out.write(wire.encode(reply))
+        out.flush()
+
+    try:
+        serve(inbox, tell)
+    except (RequestError, RunError) as error:
+        tell(wire.Failed(str(error), isinstance(error, RequestError)))
+        return 2 if isinstance(error, RequestError) else 1
+    return 0
+
+
+def listen(source: IO[bytes], inbox: SimpleQueue[wire.Request]) -> None:
+    try:
+        for line in source:
+            inbox.put(wire.decode(line))
+    finally:
+        os._exit(0)  # from a thread nothing else stops a forward pass
+
+
+def serve(inbox: SimpleQueue[wire.Request], tell: Tell) -> None:
+    setup = inbox.get()
+    assert isinstance(setup, wire.Setup)
+    found, prompts, over_length = look_up(setup)
+    tell(wire.Found(tuple(one.checksum for one in found), tuple(prompt.to_json() for prompt in prompts), over_length))
+    work = Work(load(found, setup), prompts, setup, tell)
+    tell(wire.Ready())
+    while True:
+        for request in arrived(inbox, wait=work.idle):
+            work.take(request)
+        work.step()
+
+
+def arrived(inbox: SimpleQueue[wire.Request], wait: bool) -> Iterator[wire.Request]:
+    """What came in since; with `wait`, not before something has."""
+    try:
+        while True:
+            yield inbox.get(block=wait)
+            wait = False
+    except Empty:
+        return
+
+
+def look_up(setup: wire.Setup) -> tuple[list[Checkpoint], list[Prompt], int]:
+    """The runs, verified, and the prompts; what is wrong is said before a base is loaded."""
+    from prefloop import compare, models
+    from prefloop.formats import snapshot
+    from prefloop.generate import SamplingConfig
+
+    source = snapshot.read(Path(setup.data)) if setup.data else None
+    found = [models.resolve_policy(path) for path in setup.runs]
+    folders = [one.folder.resolve() for one in found if one.folder]
+    if len(set(folders)) < len(folders):
+        raise RequestError("arena.runs names one run twice, by two paths: its folder and its final/")
+    if source is None:
+        return found, [], 0
+    return found, *compare.shared_prompts(source, found, setup.split, setup.limit, SamplingConfig(**setup.sampling))
+
+
+def load(found: list[Checkpoint], setup: wire.Setup) -> list[Writer]:
+    """Every base once, with the adapters of the runs that stand on it."""
+    from prefloop import compare, models
+
+    hold = compare.HoldConfig(setup.four_bit, setup.dtype)  # type: ignore[arg-type]
+    writers: dict[str, Writer] = {}
+    for base in dict.fromkeys(one.base_checksum for one in found):
+        own = [one for one in found if one.base_checksum == base]
+        model, roles = compare.hosted(own, hold)
+        writers |= {one.path: Writer(model, role, models.load_chat(one)) for one, role in zip(own, roles, strict=True)}
+    return [writers[one.path] for one in found]
+
+
+class Work:
+    """What is being written. Prompts that were asked come first; the held-out prompts move when there are none."""
+
+    def __init__(self, writers: list[Writer], prompts: list[Prompt], setup: wire.Setup, tell: Tell) -> None:
+        from prefloop.generate import SamplingConfig
+
+        self.writers, self.prompts, self.sampling, self.tell = writers, prompts, SamplingConfig(**setup.sampling), tell
+        self.asked: dict[str, list[Iterator[wire.Reply]]] = {}
+        self.held_out: list[Iterator[wire.Reply | None]] = []
+
+    @property
+    def idle(self) -> bool:
+        return not self.asked and not self.held_out
+
+    def take(self, request: wire.Request) -> None:
+        if isinstance(request, wire.Stop):
+            self.asked.pop(request.ask, None)
+        elif isinstance(request, wire.HeldOut):
+            self.held_out.append(held_out(self.writers[request.run], request, self.prompts, self.sampling))
+        elif isinstance(request, wire.Ask):
+            try:
+                self.asked[request.ask] = self.columns(request)
+            except RequestError as error:
+                self.tell(wire.Declined(request.ask, str(error)))
+
+    def columns(self, request: wire.Ask) -> list[Iterator[wire.Reply]]:
+        from prefloop.models import require_context
+        from prefloop.records import Message, Prompt
+
+        prompt = Prompt(tuple(Message(**message) for message in request.messages))
+        writers = [self.writers[number] for number in request.runs]
+        rows = [one.chat.prompt_ids(prompt) for one in writers]
+        longest = max(map(len, rows))
+        if longest > self.sampling.max_prompt_tokens:
+            raise RequestError(f"this prompt has {longest} tokens, and sampling.max_prompt_tokens is "
+                               f"{self.sampling.max_prompt_tokens}")
+        for one, ids in zip(writers, rows, strict=True):
+            require_context(one.model, len(ids) + request.max_new_tokens, "this prompt and the longest answer")
+        return [stream(one, ids, request, place) for place, (one, ids) in enumerate(zip(writers, rows, strict=True))]
+
+    def step(self) -> None:
+        """One token of every answer that is being written."""
+        import torch
+
+        for ask in list(self.asked)[:AT_ONCE]:
+            try:
+                self.asked[ask] = [column for column in self.asked[ask] if self.moved(column)]
+                if not self.asked[ask]:
+                    del self.asked[ask]
+            except torch.OutOfMemoryError:
+                del self.asked[ask]
+                self.tell(wire.Declined(ask, "out of memory; a shorter answer or fewer checkpoints may fit"))
+        if not self.asked and self.held_out:
+            try:
+                if not self.moved(self.held_out[0]):
+                    del self.held_out[0]
+            except torch.OutOfMemoryError:
+                self.held_out = []
+                self.tell(wire.Declined("", f"out of memory with {self.sampling.batch} held-out prompts at once; "
+                                            "start again with a smaller sampling.batch"))
+
+    def moved(self, column: Iterator[wire.Reply | None]) -> bool:
+        """Lets it write one token; false once it has no more to say."""
+        try:
+            reply = next(column)
+        except StopIteration:
+            return False
+        if reply is not None:
+            self.tell(reply)
+        return True
+
+
+def stream(writer: Writer, ids: list[int], request: wire.Ask, place: int) -> Iterator[wire.Reply]:
+    """An answer as it grows: the very tokens that `generate.sample` gives for this seed."""
+    written: list[int] = []
+    sent = ""
+    for [(_, token)] in steps(writer, [ids], [request.seed], request.max_new_tokens, request.temperature):
+        written.append(token)
+        text = writer.chat.text(written)
+        ready = text.rstrip(UNFINISHED)
+        if ready.startswith(sent):
+            yield wire.Piece(request.ask, place, ready[len(sent):])
+        else:
+            yield wire.Piece(request.ask, place, ready, whole=True)
+        sent = ready
+    yield wire.Ended(request.ask, place, writer.chat.text(written), len(written), written[-1] == writer.chat.end_id)
+
+
+def held_out(writer: Writer, request: wire.HeldOut, prompts: list[Prompt],
+             sampling: Any) -> Iterator[wire.Reply | None]:
+    """The batches of `prefloop compare`, whole: a batch of other rows could round otherwise. None between tokens."""
+    from prefloop import generate
+
+    for batch in generate.batches(writer.chat, prompts, sampling):
+        if all(job.prompt in request.done for job in batch):
+            continue
+        rows: list[list[int]] = [[] for _ in batch]
+        for tokens in steps(writer, [job.ids for job in batch], [job.seed for job in batch], sampling.max_new_tokens,
+                            sampling.temperature):
+            for row, token in tokens:
+                rows[row].append(token)
+            yield None
+        yield wire.Answered(request.run, tuple(
+            wire.Written(job.prompt, writer.chat.text(ids), len(ids), ids[-1] == writer.chat.end_id)
+            for job, ids in zip(batch, rows, strict=True)))
+
+
+def steps(writer: Writer, rows: list[list[int]], seeds: list[int], max_new_tokens: int,
+          temperature: float) -> Iterator[list[tuple[int, int]]]:
+    """The steps of a sample, each under the writer's own adapter: between two of them another may act."""
+    from prefloop import generate
+    from prefloop.passes import acting
+
+    own = generate.steps(writer.model, rows, seeds, max_new_tokens, temperature, writer.chat.end_id,
+                         writer.chat.pad_id)
+    while True:
+        with acting(writer.model, writer.role):
+            tokens = next(own, None)
+        if tokens is None:
+            return
+        yield tokens
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)  # an ordinary exit would abort, for the listening thread holds stdin
