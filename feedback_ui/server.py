@@ -77,7 +77,7 @@ def refuse(settings: FeedbackConfig) -> None:
     if not settings.files and not path_of(settings.store).exists():
         raise RequestError(f"{path_of(settings.store)}: nothing to rate; name a file of answers, such as "
                            "feedback.answers=runs/generate/answers.jsonl")
-    with listening(settings.host, settings.port):
+    with listening("feedback", settings.host, settings.port):
         pass  # it is free; gradio needs seconds to load, and then it is taken again
 
 
