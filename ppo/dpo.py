@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from trl import DPOConfig, DPOTrainer
 
-from prefloop import config, models, passes, ranks, runs, stats, training
+from prefloop import checkpoints, config, models, passes, ranks, runs, stats, training
 from prefloop.chat import Chat
 from prefloop.errors import RequestError
 from prefloop.formats import snapshot
@@ -72,7 +72,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         training.fp32_adapters(run, model, moved)
         training.attach(trainer, run, lambda folder: finish(run, model, chat, checkpoint, folder))
         check_start(run, trainer, model, chat, train[:FIRST])
-        trainer.train(resume_from_checkpoint=str(run.resumed_from) if run.resumed_from else None)
+        training.train(trainer, run)
         moved.check(run, model)
         check_reference(run, model, reference)
         ranks.by_first("final", lambda: finish(run, model, chat, checkpoint, run.final))
@@ -176,6 +176,7 @@ def check_start(run: runs.Run, trainer: TokenDPOTrainer, model: PeftModel, chat:
         batch = trainer.data_collator([trainer.train_dataset[n] for n in range(len(rows))])  # type: ignore[index]
         with torch.no_grad():
             theirs = float(trainer.compute_loss(model, trainer._prepare_inputs(batch)))
+        trainer._metrics["eval"].clear()  # this was no evaluation
         run.check("TRL's loss at step 0", abs(theirs - log(2)) < 1e-3, f"{theirs:.6f}")
 
 
@@ -202,6 +203,7 @@ def check_reference(run: runs.Run, model: PeftModel, before: dict[str, Tensor]) 
 def finish(run: runs.Run, model: PeftModel, chat: Chat, checkpoint: models.Checkpoint, folder: Path) -> None:
     """Make `folder` a checkpoint: weights saved, loaded back and compared, then sealed by its manifest."""
     if folder == run.final:
+        checkpoints.discard(folder)  # what an earlier try left
         models.save_adapter(model, POLICY, folder)
         models.save_tokenizer(chat, folder)
     models.check_reload(run, model, chat, folder, POLICY)

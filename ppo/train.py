@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefloop import config, runs
+from prefloop import checkpoints, config, runs
 from prefloop.errors import RequestError
 from prefloop.formats import snapshot
 from prefloop.records import Prompt
@@ -90,6 +90,7 @@ def finish(run: runs.Run, actors: Actors, checkpoint: Checkpoint) -> None:
     """final/: the policy, saved, loaded back and compared, then sealed by its manifest."""
     from prefloop import models
 
+    checkpoints.discard(run.final)  # what an earlier try left
     models.save_adapter(actors.model, actors.policy, run.final)
     models.save_tokenizer(actors.chat, run.final)
     models.check_reload(run, actors.model, actors.chat, run.final, actors.policy)

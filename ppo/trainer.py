@@ -57,7 +57,7 @@ class Trainer:
         self.began = {"policy": training.Moved(nn.ParameterList(self.policy)),
                       "critic": training.Moved(nn.ParameterList(self.critic))}
         self.kl_coef = settings.kl_coef
-        self.done = 0
+        self.done = self.saved = 0
         self.ratio_checked = False
         if settings.gradient_checkpointing:
             plain = passes.plain(actors.model)
@@ -68,21 +68,36 @@ class Trainer:
         settings = self.settings
         with tqdm(total=settings.rollouts, initial=self.done, desc="ppo", unit="rollout") as bar:
             while self.done < settings.rollouts:
-                batch = collect(self.actors, self.prompts, self.done, self.kl_coef, settings)
-                training.require_finite(self.run, "reward", [batch.scores_B], self.done)
-                began = time.monotonic()
-                learnt = self.update(batch)
-                figures = {**describe(batch, settings), **learnt, "kl_coef": self.kl_coef}
-                self.adapt(figures["kl"])
-                self.done += 1
-                self.run.log({"step": self.done, **figures, "seconds_sampling": batch.sampling_seconds,
-                              "seconds_scoring": batch.scoring_seconds, "seconds_updating": time.monotonic() - began})
+                batch = self.collect()
+                with self.run.stop.finishing("this update"):
+                    figures = self.learn(batch)
+                    if self.done % settings.save_every == 0 or self.done == settings.rollouts or self.run.stop.asked:
+                        self.save()
                 bar.set_postfix(score=f"{figures['score']:.3f}", kl=f"{figures['kl']:.2f}")
                 bar.update()
-                if self.done % settings.save_every == 0:
-                    self.save()
         for what, weights in (("policy", self.policy), ("critic", self.critic)):
             self.began[what].check(self.run, nn.ParameterList(weights), f"{what} weights")
+
+    def collect(self) -> Rollout:
+        """The next rollout. Stopped here, no weight has changed since the last update, and that is saved."""
+        try:
+            batch = collect(self.actors, self.prompts, self.done, self.kl_coef, self.settings)
+        except KeyboardInterrupt:
+            if self.done > self.saved:
+                with self.run.stop.finishing("the last update"):
+                    self.save()
+            raise
+        training.require_finite(self.run, "reward", [batch.scores_B], self.done)
+        return batch
+
+    def learn(self, batch: Rollout) -> dict[str, float]:
+        began = time.monotonic()
+        figures = {**describe(batch, self.settings), **self.update(batch), "kl_coef": self.kl_coef}
+        self.adapt(figures["kl"])
+        self.done += 1
+        self.run.log({"step": self.done, **figures, "seconds_sampling": batch.sampling_seconds,
+                      "seconds_scoring": batch.scoring_seconds, "seconds_updating": time.monotonic() - began})
+        return figures
 
     def adapt(self, kl: float) -> None:
         settings = self.settings
@@ -174,6 +189,7 @@ class Trainer:
         models.check_reload(self.run, actors.model, actors.chat, folder / "value", actors.value, actors.critic.head)
         models.seal(folder, self.checkpoint, "ppo")
         checkpoints.rotate(self.run.path, self.settings.save_total_limit)
+        self.saved = self.done
 
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint that was verified. Random numbers are functions of the seed: nothing to restore."""
@@ -184,6 +200,7 @@ class Trainer:
         self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", "cpu", weights_only=True))
         state: dict[str, Any] = checkpoints.read_json(folder / "state.json")
         self.done, self.kl_coef, actors.critic.span = state["rollouts"], state["kl_coef"], state["critic_span"]
+        self.saved = self.done
         if self.done > self.settings.rollouts:
             raise RunError(f"{folder}: it has {self.done} rollouts behind it, more than train.rollouts")
 

@@ -73,6 +73,8 @@ def sync(path: Path) -> None:
 
 def seal(folder: Path, **facts: Any) -> str:
     """Sync every file, then rename the manifest in. Returns its checksum, which names the whole content."""
+    for draft in folder.rglob("*.tmp"):  # of a save into this very folder that was killed
+        draft.unlink()
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
         sync(path)
@@ -140,15 +142,21 @@ def newest(run: Path, passed_over: Callable[[RequestError], None] = lambda error
 def rotate(run: Path, keep: int | None) -> None:
     """Delete the oldest checkpoints beyond `keep`, but never the newest that verifies.
 
-    The manifest goes first, so that a half-deleted checkpoint does not exist any more.
     """
     if keep is None:
         return
     good = newest(run)
     for folder in steps(run)[: -max(keep, 1)]:
         if folder != good:
-            (folder / MANIFEST).unlink()
-            shutil.rmtree(folder)
+            discard(folder)
+
+
+def discard(folder: Path) -> None:
+    """Delete a checkpoint. Its manifest goes first, so that one half deleted does not exist any more."""
+    if folder.is_dir():
+        (folder / MANIFEST).unlink(missing_ok=True)
+        sync(folder)
+        shutil.rmtree(folder)
 
 
 def clear_unfinished(run: Path) -> list[Path]:
@@ -156,5 +164,5 @@ def clear_unfinished(run: Path) -> list[Path]:
     saved = [folder for folder in run.glob("checkpoint-*") if folder.name[11:].isdigit()]
     cut_off = [folder for folder in [*saved, *run.glob("final")] if not (folder / MANIFEST).is_file()]
     for folder in cut_off:
-        shutil.rmtree(folder)
+        discard(folder)
     return cut_off

@@ -37,7 +37,6 @@ COMMANDS = {
     "doctor": ("prefloop.doctor", "say what this machine has, what is missing and what will be slow"),
     "resume": ("", "continue a run that was stopped: prefloop resume RUN"),
 }
-TRAINED = ("sft", "reward", "ppo", "dpo")
 
 
 def usage() -> str:
@@ -108,7 +107,7 @@ def request(command: str, rest: list[str]) -> config.Asked:
 
 
 def resume(rest: list[str]) -> int:
-    from prefloop import runs
+    from prefloop import holding, runs
 
     if len(rest) != 1:
         raise RequestError("expected one run folder: prefloop resume runs/dpo-0007")
@@ -118,12 +117,11 @@ def resume(rest: list[str]) -> int:
         print(f"{run.path}: it is done already")
         return 0
     if status == "running" and ranks.first():  # which others may already see at work
-        raise RequestError(f"{run.path}: it is running now, as process {run.record.get('pid')}")
-    if stage not in TRAINED:
-        raise RequestError(f"{run.path}: a {stage} run is not resumed but run again: prefloop {stage} "
-                           f"{run.path / 'run.yaml'} run.name=OTHER")
+        raise RequestError(f"{run.path}: it is running now{holding.holder(run.path)}")
+    if stage not in COMMANDS or not run.record.get("resumable", True):
+        raise RequestError(f"{run.path}: a {stage} run is not resumed; {runs.going_on(run)}")
     ranks.require_able(stage)
-    asked = config.read(stage, run.path / "run.yaml", [])
+    asked = config.read(stage, run.path / runs.ASKED, [])
     return import_module(COMMANDS[stage][0]).main(asked, resume=run.path) or 0
 
 

@@ -102,7 +102,7 @@ def main(asked: config.Asked) -> int:
     parents: dict[str, Any] = {f"run{n}": one.lineage() for n, one in enumerate(found)}
     if reward:
         parents["reward"] = reward.lineage()
-    with runs.start(asked, where, data=source.lineage(), **parents) as run:
+    with runs.start(asked, where, resumable=False, data=source.lineage(), **parents) as run:
         contestants = answered(found, reward, prompts, hold, sampling)
         report = {"prompts": len(prompts), "over_length": over_length, "split": settings.split,
                   "level": settings.level, "reward": settings.reward, "sampling": asdict(sampling),

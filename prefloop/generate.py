@@ -190,8 +190,7 @@ def main(asked: config.Asked) -> None:
     if not prompts:
         raise RequestError(f"{data.path}: it has no prompts in split {data.split!r}")
     checkpoint = resolve_policy(model_config.path, model_config.revision)
-    with runs.start(asked, where, policy=checkpoint.lineage(),
-                    data=source.lineage()) as run:
+    with runs.start(asked, where, resumable=False, policy=checkpoint.lineage(), data=source.lineage()) as run:
         chat = load_chat(checkpoint)
         fitting = [p for p in prompts if len(chat.prompt_ids(p)) <= settings.max_prompt_tokens]
         if not fitting:

@@ -248,6 +248,9 @@ def add_adapter(model: PreTrainedModel | PeftModel, name: str, start: Path | Non
     except (ValueError, TypeError, re.error, SafetensorError) as error:
         what = start / SETTINGS if start else f"model.lora_targets={config.lora_targets}"
         raise RequestError(f"{what}: no adapter can be made from this: {' '.join(str(error).split())[:200]}") from None
+    known: Any = model.peft_config[name]
+    if isinstance(known.target_modules, set):  # saved in one order by every process: checksums name runs
+        known.target_modules = sorted(known.target_modules)
     if start:
         load_adapter(model, name, start)
     for key, weight in model.named_parameters():

@@ -71,6 +71,19 @@ def by_first(what: str, work: Callable[[], None]) -> None:
     meet(f"{what} is done")
 
 
+def any_of(mine: bool) -> bool:
+    """Whether one of the processes says yes: all of them learn it at the same place."""
+    if world() == 1:
+        return mine
+    import torch
+    from torch import distributed
+
+    where = f"cuda:{local_rank()}" if distributed.get_backend() == "nccl" else "cpu"
+    yes = torch.tensor(float(mine), device=where)
+    distributed.all_reduce(yes, distributed.ReduceOp.MAX)
+    return bool(yes)
+
+
 def speaks() -> bool:
     """Whether this process is the first to fail, so that an error of all of them is told once."""
     if world() == 1:

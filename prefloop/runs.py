@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import shutil
 import subprocess
@@ -17,9 +16,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from prefloop import checkpoints, config, ranks
+from prefloop import checkpoints, config, holding, ranks
 from prefloop.errors import RequestError, RunError, disk_is_full
+from prefloop.stopping import Stop, listening
 
+ASKED = "run.yaml"
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate")
 
 
@@ -36,6 +37,7 @@ class Run:
     path: Path
     record: dict[str, Any]
     resumed_from: Path | None = None
+    stop: Stop = field(default_factory=Stop)
     _started: float = field(default_factory=time.monotonic)
 
     @property
@@ -82,7 +84,9 @@ class Run:
     def end(self, status: str, reason: str = "") -> None:
         self.record.update(status=status, reason=reason, ended=now(),
                            seconds=round(self.record.get("seconds", 0) + time.monotonic() - self._started, 1))
-        self.record.pop("pid", None)
+        if status == "done":
+            with suppress(OSError):  # the card repeats what run.json says
+                (self.path / "README.md").write_text(card(self), encoding="utf-8")
         self.write()
 
 
@@ -158,8 +162,9 @@ def _folder(stage: str, where: RunConfig) -> Path:
         try:
             path.mkdir()
         except FileExistsError:
-            raise RequestError(f"{path}: this run exists; `prefloop resume {path}` continues it, "
-                               f"and run.name=OTHER starts another") from None
+            if not never_began(path):
+                raise RequestError(f"{path}: this run exists; `prefloop resume {path}` continues it, "
+                                   f"and run.name=OTHER starts another") from None
         return path
     _root(root)
     taken = [int(p.name[len(stage) + 1:]) for p in root.glob(f"{stage}-*") if p.name[len(stage) + 1:].isdigit()]
@@ -182,14 +187,23 @@ def _root(folder: Path) -> Path:
     return folder
 
 
+def never_began(path: Path) -> bool:
+    """Whether `path` is only what a run leaves that was killed before its run.json."""
+    return path.is_dir() and {p.name for p in path.iterdir()} <= {
+        holding.LOCK, ASKED, f"{ASKED}.tmp", "run.json.tmp"}
+
+
 def load(path: Path) -> Run:
     if not (path / "run.json").is_file():
+        if (path / ASKED).is_file() and never_began(path):
+            raise RequestError(f"{path}: this run was stopped before it began, so there is nothing to continue; "
+                               f"give the command that started it once more")
         raise RequestError(f"{path}: not a run (it has no run.json); `prefloop runs` lists them")
     record = checkpoints.read_json(path / "run.json")
-    known = {"stage": str, "status": str, "pid": int, "parents": dict, "metrics": dict}
+    known = {"stage": str, "status": str, "parents": dict, "metrics": dict, "checks": dict}
     if not isinstance(record, dict) or "stage" not in record or "status" not in record or not all(
             isinstance(record[name], kind) for name, kind in known.items() if name in record):
-        raise RequestError(f"{path / 'run.json'}: its stage, status, pid, parents or metrics are not those of a run")
+        raise RequestError(f"{path / 'run.json'}: its stage, status, parents, metrics or checks are no run's")
     return Run(path, record)
 
 
@@ -197,70 +211,92 @@ def finished(path: Path) -> Run:
     """The run at `path`, which must be done."""
     run = load(path)
     if run.record["status"] != "done":
-        raise RequestError(f"{path}: this run is {status_of(run)}, not done; `prefloop resume {path}` continues it")
+        raise RequestError(f"{path}: this run is {status_of(run)}, not done; {going_on(run)}")
     return run
 
 
 def status_of(run: Run) -> str:
-    """A run whose process is gone was killed: it says `running` but is `interrupted`."""
-    pid = run.record.get("pid")
-    if run.record["status"] == "running" and pid and (pid == os.getpid() or not alive(pid)):
-        return "interrupted"
-    return str(run.record["status"])
+    """A run that says `running` and that no process holds was killed: it is `interrupted`."""
+    status = str(run.record["status"])
+    return "interrupted" if status == "running" and not holding.is_held(run.path) else status
 
 
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def going_on(run: Run) -> str:
+    """How to go on with a run that has stopped."""
+    if run.record.get("resumable", True):
+        return f"`prefloop resume {run.path}` continues it"
+    return f"`prefloop {run.record['stage']} {run.path / ASKED} run.name=OTHER` does it again"
 
 
 @contextmanager
-def start(asked: config.Asked, where: RunConfig, resume: Path | None = None, **parents: Any) -> Iterator[Run]:
+def start(asked: config.Asked, where: RunConfig, resume: Path | None = None, resumable: bool = True,
+          **parents: Any) -> Iterator[Run]:
     """The run of one stage: `done` is written last, and every other ending says why.
 
     `parents` are recorded as lineage: paths with checksums of what this run learns from.
     """
     if not ranks.first():
-        path, record, resumed_from = ranks.told("run")
-        yield Follower(Path(path), record, Path(resumed_from) if resumed_from else None)
-        ranks.meet("end")
+        with _followed() as run:
+            yield run
         return
-    if resume is None:
-        run = Run(_folder(asked.stage, where),
-                  {"stage": asked.stage, "started": now(), "versions": versions(), "commit": commit()})
-    else:
-        run = _resumed(resume, parents)
-    try:
-        if resume is None:
-            with checkpoints.replacing(run.path / "run.yaml") as file:
-                file.write(config.dump(asked))
-        run.note(status="running", reason="", pid=os.getpid(), parents=parents, processes=ranks.world())
-        ranks.tell("run", [str(run.path), run.record, str(run.resumed_from) if run.resumed_from else None])
-        yield run
-        ranks.meet("end")
-        run.end("done")
-    except KeyboardInterrupt:
-        run.end("interrupted", "stopped from the keyboard")
-        raise RunError(f"{run.path}: interrupted; `prefloop resume {run.path}` continues it, "
-                       f"{run.last_good()}") from None
-    except BaseException as error:
-        _failed(run, error, new=resume is None)
-        if disk_is_full(error):
-            raise RunError(f"{run.path}: the disk is full; {run.last_good()}; make room, and then "
-                           f"`prefloop resume {run.path}` goes on ({error})") from error
-        raise
-    with suppress(OSError):  # the card repeats what run.json says
-        (run.path / "README.md").write_text(card(run), encoding="utf-8")
+    path = resume or _folder(asked.stage, where)
+    with holding.held(path), listening() as stop:
+        run = _resumed(path, parents) if resume else _new(path, asked, resumable)
+        run.stop = stop
+        try:
+            if resume is None:
+                with checkpoints.replacing(path / ASKED) as file:
+                    file.write(config.dump(asked))
+            run.note(status="running", reason="", parents=parents, processes=ranks.world())
+            ranks.tell("run", [str(path), run.record, str(run.resumed_from) if run.resumed_from else None])
+            yield run
+            ranks.meet("end")
+            stop.end()
+            run.end("done")
+        except KeyboardInterrupt:
+            stop.end()
+            run.end("interrupted", stop.reason or "stopped from the keyboard")
+            raise _stopped(run) from None
+        except BaseException as error:
+            stop.end()
+            _failed(run, error, new=resume is None)
+            if disk_is_full(error):
+                raise RunError(f"{path}: the disk is full; {run.last_good()}; make room, and then {going_on(run)} "
+                               f"({error})") from error
+            raise
+
+
+@contextmanager
+def _followed() -> Iterator[Run]:
+    """The run that the first process has begun, for the others of its group."""
+    path, record, resumed_from = ranks.told("run")
+    with listening() as stop:
+        run = Follower(Path(path), record, Path(resumed_from) if resumed_from else None, stop)
+        try:
+            yield run
+        except KeyboardInterrupt:
+            stop.end()
+            raise _stopped(run) from None
+    ranks.meet("end")
+
+
+def _stopped(run: Run) -> RunError:
+    kept = f"; {run.last_good()}" if run.record.get("resumable", True) else ""
+    return RunError(f"{run.path}: interrupted; {going_on(run)}{kept}")
+
+
+def _new(path: Path, asked: config.Asked, resumable: bool) -> Run:
+    if (path / "run.json").exists():
+        raise RequestError(f"{path}: this run exists; another process has just begun it")
+    return Run(path, {"stage": asked.stage, "started": now(), "versions": versions(), "commit": commit(),
+                      **({} if resumable else {"resumable": False})})
 
 
 def _resumed(path: Path, parents: dict[str, Any]) -> Run:
     """The run, and the newest of its checkpoints that verifies; what is passed over is said."""
     run = load(path)
+    if run.record["status"] == "done":
+        raise RequestError(f"{path}: it is done already")
     if run.record.get("parents", parents) != parents:
         raise RequestError(f"{path}: what it learns from has changed since it began: "
                            f"{_changed(run.record['parents'], parents)}")
@@ -278,7 +314,7 @@ def _resumed(path: Path, parents: dict[str, Any]) -> Run:
 def _failed(run: Run, error: BaseException, new: bool) -> None:
     """Say why in run.json; half a save is removed. Of a wrong request that began nothing, no folder stays."""
     checkpoints.clear_unfinished(run.path)
-    begun = {path.name for path in run.path.iterdir()} - {"run.yaml", "run.json", "resolved.json"}
+    begun = {path.name for path in run.path.iterdir()} - {ASKED, "run.json", "resolved.json", holding.LOCK}
     if new and not begun and (isinstance(error, RequestError) or not (run.path / "run.json").is_file()):
         shutil.rmtree(run.path)
         return

@@ -25,6 +25,8 @@ from prefloop.errors import RunError
 from prefloop.generate import SamplingConfig, sample_texts
 from prefloop.records import Prompt
 
+UNLOGGED = "unlogged.json"
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -49,18 +51,35 @@ def section(owner: type, **defaults: Any) -> config.Section:
     cpu = {} if torch.cuda.is_available() else WITHOUT_GPU
     ours = {"logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm": False, "save_total_limit": 2}
     return config.Section(owner, {**ours, **cpu, **defaults},
-                          {"output_dir": "the run's folder is named by run.root and run.name"})
+                          {"output_dir": "the run's folder is named by run.root and run.name",
+                           "save_only_model": "a stopped run continues from its checkpoints, which must be whole"})
+
+
+class Trained(Exception):
+    """A resumed run has its last step behind it already; transformers would take one more."""
 
 
 class Recorder(TrainerCallback):
     """Metrics to the run, a stop before a gradient that is not finite is applied, and checkpoints made whole."""
 
-    def __init__(self, run: runs.Run, finish: Callable[[Path], None], keep: int | None) -> None:
-        self.run, self.finish, self.keep = run, finish, keep
+    def __init__(self, trainer: Trainer, run: runs.Run, finish: Callable[[Path], None], keep: int | None) -> None:
+        self.trainer, self.run, self.finish, self.keep = trainer, run, finish, keep
+        self.stopping = False
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.run.resumed_from:
+            if state.global_step >= state.max_steps:
+                raise Trained
+            put_back(self.trainer, checkpoints.read_json(self.run.resumed_from / UNLOGGED))
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
                logs: dict[str, Any] | None = None, **_: Any) -> None:
-        self.run.log({"step": state.global_step, **(logs or {})})
+        if logs and "train_runtime" not in logs:  # transformers' last words: times, and means since the last resume
+            self.run.log({"step": state.global_step, **logs})
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if ranks.any_of(self.run.stop.asked):
+            control.should_save = self.stopping = True
 
     def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
                               model: nn.Module | None = None, **_: Any) -> None:
@@ -72,10 +91,13 @@ class Recorder(TrainerCallback):
         folder = self.run.path / f"checkpoint-{state.global_step}"
 
         def make_whole() -> None:
+            checkpoints.write_json(folder / UNLOGGED, unlogged(self.trainer))
             self.finish(folder)
             checkpoints.rotate(self.run.path, self.keep)
 
         ranks.by_first(folder.name, make_whole)  # every process has put its random state there
+        if self.stopping:
+            raise KeyboardInterrupt
 
 
 class Progress(ProgressCallback):
@@ -85,6 +107,12 @@ class Progress(ProgressCallback):
                logs: dict[str, Any] | None = None, **_: Any) -> None:
         if self.training_bar is not None and logs and "loss" in logs:
             self.training_bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+
+    def close(self) -> None:
+        """Before the last line of a run that stops, not after it."""
+        for bar in (self.training_bar, self.prediction_bar):
+            if bar is not None:
+                bar.close()
 
 
 def require_finite(run: runs.Run, what: str, tensors: list[torch.Tensor], step: int) -> None:
@@ -98,8 +126,38 @@ def attach(trainer: Trainer, run: runs.Run, finish: Callable[[Path], None]) -> N
     keep, trainer.args.save_total_limit = trainer.args.save_total_limit, None
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Recorder(trainer, run, finish, keep))
     trainer.add_callback(Progress())
-    trainer.add_callback(Recorder(run, finish, keep))
+
+
+def train(trainer: Trainer, run: runs.Run) -> None:
+    """Train, from the run's last checkpoint if it has one. The first Ctrl-C lets the step end, and saves it."""
+    with run.stop.finishing("this step"):
+        try:
+            trainer.train(resume_from_checkpoint=str(run.resumed_from) if run.resumed_from else None)
+        except Trained:
+            print(f"all steps were taken before, up to {run.resumed_from}")
+        finally:
+            for callback in trainer.callback_handler.callbacks:
+                if isinstance(callback, Progress):
+                    callback.close()
+
+
+def unlogged(trainer: Any) -> dict[str, Any]:
+    """What the trainer has summed up since its last row of metrics: no checkpoint of transformers' has it."""
+    sums = {"loss": float(trainer._tr_loss), "since": trainer._globalstep_last_logged}
+    if hasattr(trainer, "_metrics"):  # TRL's trainers
+        sums |= {"metrics": trainer._metrics["train"], "tokens": trainer._total_train_tokens}
+    return sums
+
+
+def put_back(trainer: Any, sums: dict[str, Any]) -> None:
+    """So that the next row of metrics is the one that the uninterrupted run would have written."""
+    trainer._tr_loss += sums["loss"]
+    trainer._globalstep_last_logged = sums["since"]
+    if "metrics" in sums:
+        trainer._metrics["train"].update(sums["metrics"])
+        trainer._total_train_tokens = sums["tokens"]
 
 
 class Moved:

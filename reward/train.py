@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 from trl import RewardConfig
 
-from prefloop import config, heads, models, passes, ranks, runs, stats, training
+from prefloop import checkpoints, config, heads, models, passes, ranks, runs, stats, training
 from prefloop.chat import Chat
 from prefloop.errors import RequestError
 from prefloop.formats import snapshot
@@ -142,7 +142,7 @@ def fit(run: runs.Run, model: RewardModel, chat: Chat, checkpoint: models.Checkp
     training.fp32_adapters(run, model)
     training.attach(trainer, run, lambda folder: finish(run, model, chat, checkpoint, folder))
     moved = training.Moved(model)
-    trainer.train(resume_from_checkpoint=str(run.resumed_from) if run.resumed_from else None)
+    training.train(trainer, run)
     moved.check(run, model)
 
 
@@ -155,6 +155,7 @@ def save(model: RewardModel, chat: Chat, folder: Path) -> None:
 def finish(run: runs.Run, model: RewardModel, chat: Chat, checkpoint: models.Checkpoint, folder: Path) -> None:
     """Weights saved, loaded back and compared; sealed by its manifest."""
     if folder == run.final:
+        checkpoints.discard(folder)  # what an earlier try left
         save(model, chat, folder)
     models.check_reload(run, model.backbone, chat, folder, ADAPTER, model.head)
     models.seal(folder, checkpoint, "reward")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefloop import config, ranks, runs
+from prefloop import checkpoints, config, ranks, runs
 from prefloop.errors import RequestError
 from prefloop.formats import snapshot
 from prefloop.records import Demonstration
@@ -57,8 +57,8 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         prompts, length = source.prompts_of("test")[:4], (args.max_length or 1024) // 4
         if "before" not in run.record:
             before = nll(model, chat, held_out, args.per_device_eval_batch_size)
-            run.note(before=before)
             training.samples(run, model, chat, prompts, role(model), "before", length)
+            run.note(before=before)
         fit(run, model, chat, checkpoint, train, args)
         ranks.by_first("final", lambda: finish(run, model, chat, checkpoint, run.final))
         training.samples(run, model, chat, prompts, role(model), "after", length)
@@ -140,7 +140,7 @@ def fit(run: runs.Run, model: Any, chat: Chat, checkpoint: Checkpoint, train: Ro
     trainer = SFTTrainer(model, args, train_dataset=rows, processing_class=chat.tokenizer)
     training.fp32_adapters(run, model, moved)
     training.attach(trainer, run, lambda folder: finish(run, model, chat, checkpoint, folder))
-    trainer.train(resume_from_checkpoint=str(run.resumed_from) if run.resumed_from else None)
+    training.train(trainer, run)
     moved.check(run, model)
 
 
@@ -149,6 +149,7 @@ def finish(run: runs.Run, model: Any, chat: Chat, checkpoint: Checkpoint, folder
     from prefloop import models
 
     if folder == run.final:
+        checkpoints.discard(folder)  # what an earlier try left
         if role(model):
             models.save_adapter(model, ADAPTER, folder)
         else:
