@@ -80,6 +80,8 @@ class Recorder(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if ranks.any_of(self.run.stop.asked):
             control.should_save = self.stopping = True
+        if state.global_step >= state.max_steps:
+            control.should_log = True
 
     def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
                               model: nn.Module | None = None, **_: Any) -> None:

@@ -139,6 +139,7 @@ def test_ppo_raises_the_score(place: Place) -> None:
     assert set(found["checks"]) == {
         "KL at step 0", "log-probabilities", "EOS is scored", "scores and padding", "ratio", "policy weights",
         "critic weights", "sft is frozen", "reward is frozen", "reload checkpoint-5", "reload checkpoint-10",
+        "reload checkpoint-12",
         "reload value", "reload final"}
     steps = runs.read_lines(path / "metrics.jsonl")
     assert [row["step"] for row in steps] == list(range(1, 13))

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tiny import record
 
-from prefloop import checkpoints, cli, runs
+from prefloop import checkpoints, cli, holding, runs
 from prefloop.config import Asked
 from prefloop.errors import RequestError, RunError
 
@@ -43,15 +52,131 @@ def test_every_other_ending_says_why(tmp_path: Path, error: BaseException, ends:
         runs.finished(tmp_path / "r")
 
 
-def test_a_killed_run_is_seen_to_be_interrupted(tmp_path: Path) -> None:
-    with runs.start(ASKED, runs.RunConfig(str(tmp_path), "r")) as run:
+HOLDER = """
+import sys, time
+from pathlib import Path
+from prefloop import config, runs
+with runs.start(config.Asked("sft", {}), runs.RunConfig(sys.argv[1], "r")):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process in the middle of the run tmp_path/r."""
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_run_is_running_until_its_process_is_gone(elsewhere: subprocess.Popen[str], tmp_path: Path,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(tmp_path / "r", tmp_path / "copied")
+    assert runs.status_of(runs.load(tmp_path / "r")) == "running"
+    assert runs.status_of(runs.load(tmp_path / "copied")) == "interrupted"
+    assert cli.main(["resume", str(tmp_path / "r")]) == 2
+    said = capsys.readouterr().err
+    assert f"it is running now, as process {elsewhere.pid} on " in said
+    assert said.count("\n") == 1
+    elsewhere.kill()
+    elsewhere.wait()
+    assert status(tmp_path / "r") == "running"
+    assert runs.status_of(runs.load(tmp_path / "r")) == "interrupted"
+    assert cli.main(["runs", f"run.root={tmp_path}"]) == 0
+    assert capsys.readouterr().out.count("interrupted") == 2
+
+
+def test_two_processes_never_work_on_one_run(elsewhere: subprocess.Popen[str], tmp_path: Path) -> None:
+    """The second may have looked before the first began: it is the lock that decides."""
+    with pytest.raises(RequestError, match="running now"), runs.start(ASKED, runs.RunConfig(), tmp_path / "r"):
         pass
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)
-    run.note(status="running", pid=child)
-    assert runs.status_of(runs.load(run.path)) == "interrupted"
+    elsewhere.kill()
+    elsewhere.wait()
+    with runs.start(ASKED, runs.RunConfig(), tmp_path / "r") as run:
+        assert holding.holder(run.path).startswith(f", as process {os.getpid()} on ")
+    with pytest.raises(RequestError, match="done already"), runs.start(ASKED, runs.RunConfig(), tmp_path / "r"):
+        pass
+    assert status(tmp_path / "r") == "done"
+
+
+def test_who_only_looks_does_not_keep_a_run_from_starting(tmp_path: Path) -> None:
+    with (tmp_path / holding.LOCK).open("w") as looked:
+        fcntl.flock(looked, fcntl.LOCK_SH)
+        threading.Timer(0.2, looked.close).start()
+        with holding.held(tmp_path):
+            assert holding.is_held(tmp_path)
+    assert not holding.is_held(tmp_path)
+
+
+@pytest.mark.parametrize("left", [(), ("lock",), ("lock", "run.yaml"), ("lock", "run.yaml", "run.json.tmp")])
+def test_a_run_killed_before_it_began_is_begun_by_the_same_command(tmp_path: Path, left: tuple[str, ...]) -> None:
+    (tmp_path / "r").mkdir()
+    for name in left:
+        (tmp_path / "r" / name).write_text("half")
+    with pytest.raises(RequestError, match="stopped before it began" if "run.yaml" in left else "not a run"):
+        runs.load(tmp_path / "r")
+    with runs.start(ASKED, runs.RunConfig(str(tmp_path), "r")):
+        pass
+    assert status(tmp_path / "r") == "done"
+
+
+def test_someone_elses_folder_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "thesis.tex").write_text("x")
+    with pytest.raises(RequestError, match="this run exists"), runs.start(ASKED, runs.RunConfig(str(tmp_path), "r")):
+        pass
+    assert [p.name for p in (tmp_path / "r").iterdir()] == ["thesis.tex"]
+
+
+def signalled(*numbers: signal.Signals, seconds: float = 60.0) -> None:
+    for number in numbers:
+        os.kill(os.getpid(), number)
+    time.sleep(seconds)
+
+
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGINT, "stopped by Ctrl-C"),
+                                                (signal.SIGTERM, "stopped by SIGTERM")])
+def test_a_signal_stops_a_run_at_once_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals,
+                                                            reason: str) -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with (pytest.raises(RunError, match=r"interrupted; `prefloop resume .*/r` continues it; there is no checkpoint"),
+          runs.start(ASKED, runs.RunConfig(str(tmp_path), "r"))):
+        signalled(number)
+    assert record(tmp_path / "r")["reason"] == reason
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_what_must_be_whole_is_finished_first(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    done = []
+    with (pytest.raises(RunError), runs.start(ASKED, runs.RunConfig(str(tmp_path), "r")) as run,
+          run.stop.finishing("this step")):
+        done.append(signalled(signal.SIGINT, signal.SIGTERM, seconds=0.01))  # one: a launcher handed it on
+    assert done
+    assert status(tmp_path / "r") == "interrupted"
+    assert "this step is finished and saved first; Ctrl-C again stops at once" in capfd.readouterr().err
+
+
+def test_a_second_signal_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefloop.stopping.ONE", 0.0)
+    done = []
+    with (pytest.raises(RunError), runs.start(ASKED, runs.RunConfig(str(tmp_path), "r")) as run,
+          run.stop.finishing("this step")):
+        done.append(signalled(signal.SIGINT, signal.SIGINT))
+    assert not done
+    assert status(tmp_path / "r") == "interrupted"
+
+
+def test_a_run_that_is_not_resumed_says_how_it_is_done_again(tmp_path: Path,
+                                                             capsys: pytest.CaptureFixture[str]) -> None:
+    with (pytest.raises(RunError, match=r"`prefloop generate .*/run\.yaml run\.name=OTHER` does it again$"),
+          runs.start(Asked("generate", {}), runs.RunConfig(str(tmp_path), "r"), resumable=False)):
+        raise KeyboardInterrupt
+    assert cli.main(["resume", str(tmp_path / "r")]) == 2
+    assert "does it again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "/abs"])
