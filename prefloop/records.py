@@ -10,7 +10,8 @@ import hashlib
 import math
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
@@ -53,9 +54,9 @@ def normalised(messages: tuple[Message, ...]) -> str:
     return "\n".join(f"{role}:{' '.join(text.split())}" for role, text in folded)
 
 
-def split_of(messages: tuple[Message, ...]) -> str:
-    """80% train, 10% validation, 10% test, decided by the prompt alone and so for ever the same."""
-    bucket = int(digest("split", normalised(messages)), 16) % 100
+def split_of(text: str) -> str:
+    """80% train, 10% validation, 10% test, decided by the prompt's normalised text alone: for ever the same."""
+    bucket = int(digest("split", text), 16) % 100
     return "test" if bucket < 10 else "validation" if bucket < 20 else "train"
 
 
@@ -76,17 +77,22 @@ class Prompt:
         if not any(m.content.strip() for m in self.messages):
             raise RequestError("prompt: it is empty")
 
-    @property
+    # Cached, for the text that decides both is long.
+    @cached_property
     def id(self) -> str:
-        return digest("prompt", normalised(self.messages))
+        return digest("prompt", self._normalised)
 
-    @property
+    @cached_property
     def split(self) -> str:
-        return split_of(self.messages)
+        return split_of(self._normalised)
+
+    @cached_property
+    def _normalised(self) -> str:
+        return normalised(self.messages)
 
     def chat(self) -> list[dict[str, str]]:
         """The messages as a chat template takes them."""
-        return [asdict(m) for m in self.messages]
+        return [{"role": m.role, "content": m.content} for m in self.messages]
 
     def to_json(self) -> dict[str, Any]:
         return {"id": self.id, "messages": self.chat(), "stratum": self.stratum, "source": self.source,
@@ -118,7 +124,8 @@ class Response:
         return digest("response", self.text, self.policy, self.checksum, str(self.seed))
 
     def to_json(self) -> dict[str, Any]:
-        return {"id": self.id, **asdict(self)}
+        return {"id": self.id, "text": self.text, "policy": self.policy, "checksum": self.checksum,
+                "sampling": dict(self.sampling), "seed": self.seed}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Response:

@@ -17,7 +17,7 @@ from prefloop import config
 from prefloop.errors import RequestError
 from prefloop.formats import importing, snapshot
 from prefloop.formats.readers import FORMATS
-from prefloop.formats.row import Row
+from prefloop.formats.row import Row, Rules
 from prefloop.records import Demonstration, Message, Prompt, Ranking, Response
 
 HH = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: joke?\n\nAssistant:"
@@ -30,8 +30,9 @@ def said(content: str, role: str = "assistant") -> dict[str, str]:
     return {"role": role, "content": content}
 
 
-def read(form: str, values: dict[str, Any], **more: Any) -> Any:
-    return FORMATS[form].read(Row(values, **more))
+def read(form: str, values: dict[str, Any], source: str = "", **rules: Any) -> Any:
+    """The first thing that a row says."""
+    return next(FORMATS[form].read(Row(values, Rules(**rules), source)))
 
 
 def texts(found: Ranking) -> list[str]:
@@ -184,7 +185,7 @@ RANKED = {"prompt": "u", "responses": ["a", "b"], "ranks": [1, 2], "rater": "ann
     ("rankings", {**RANKED, "ranks": [1, "x" * 9999]}, "ranks: 'xxx"),
     ("rankings", {**RANKED, "ranks": [1, {"a": []}]}, "ranks: {'a': []}"),
     ("rankings", {**RANKED, "rater": None}, "column 'rater' holds null"),
-    ("rankings", {**RANKED, "prompt": {"text": "u"}}, "column 'prompt': expected a text or a list of messages"),
+    ("rankings", {**RANKED, "prompt": {"text": "u"}}, "column 'prompt[0]': expected a message"),
     ("rankings", {**RANKED, "shown": [[0], [1]]}, "shown"),
     ("rankings", {**RANKED, "shown": 3}, "shown"),
     ("rankings", {**RANKED, "none_acceptable": "no"}, "none_acceptable: expected bool"),
@@ -255,7 +256,9 @@ def test_two_raters_who_agree_are_no_duplicates(tmp_path: Path) -> None:
     (dumped(GOOD), ["import.columns={chosen: 5}"], "import.columns: 'chosen' should name a column"),
     (dumped(GOOD), ["import.columns={stratum: topic}"], "column 'topic' is missing"),
     (dumped(GOOD), ["import.path=[]"], "import.path: expected a file"),
-    (dumped(GOOD), ["import.path=."], "cannot read this file: Is a directory"),
+    (dumped(GOOD), ["import.path=/proc/self/fdinfo"], "no file in this folder ends in"),
+    (dumped(GOOD), ["import.path=/nowhere/*.jsonl"], "no file matches this pattern"),
+    (dumped(GOOD), ["import.path=null"], "expected a file or a list of files, or else import.dataset"),
 ])
 def test_a_wrong_request_is_told_in_one_line(tmp_path: Path, content: bytes | None, overrides: list[str],
                                              message: str) -> None:

@@ -2,85 +2,111 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
-from collections.abc import Iterator
+import codecs
+import sqlite3
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from prefloop import config
-from prefloop.errors import RequestError
-from prefloop.formats import files, snapshot
-from prefloop.formats.readers import FORMATS, Format
-from prefloop.formats.row import BadRow, Row
-from prefloop.records import Demonstration, Ranking
+from prefloop.errors import RequestError, RunError
+from prefloop.formats import files, snapshot, sources
+from prefloop.formats.chats import SKIP
+from prefloop.formats.readers import FORMATS
+from prefloop.formats.reading import Reading
+from prefloop.formats.report import Tally, printable, summary
+from prefloop.formats.row import Rules
+from prefloop.records import ROLES
 
-DUPLICATE = "exact duplicate"
+CHOICES = {"bad_rows": ("refuse", "drop"), "duplicates": ("drop", "keep"), "near": ("keep", "drop", "off"),
+           "turns": ("last", "all"), "cycles": ("drop", "pairs")}
 
 
-@dataclass(frozen=True)
-class ImportConfig:
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig(Rules):
     """`import:` says what to read, how, and where to put it. configs/import.yaml explains each key."""
 
-    path: str | list[str]
     format: str
     out: str
-    columns: dict[str, str] = field(default_factory=dict)
-    rater: str | None = None
+    path: str | list[str] | None = None
+    dataset: str | None = None
+    subset: str | None = None
+    dataset_split: str | None = None
+    revision: str | None = None
+    kind: str = "auto"
+    encoding: str = "utf-8"
+    between: str = "[-=]{3,}"
+    where: dict[str, Any] = field(default_factory=dict)
+    lookup: dict[str, Any] = field(default_factory=dict)
     bad_rows: str = "refuse"
     duplicates: str = "drop"
+    near: str = "keep"
 
     def __post_init__(self) -> None:
         _one_of("format", self.format, tuple(FORMATS))
-        _one_of("bad_rows", self.bad_rows, ("refuse", "drop"))
-        _one_of("duplicates", self.duplicates, ("drop", "keep"))
-        for ours, theirs in self.columns.items():
+        _one_of("kind", self.kind, files.KINDS)
+        for key, known in CHOICES.items():
+            _one_of(key, getattr(self, key), known)
+        for ours in self.columns:
             _one_of("columns", ours, FORMATS[self.format].columns)
-            if not isinstance(theirs, str):
-                raise RequestError(f"import.columns: {ours!r} should name a column of the file, got {theirs!r}")
-        if not self.paths or not all(isinstance(path, str) and path for path in self.paths):
+        for key in ("columns", "raters"):
+            for ours, theirs in getattr(self, key).items():
+                if not isinstance(theirs, str):
+                    raise RequestError(f"import.{key}: {ours!r} should name a column of the file, got {theirs!r}")
+        _valued("winners", self.winners, ("a", "b", "tie", "bad"))
+        _valued("roles", self.roles, (*ROLES, SKIP))
+        _valued("speakers", self.speakers, (*ROLES, SKIP))
+        if self.opens is not None:
+            _one_of("opens", self.opens, ROLES)
+        self._check_scores()
+        self._check_what()
+        # YAML reads the 1 of {1: a} as a number; rows hold it as a number or a text.
+        object.__setattr__(self, "winners", {str(name): told for name, told in self.winners.items()})
+
+    def _check_scores(self) -> None:
+        weights = self.scores if isinstance(self.scores, dict) else {}
+        if isinstance(self.scores, dict) and not any(weights.values()):
+            raise RequestError("import.scores: expected weights that are not all 0, such as {helpfulness: 1}")
+        for path, weight in weights.items():
+            if isinstance(weight, bool) or not isinstance(weight, int | float):
+                raise RequestError(f"import.scores: {path!r} should have a number for its weight, got {weight!r}")
+
+    def _check_what(self) -> None:
+        if (self.path is None) == (self.dataset is None):
+            raise RequestError("import.path: expected a file or a list of files, or else import.dataset, the name of "
+                               "a dataset: one of the two")
+        if self.path is not None and (not self.paths or not all(isinstance(p, str) and p for p in self.paths)):
             raise RequestError(f"import.path: expected a file or a list of files, got {self.path!r}")
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError:
+            raise RequestError(f"import.encoding: {self.encoding!r} is not known; known are utf-8, utf-16, cp1252, "
+                               "latin-1, and others") from None
 
     @property
     def paths(self) -> list[str]:
-        return [self.path] if isinstance(self.path, str) else self.path
+        return [self.path] if isinstance(self.path, str) else self.path or []
+
+    def sources(self) -> list[sources.Source]:
+        if self.dataset is not None:
+            return sources.from_dataset(self.dataset, self.subset, self.dataset_split, self.revision)
+        return sources.from_files(sources.expanded(self.paths), self.files(), self.format == "log")
+
+    def files(self) -> files.Asked:
+        return files.Asked(self.kind, self.encoding, self.between)
 
 
 def _one_of(key: str, value: Any, known: tuple[str, ...]) -> None:
     if value not in known:
-        near = get_close_matches(str(value), known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        close = get_close_matches(str(value), known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
         raise RequestError(f"import.{key}: {value!r} is not known; {hint}known: {', '.join(known)}")
 
 
-@dataclass
-class Tally:
-    """What became of the rows, so far."""
-
-    rows: int = 0
-    used: int = 0
-    pairs: int = 0
-    duplicates: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    first: dict[str, str] = field(default_factory=dict)
-    seen: set[bytes] = field(default_factory=set, repr=False)
-
-    def drop(self, reason: str, detail: str) -> None:
-        self.dropped[reason] += 1
-        self.first.setdefault(reason, detail)
-
-    def repeats(self, record: Ranking | Demonstration) -> bool:
-        """Whether a record said all of this before; where its file says it is from does not count."""
-        said = record.to_json()
-        del said["prompt"]["source"]
-        mark = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()[:16]
-        known = mark in self.seen
-        self.seen.add(mark)
-        self.duplicates += known
-        return known
+def _valued(key: str, given: dict[str, str], known: tuple[str, ...]) -> None:
+    for value in given.values():
+        _one_of(key, value, known)
 
 
 def sections() -> config.Sections:
@@ -88,69 +114,28 @@ def sections() -> config.Sections:
 
 
 def main(asked: config.Asked) -> None:
+def sections() -> config.Sections:
+    return {"import": config.Section(ImportConfig)}
+
+
+def main(asked: config.Asked) -> None:
     (ask,) = config.build(asked, sections())
-    how, tally = FORMATS[ask.format], Tally()
+    folder, tally = Path(ask.out), Tally()
     # Without `out`: the same rows under another name are the same snapshot.
     source = {"command": "import"} | {key: value for key, value in asdict(ask).items() if key != "out"}
-    found = records(ask, how, tally, source)
-    folder = snapshot.write(Path(ask.out), found if how.ranks else (), () if how.ranks else found,
-                            source=source, dropped=tally.dropped)
-    print(summary(ask, how, tally, folder))
-
-
-def records(ask: ImportConfig, how: Format, tally: Tally, source: dict[str, Any]) -> Iterator[Any]:
-    """The rows of all files as records, one at a time. `tally` and `source` are complete once it ends."""
-    for path in map(Path, ask.paths):
-        for number, line in files.lines(path):
-            tally.rows += 1
-            where = f"{path}:{number}"
-            try:
-                record = read_row(line, how, ask, path.name)
-            except RequestError as error:
-                if ask.bad_rows == "refuse":
-                    raise RequestError(f"{_told(where, error)}; to leave such rows out: "
-                                       "import.bad_rows=drop") from None
-                tally.drop(_reason(error), _told(where, error))
-                continue
-            if tally.repeats(record) and ask.duplicates == "drop":
-                tally.drop(DUPLICATE, f"{where}: an earlier row says the same")
-                continue
-            tally.used += 1
-            tally.pairs += sum(1 for _ in record.pairs()) if isinstance(record, Ranking) else 0
-            yield record
-    if not tally.used:
-        reason, count = tally.dropped.most_common(1)[0]
-        raise RequestError(f"{', '.join(ask.paths)}: no row can be used; {count} of {tally.rows}: {reason}, "
-                           f"first {tally.first[reason]}")
-    source.update(rows=tally.rows, used=tally.used, duplicates=tally.duplicates,
-                  sha256={path: files.sha256(Path(path)) for path in ask.paths})
-
-
-def read_row(line: bytes, how: Format, ask: ImportConfig, source: str) -> Ranking | Demonstration:
-    return how.read(Row(files.parse(line), ask.columns, ask.rater, source))
-
-
-def _told(where: str, error: RequestError) -> str:
-    """One line that a terminal can show, whatever the row held."""
-    text = str(error)
-    return f"{where}: {text if len(text) <= 300 else text[:297] + '...'}"
-
-
-def _reason(error: RequestError) -> str:
-    """A reader's own reason; for a record's rule, the field that broke it."""
-    return error.reason if isinstance(error, BadRow) else f"bad {str(error).partition(':')[0].partition('[')[0]}"
-
-
-def summary(ask: ImportConfig, how: Format, tally: Tally, folder: Path) -> str:
-    lines = [f"{', '.join(ask.paths)}: {tally.rows} rows, {tally.used} used, {tally.dropped.total()} dropped"]
-    for reason, count in tally.dropped.most_common():
-        lines.append(f"  dropped {count}: {reason} (first {tally.first[reason]})")
-    if ask.duplicates == "keep":
-        lines.append(f"  kept {tally.duplicates}: {DUPLICATE}")
+    try:
+        with snapshot.beside(folder.with_name(f"{folder.name}.scratch")) as scratch:
+            unwanted = reading.near_repeats(scratch) if ask.near == "drop" else None
+            found = reading.records(tally, scratch, source, unwanted)
+            ranks = reading.form.ranks
+            snapshot.write(folder, found if ranks else (), () if ranks else found, source=source,
+                           dropped=tally.dropped)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot write this snapshot: {error.strerror or error}") from error
+    except sqlite3.Error as error:
+        raise RunError(f"{folder}: cannot write this snapshot: {error}") from error
     manifest, checksum = snapshot.verified(folder)
-    counts, splits = manifest["counts"], manifest["splits"]
-    what = f"{tally.used} rankings, {tally.pairs} pairs" if how.ranks else f"{tally.used} demonstrations"
-    lines.append(f"{what}; {counts['prompts']} prompts: {splits['train']} train, {splits['validation']} validation, "
-                 f"{splits['test']} test")
-    lines.append(f"wrote {folder} (checksum {checksum[:16]})")
-    return "\n".join(lines)
+    names = ", ".join(one.name for one in reading.sources[:3]) + f" and {len(reading.sources) - 3} files more" * (
+        len(reading.sources) > 3)
+    print(summary(tally, names, ranks, ask.duplicates, manifest["splits"]))
+    print(printable(f"wrote {folder} (checksum {checksum[:16]})"))

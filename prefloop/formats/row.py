@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +12,8 @@ from typing import Any
 
 from prefloop.errors import RequestError
 
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+NULLS = ("", "null", "none", "nan", "n/a")
 
 
 class BadRow(RequestError):
@@ -22,19 +25,51 @@ class BadRow(RequestError):
 
 
 @dataclass(frozen=True)
-class Row:
-    """`columns` maps our names to the file's where they differ. A column that holds null counts as missing.
+class Left:
+    """Part of a row that was used: what was left out of it, and how many."""
 
-    `rater` and `source` are for rows that do not say who ranked and for prompts that do not say where they are from.
+    reason: str
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """A row that says something only beside the others of its `key`; `content` is JSON."""
+
+    key: str
+    content: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """How rows are read. configs/import.yaml explains each key."""
+
+    columns: dict[str, str] = field(default_factory=dict)
+    prompt: str | None = None
+    rater: str | None = None
+    raters: dict[str, str] = field(default_factory=dict)
+    scores: str | dict[str, float] | None = None
+    winners: dict[str, str] = field(default_factory=dict)
+    cycles: str = "drop"
+    roles: dict[str, str] = field(default_factory=dict)
+    speakers: dict[str, str] = field(default_factory=dict)
+    opens: str | None = None
+    turns: str = "last"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A column that holds null, or an empty cell of a table, counts as missing. `source` says where prompts are from.
+
+    A column's name may be a path: `a.text` is the key `text` of the object in column `a`, `answers.0` a list's first.
     """
 
     values: Mapping[str, Any]
-    columns: Mapping[str, str] = field(default_factory=dict)
-    rater: str | None = None
+    rules: Rules = Rules()
     source: str = ""
 
     def name(self, ours: str) -> str:
-        return self.columns.get(ours, ours)
+        return self.rules.columns.get(ours, ours)
 
     def need(self, ours: str) -> Any:
         value = self.get(ours)
@@ -44,25 +79,94 @@ class Row:
 
     def get(self, ours: str) -> Any | None:
         """The value, or None where the column is missing; a column that was mapped by hand must be there."""
-        theirs = self.name(ours)
-        if ours in self.columns and theirs not in self.values:
-            raise self.missing(ours)
+        theirs = self.rules.columns.get(ours, ours)
         value = self.values.get(theirs)
-        _refuse_broken_text(value, theirs)
+        if value is None and theirs not in self.values:
+            there, value = found(self.values, theirs)
+            if ours in self.rules.columns and not there:
+                raise self.missing(ours)
+        if value is not None:
+            refuse_broken_text(value, theirs)
         return value
 
+    def listed(self, ours: str) -> Any | None:
+        """The value, where a list or an object may be told as text, as tables hold them."""
+        value = self.get(ours)
+        return unpacked(value, self.name(ours)) if isinstance(value, str) else value
+
+    def filled(self, template: str) -> str:
+        """`template` with the columns it names in braces; a missing one is empty."""
+        return PLACEHOLDER.sub(lambda name: self._text(name[1]), template).strip()
+
+    def _text(self, column: str) -> str:
+        there, value = found(self.values, column)
+        if not there and column not in self.values:
+            raise self._missing(column)
+        refuse_broken_text(value, column)
+        if isinstance(value, list) and all(isinstance(one, str) for one in value):
+            return "\n\n".join(value)
+        if isinstance(value, dict | list):
+            raise wrong(column, "a text, for import.prompt", value)
+        return "" if value is None else str(value)
+
     def missing(self, ours: str) -> BadRow:
-        theirs = self.name(ours)
-        if theirs in self.values:
+        return self._missing(self.name(ours))
+
+    def _missing(self, theirs: str) -> BadRow:
+        if found(self.values, theirs)[0]:
             return BadRow(f"no {theirs!r}", f"column {theirs!r} holds null")
         near = get_close_matches(theirs, self.values, n=1)
-        here = ", ".join(map(repr, self.values)) or "none"
+        here = brief(", ".join(map(repr, self.values)) or "none", 150, quoted=False)
         have = f"the nearest here is {near[0]!r}" if near else f"here are {here}"
         return BadRow(f"no column {theirs!r}", f"column {theirs!r} is missing; {have} (map it with import.columns)")
 
 
-def _refuse_broken_text(value: Any, column: str) -> None:
+def found(values: Any, path: str) -> tuple[bool, Any]:
+    """Whether there is such a column, and what it holds. A name that holds dots as they are comes first."""
+    if isinstance(values, Mapping) and path in values:
+        return True, values[path]
+    head, dot, rest = path.partition(".")
+    while dot:
+        inner = unpacked(values[head], head) if isinstance(values, Mapping) and head in values else None
+        if isinstance(values, list) and head.isdecimal() and int(head) < len(values):
+            inner = values[int(head)]
+        if isinstance(inner, list | Mapping):
+            return found(inner, rest)
+        more, dot, rest = rest.partition(".")
+        head = f"{head}.{more}"
+    if isinstance(values, list) and path.isdecimal() and int(path) < len(values):
+        return True, values[int(path)]
+    return False, None
+
+
+def unpacked(value: Any, column: str) -> Any:
+    """What a cell that looks like a list or an object holds, written as JSON or, by pandas, as Python; else itself."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+        return value
+    try:
+        inner = json.loads(value)
+    except (ValueError, RecursionError):
+        try:
+            inner = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return value
+    if not isinstance(inner, list | dict):
+        return value
+    refuse_broken_text(inner, column)
+    return inner
+
+
+def refuse_broken_text(value: Any, column: str) -> None:
     """Tokenizers and databases choke on NUL and on half of a surrogate pair, which JSON can spell."""
+    if isinstance(value, str):
+        if "\x00" in value:
+            raise BadRow("NUL character", f"column {column!r}: the text holds a NUL character")
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise BadRow("lone surrogate", f"column {column!r}: the text holds half of a surrogate pair") from None
+        return
     waiting = [value]
     while waiting:
         one = waiting.pop()
@@ -71,7 +175,32 @@ def _refuse_broken_text(value: Any, column: str) -> None:
         elif isinstance(one, list):
             waiting += one
         elif isinstance(one, str):
-            if "\x00" in one:
-                raise BadRow("NUL character", f"column {column!r}: the text holds a NUL character")
-            if LONE_SURROGATE.search(one):
-                raise BadRow("lone surrogate", f"column {column!r}: the text holds half of a surrogate pair")
+            refuse_broken_text(one, column)
+
+
+def number(value: Any, column: str) -> float | None:
+    """A number, told as one, as text or as yes or no; None where nothing is told; of a list, the mean."""
+    if isinstance(value, list):
+        told = [number(one, column) for one in value]
+        kept = [one for one in told if one is not None]
+        return sum(kept) / len(kept) if kept else None
+    text = str(value).strip().lower()
+    if value is None or text in NULLS:
+        return None
+    try:
+        told = {"true": 1.0, "false": 0.0}.get(text)
+        told = float(text) if told is None else told
+    except ValueError:
+        raise wrong(column, "a number", value) from None
+    if told in (float("inf"), float("-inf")):
+        raise wrong(column, "a finite number", value)
+    return told
+
+
+def wrong(column: str, expected: str, value: Any) -> BadRow:
+    return BadRow(f"not {expected}", f"column {column!r}: expected {expected}, got {brief(value)}")
+
+
+def brief(value: Any, most: int = 60, quoted: bool = True) -> str:
+    text = repr(value) if quoted else str(value)
+    return text if len(text) <= most else text[: most - 3] + "..."

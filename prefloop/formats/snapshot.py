@@ -9,12 +9,14 @@ that of the manifest, vouches for every byte. The same records and source give t
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
@@ -22,6 +24,7 @@ from uuid import uuid4
 
 from prefloop import checkpoints
 from prefloop.errors import RequestError, RunError
+from prefloop.formats.digests import Digests
 from prefloop.records import SPLITS, Demonstration, Pair, Prompt, Ranking
 
 RANKINGS, DEMONSTRATIONS, PROMPTS = "rankings.jsonl", "demonstrations.jsonl", "prompts.jsonl"
@@ -78,12 +81,13 @@ def write(folder: Path | str, rankings: Iterable[Ranking] = (), demonstrations: 
     """
     folder = Path(folder)
     with _renamed_into(folder) as draft:
-        seen: dict[str, str] = {}
+        seen = Digests()
+        splits: dict[str, int] = dict.fromkeys(SPLITS, 0)
         counts: dict[str, int] = {}
         with (draft / PROMPTS).open("wb") as prompts_file:
             def noted(prompt: Prompt) -> None:
-                if prompt.id not in seen:
-                    seen[prompt.id] = prompt.split
+                if seen.add(int(prompt.id, 16) - 2**63):
+                    splits[prompt.split] += 1
                     prompts_file.write(_line(prompt, f"{PROMPTS}:{len(seen)}"))
 
             for name, records in ((RANKINGS, rankings), (DEMONSTRATIONS, demonstrations)):
@@ -93,7 +97,7 @@ def write(folder: Path | str, rankings: Iterable[Ranking] = (), demonstrations: 
             _sync(prompts_file)
         counts["prompts"] = len(seen)
         manifest = {"files": {name: _sealed(draft / name) for name in FILES}, "counts": counts,
-                    "splits": {split: sum(s == split for s in seen.values()) for split in SPLITS},
+                    "splits": splits,
                     "dropped": dict(dropped or {}), "source": source if isinstance(source, str) else dict(source)}
         with (draft / MANIFEST).open("wb") as file:
             file.write(json.dumps(manifest, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
@@ -104,19 +108,51 @@ def write(folder: Path | str, rankings: Iterable[Ranking] = (), demonstrations: 
 @contextmanager
 def _renamed_into(folder: Path) -> Iterator[Path]:
     """A hidden folder beside `folder` that takes its name if the work in it succeeds, and goes away if it does not."""
-    if folder.exists() or folder.is_symlink():
-        raise RequestError(f"{folder}: it exists already, and a snapshot is never changed; choose another name")
-    draft = folder.parent / f".{folder.name}.{uuid4().hex[:8]}.partial"
+    require_new(folder)
     try:
-        draft.mkdir(parents=True)
-        yield draft
-        checkpoints.sync(draft)
-        draft.rename(folder)
-        checkpoints.sync(folder.parent)
+        with beside(folder) as draft:
+            yield draft
+            checkpoints.sync(draft)
+            draft.rename(folder)
+            checkpoints.sync(folder.parent)
     except OSError as error:
         raise RunError(f"{folder}: cannot write this snapshot: {error.strerror or error}") from error
+
+
+def require_new(folder: Path) -> None:
+    if folder.exists() or folder.is_symlink():
+        raise RequestError(f"{folder}: it exists already, and a snapshot is never changed; choose another name")
+
+
+@contextmanager
+def beside(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside `folder` for as long as the work lasts. Those that killed work left behind go first.
+
+    A lock says that its process lives: the kernel lets go of it however the process ends.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.partial"):
+        with suppress(OSError), _locked(left):
+            shutil.rmtree(left, ignore_errors=True)
+    draft = folder.parent / f".{folder.name}.{uuid4().hex[:8]}.partial"
+    new = draft.with_suffix(".new")  # no one takes it for left behind before it is locked
+    new.mkdir()
+    with _locked(new):
+        try:
+            new.rename(draft)
+            yield draft
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        os.close(handle)
 
 
 def _write_lines(path: Path, records: Iterable[Ranking] | Iterable[Demonstration],
