@@ -32,6 +32,8 @@ def _typed(record: object, expected: type | tuple[type, ...], *names: str) -> No
     """Refuse fields that JSON filled with another type. A bool is no number."""
     for name in names:
         value = getattr(record, name)
+        if type(value) is expected:
+            continue
         if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
             wanted = " or ".join(one.__name__ for one in (expected if isinstance(expected, tuple) else (expected,)))
             raise RequestError(f"{name}: expected {wanted}, got {type(value).__name__}")
@@ -246,12 +248,16 @@ class Ranking:
         A tie makes no pair. An unranked answer lost to every ranked one and ties with the other unranked:
         that is what ranking the best m of K says.
         """
+        decided = self.decided()
+        for better, worse in decided:
+            yield Pair(self.prompt, self.responses[better].text, self.responses[worse].text, 1.0 / len(decided))
+
+    def decided(self) -> list[tuple[int, int]]:
+        """The places of the better and the worse answer of each pair."""
         last = len(self.ranks) + max([r for r in self.ranks if r is not None], default=0)
         place = [last if rank is None else rank for rank in self.ranks]
-        decided = [(i, j) for i, j in combinations(range(len(place)), 2) if place[i] != place[j]]
-        for i, j in decided:
-            better, worse = (i, j) if place[i] < place[j] else (j, i)
-            yield Pair(self.prompt, self.responses[better].text, self.responses[worse].text, 1.0 / len(decided))
+        return [(i, j) if place[i] < place[j] else (j, i)
+                for i, j in combinations(range(len(place)), 2) if place[i] != place[j]]
 
     def to_json(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("rater", "strength", "none_acceptable", "reason", "edited",

@@ -52,7 +52,7 @@ class ImportConfig(Rules):
             _one_of("columns", ours, FORMATS[self.format].columns)
         for key in ("columns", "raters"):
             for ours, theirs in getattr(self, key).items():
-                if not isinstance(theirs, str):
+                if not (isinstance(theirs, str) or (theirs is None and key == "columns")):
                     raise RequestError(f"import.{key}: {ours!r} should name a column of the file, got {theirs!r}")
         _valued("winners", self.winners, ("a", "b", "tie", "bad"))
         _valued("roles", self.roles, (*ROLES, SKIP))

@@ -79,10 +79,10 @@ class Signatures:
     def _sign(self) -> None:
         batch = np.zeros(len(self.waiting), dtype=SIGNED)
         prompts, answers, *facts = zip(*self.waiting, strict=True)
-        distinct = {text: place for place, text in enumerate(dict.fromkeys(prompts))}
-        signed = signatures([*distinct, *answers])
+        distinct = {text: place for place, text in enumerate(dict.fromkeys([*prompts, *answers]))}
+        signed = signatures(list(distinct))
         batch["prompt"] = signed[[distinct[text] for text in prompts]]
-        batch["answers"] = signed[len(distinct):]
+        batch["answers"] = signed[[distinct[text] for text in answers]]
         for name, told in zip(("item", "split", "file", "row"), facts, strict=True):
             batch[name] = told
         self.file.write(batch.tobytes())
@@ -93,11 +93,11 @@ class Signatures:
             self._sign()
         self.file.close()
 
-    def __len__(self) -> int:
+    def size(self) -> int:
         return self.path.stat().st_size // SIGNED.itemsize
 
     def chunks(self) -> Iterator[np.ndarray]:
-        for start in range(0, len(self), CHUNK):
+        for start in range(0, self.size(), CHUNK):
             yield np.fromfile(self.path, dtype=SIGNED, count=CHUNK, offset=start * SIGNED.itemsize)
 
     def at(self, places: np.ndarray) -> np.ndarray:
@@ -127,7 +127,7 @@ def leaks(signed: Signatures) -> np.ndarray:
 def _found(signed: Signatures, bands: Iterable[tuple[tuple[str, int, int], ...]],
            alike: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
     """Records that share a band with an earlier one are compared with its first and with the two before them."""
-    like = np.full(len(signed), -1, dtype=np.int32)
+    like = np.full(signed.size(), -1, dtype=np.int32)
     for band in bands:
         order, first = _shared(_keys(signed, band))
         for back in (0, 1, 2):
@@ -148,7 +148,7 @@ def _keys(signed: Signatures, band: tuple[tuple[str, int, int], ...]) -> np.ndar
         joined = np.concatenate([chunk[name][:, start: start + size] for name, start, size in band], axis=1)
         return np.ascontiguousarray(joined).view("<u4")[:, 0]
 
-    return np.concatenate([key(chunk) for chunk in signed.chunks()])
+    return np.concatenate([np.empty(0, dtype="<u4"), *(key(chunk) for chunk in signed.chunks())])
 
 
 def _shared(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -149,7 +149,7 @@ def _vote(row: Row, vote: Any, place: int) -> Verdict:
     if isinstance(vote, list) and len(vote) == 2:
         return Verdict(named(vote[0], where), outcome(row, vote[1], where))
     if isinstance(vote, dict):
-        own = {ours: vote.get(row.rules.columns.get(ours, ours)) for ours in ("rater", "winner", "margin", "reason")}
+        own = {ours: vote.get(row.name(ours)) for ours in ("rater", "winner", "margin", "reason")}
         who = unnamed if own["rater"] is None else named(own["rater"], where)
         if own["margin"] is not None:
             return _by_margin(row, own["margin"], where, who, str(own["reason"] or ""))

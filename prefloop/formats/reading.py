@@ -58,7 +58,7 @@ class Reading:
             reason, count = tally.dropped.most_common(1)[0]
             raise RequestError(f"{', '.join(one.name for one in self.sources[:3])}: no row can be used; {count} of "
                                f"{tally.rows}: {reason}, first {tally.first[reason]}")
-        if sieve.signatures:
+        if sieve.signatures is not None:
             tally.near = self._near(sieve.signatures)
         source.update(tally.facts())
         source["sha256"] = {one.name: checkpoints.file_sha256(one.path) for one in self.sources if one.path}
@@ -77,7 +77,7 @@ class Reading:
                 for one, own in self.form.join(contents) if self.form.join else ():
                     if not isinstance(one, BadRow):
                         sieve.verdict(one, places[own[0]] if own else places[0])
-        assert sieve.signatures
+        assert sieve.signatures is not None
         sieve.signatures.finish()
         return near.repeats(sieve.signatures) >= 0
 
@@ -185,7 +185,7 @@ class Sieve:
         self.count += 1
         if self.unwanted is not None and self.unwanted[self.count - 1]:
             return NEAR
-        if self.signatures:
+        if self.signatures is not None:
             self.signatures.add(asked, "\n".join(sorted(answers)), item, SPLITS.index(record.prompt.split), *place)
         return ""
 

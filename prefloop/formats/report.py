@@ -47,11 +47,11 @@ class Tally:
         for response in record.responses:
             self.lengths[_rounded(len(response.text))] += 1
         self.raters[record.rater if record.rater in self.raters or len(self.raters) < NAMES else "(others)"] += 1
-        for pair in record.pairs():
+        for better, worse in record.decided():
             self.pairs += 1
-            if len(pair.chosen) != len(pair.rejected):
-                self.decided += 1
-                self.longer += len(pair.chosen) > len(pair.rejected)
+            excess = len(record.responses[better].text) - len(record.responses[worse].text)
+            self.decided += excess != 0
+            self.longer += excess > 0
 
     def facts(self) -> dict[str, Any]:
         """All of it, for the manifest."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -44,7 +43,7 @@ class Part:
 class Rules:
     """How rows are read. configs/import.yaml explains each key."""
 
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str | None] = field(default_factory=dict)
     prompt: str | None = None
     rater: str | None = None
     raters: dict[str, str] = field(default_factory=dict)
@@ -64,12 +63,12 @@ class Row:
     A column's name may be a path: `a.text` is the key `text` of the object in column `a`, `answers.0` a list's first.
     """
 
-    values: Mapping[str, Any]
+    values: dict[str, Any]
     rules: Rules = Rules()
     source: str = ""
 
     def name(self, ours: str) -> str:
-        return self.rules.columns.get(ours, ours)
+        return self.rules.columns.get(ours, ours) or ours
 
     def need(self, ours: str) -> Any:
         value = self.get(ours)
@@ -78,12 +77,17 @@ class Row:
         return value
 
     def get(self, ours: str) -> Any | None:
-        """The value, or None where the column is missing; a column that was mapped by hand must be there."""
+        """The value, or None where the column is missing; a column that was mapped by hand must be there.
+
+        A column mapped to null is not looked at.
+        """
         theirs = self.rules.columns.get(ours, ours)
+        if theirs is None:
+            return None
         value = self.values.get(theirs)
-        if value is None and theirs not in self.values:
+        if value is None and theirs not in self.values and ours in self.rules.columns:
             there, value = found(self.values, theirs)
-            if ours in self.rules.columns and not there:
+            if not there:
                 raise self.missing(ours)
         if value is not None:
             refuse_broken_text(value, theirs)
@@ -123,14 +127,14 @@ class Row:
 
 def found(values: Any, path: str) -> tuple[bool, Any]:
     """Whether there is such a column, and what it holds. A name that holds dots as they are comes first."""
-    if isinstance(values, Mapping) and path in values:
+    if isinstance(values, dict) and path in values:
         return True, values[path]
     head, dot, rest = path.partition(".")
     while dot:
-        inner = unpacked(values[head], head) if isinstance(values, Mapping) and head in values else None
+        inner = unpacked(values[head], head) if isinstance(values, dict) and head in values else None
         if isinstance(values, list) and head.isdecimal() and int(head) < len(values):
             inner = values[int(head)]
-        if isinstance(inner, list | Mapping):
+        if isinstance(inner, list | dict):
             return found(inner, rest)
         more, dot, rest = rest.partition(".")
         head = f"{head}.{more}"

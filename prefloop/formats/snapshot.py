@@ -30,6 +30,7 @@ from prefloop.records import SPLITS, Demonstration, Pair, Prompt, Ranking
 RANKINGS, DEMONSTRATIONS, PROMPTS = "rankings.jsonl", "demonstrations.jsonl", "prompts.jsonl"
 MANIFEST = "manifest.json"
 FILES = (RANKINGS, DEMONSTRATIONS, PROMPTS)
+ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 class Record(Protocol):
@@ -168,7 +169,7 @@ def _write_lines(path: Path, records: Iterable[Ranking] | Iterable[Demonstration
 
 def _line(record: Record, where: str) -> bytes:
     try:
-        return json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+        return ENCODER.encode(record.to_json()).encode("utf-8") + b"\n"
     except (ValueError, TypeError) as error:
         raise RequestError(f"{where}: this record cannot be written: {error}") from None
 
