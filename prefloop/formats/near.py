@@ -8,7 +8,8 @@ the 64 as their shingles overlap (Jaccard). Those that agree in a whole band of 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -68,9 +69,9 @@ class Signatures:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.file = path.open("wb")
-        self.waiting: list[tuple[str, str, int, int, int, int]] = []
+        self.waiting: list[tuple[str, Sequence[str], int, int, int, int]] = []
 
-    def add(self, prompt: str, answers: str, item: int, split: int, file: int, row: int) -> None:
+    def add(self, prompt: str, answers: Sequence[str], item: int, split: int, file: int, row: int) -> None:
         """`item` is a digest of the exact prompt and answers: one that stands twice is no near duplicate of itself."""
         self.waiting.append((prompt, answers, item, split, file, row))
         if len(self.waiting) == BATCH:
@@ -79,10 +80,12 @@ class Signatures:
     def _sign(self) -> None:
         batch = np.zeros(len(self.waiting), dtype=SIGNED)
         prompts, answers, *facts = zip(*self.waiting, strict=True)
-        distinct = {text: place for place, text in enumerate(dict.fromkeys([*prompts, *answers]))}
+        distinct = {text: place for place, text in enumerate(dict.fromkeys([*prompts, *chain(*answers)]))}
         signed = signatures(list(distinct))
         batch["prompt"] = signed[[distinct[text] for text in prompts]]
-        batch["answers"] = signed[[distinct[text] for text in answers]]
+        # The answers share the 64 in turns, so that a short one counts as much as a long one.
+        turns = [[distinct[own[turn % len(own)]] for turn in range(HASHES)] for own in answers]
+        batch["answers"] = signed[turns, np.arange(HASHES)]
         for name, told in zip(("item", "split", "file", "row"), facts, strict=True):
             batch[name] = told
         self.file.write(batch.tobytes())

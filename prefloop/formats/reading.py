@@ -186,7 +186,7 @@ class Sieve:
         if self.unwanted is not None and self.unwanted[self.count - 1]:
             return NEAR
         if self.signatures is not None:
-            self.signatures.add(asked, "\n".join(sorted(answers)), item, SPLITS.index(record.prompt.split), *place)
+            self.signatures.add(asked, answers, item, SPLITS.index(record.prompt.split), *place)
         return ""
 
 
