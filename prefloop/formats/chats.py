@@ -181,8 +181,8 @@ def transcript(text: str, column: str, rules: Rules) -> tuple[Message, ...]:
                                              f"with {brief(before.strip())}; import.speakers says who speaks how, "
                                              "and import.opens who speaks first without saying so")
         chat.append(Message(rules.opens, before.strip()))
-    for mark, following in zip(marks, [*marks[1:], None], strict=True):
-        own = text[mark.end(): following.start() if following else None].strip()
+    for place, mark in enumerate(marks):
+        own = text[mark.end(): marks[place + 1].start() if place + 1 < len(marks) else None].strip()
         role = roles[mark.lastgroup or ""]
         if role == SKIP:
             continue

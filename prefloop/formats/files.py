@@ -52,6 +52,8 @@ def rows(path: Path, how: Asked, plain_text: bool, noted: Callable[[int], None])
     A file that is missing, empty or cut short is refused whatever is done about bad rows.
     """
     found, packed = False, "packed"
+    if path.exists() and not path.is_file():
+        raise RequestError(f"{path}: this is a folder, a pipe or a device, and not a file")
     try:
         with path.open("rb") as raw, _unpacked(raw) as (packed, file):
             kind = how.kind if how.kind != "auto" else _kind(path, file, plain_text)

@@ -19,7 +19,7 @@ from prefloop.formats.report import Tally, printable, summary
 from prefloop.formats.row import Rules
 from prefloop.records import ROLES
 
-CHOICES = {"bad_rows": ("refuse", "drop"), "duplicates": ("drop", "keep"), "near": ("keep", "drop", "off"),
+CHOICES = {"bad_rows": ("refuse", "drop"), "duplicates": ("drop", "keep"), "near": ("keep", "drop", "ignore"),
            "turns": ("last", "all"), "cycles": ("drop", "pairs")}
 
 
@@ -114,13 +114,11 @@ def sections() -> config.Sections:
 
 
 def main(asked: config.Asked) -> None:
-def sections() -> config.Sections:
-    return {"import": config.Section(ImportConfig)}
-
-
-def main(asked: config.Asked) -> None:
     (ask,) = config.build(asked, sections())
     folder, tally = Path(ask.out), Tally()
+    snapshot.require_new(folder)
+    reading = Reading(FORMATS[ask.format], ask, ask.sources(), sources.lookup(ask.lookup, ask.files()),
+                      ask.where, ask.bad_rows == "refuse", ask.duplicates == "drop", ask.near != "ignore")
     # Without `out`: the same rows under another name are the same snapshot.
     source = {"command": "import"} | {key: value for key, value in asdict(ask).items() if key != "out"}
     try:

@@ -131,15 +131,17 @@ def _verdicts(row: Row) -> list[Verdict]:
         if not isinstance(votes, list) or not votes:
             raise BadRow("no votes", f"column {row.name('votes')!r}: expected a list of votes, got {brief(votes)}")
         return [_vote(row, one, place) for place, one in enumerate(votes)]
+    reason = str(row.get("reason") or "")
     if row.get("margin") is not None:
-        return [_by_margin(row, row.get("margin"), row.name("margin"), rater(row))]
+        return [_by_margin(row.get("margin"), row.name("margin"), rater(row), reason)]
     flags = ("winner_model_a", "winner_model_b", "winner_tie")
     if row.get("winner") is None and any(row.get(flag) is not None for flag in flags):
         won = [flag for flag in flags if number(row.get(flag), row.name(flag))]
         if len(won) != 1:
             raise BadRow("no winner", f"columns {', '.join(map(row.name, flags))}: expected one of them to be 1")
-        return [Verdict(rater(row), {"winner_model_a": "a", "winner_model_b": "b"}.get(won[0], "tie"))]
-    return [Verdict(rater(row), outcome(row, row.need("winner"), row.name("winner")))]
+        told = {"winner_model_a": "a", "winner_model_b": "b"}.get(won[0], "tie")
+        return [Verdict(rater(row), told, reason=reason)]
+    return [Verdict(rater(row), outcome(row, row.need("winner"), row.name("winner")), reason=reason)]
 
 
 def _vote(row: Row, vote: Any, place: int) -> Verdict:
@@ -152,13 +154,13 @@ def _vote(row: Row, vote: Any, place: int) -> Verdict:
         own = {ours: vote.get(row.name(ours)) for ours in ("rater", "winner", "margin", "reason")}
         who = unnamed if own["rater"] is None else named(own["rater"], where)
         if own["margin"] is not None:
-            return _by_margin(row, own["margin"], where, who, str(own["reason"] or ""))
+            return _by_margin(own["margin"], where, who, str(own["reason"] or ""))
         if own["winner"] is not None:
             return Verdict(who, outcome(row, own["winner"], where), reason=str(own["reason"] or ""))
     raise wrong(where, "a vote such as [rater, winner]", vote)
 
 
-def _by_margin(row: Row, value: Any, column: str, who: str, reason: str = "") -> Verdict:
+def _by_margin(value: Any, column: str, who: str, reason: str = "") -> Verdict:
     margin = number(value, column)
     if margin is None or abs(margin) > 3:
         raise BadRow("margin beyond 3", f"column {column!r}: expected a number from -3 (a is much better) to 3 "

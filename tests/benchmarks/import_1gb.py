@@ -1,4 +1,4 @@
-"""`prefloop import` of a generated file of about 1 GB: its peak memory, and its speed beside `json.loads` of the lines.
+"""`prefloop import` of a generated file of 1 GB: its peak memory, and its speed beside `json.loads` of the lines.
 
     make bench NAME=import_1gb
 
@@ -34,8 +34,9 @@ def said(draw: random.Random, words: int) -> str:
 
 def pairs(draw: random.Random) -> Iterator[dict[str, Any]]:
     while True:
-        shared = "".join(f"\n\n{who}: {said(draw, 25)}" for who in ["Human", "Assistant"] * draw.randint(0, 3) + ["Human"])
-        yield {"chosen": f"{shared}\n\nAssistant: {said(draw, 60)}", "rejected": f"{shared}\n\nAssistant: {said(draw, 60)}"}
+        turns = ["Human", "Assistant"] * draw.randint(0, 3) + ["Human"]
+        shared = "".join(f"\n\n{who}: {said(draw, 25)}" for who in turns)
+        yield {name: f"{shared}\n\nAssistant: {said(draw, 60)}" for name in ("chosen", "rejected")}
 
 
 def rated(draw: random.Random) -> Iterator[dict[str, Any]]:
