@@ -5,12 +5,13 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT := 0
 
-.PHONY: help setup demo test lint
+.PHONY: help setup demo test lint bench
 
 help:
 	@echo "make demo   the whole loop on simulated raters, then the page (SERVE=0 stops at the table, SEED=1 another seed)"
 	@echo "make test   lint and every test"
 	@echo "make lint   ruff, pyright and the house's rules"
+	@echo "make bench  NAME=x: the figures of tests/benchmarks/x.py, as one JSON object on the last line"
 
 .venv/ready: pyproject.toml constraints.txt launch/setup.sh
 	PYTHON=$(PYTHON) bash launch/setup.sh
@@ -29,3 +30,6 @@ lint: setup
 test: lint
 	bash launch/setup.sh browser
 	$(BIN)/pytest
+
+bench: setup
+	$(BIN)/python tests/benchmarks/$(NAME).py

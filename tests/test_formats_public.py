@@ -48,7 +48,7 @@ def test_ultrafeedback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     completions = [{"model": "m1", "response": "one", "annotations": rating("5", "5", "5", "5"), "overall_score": 1.0},
                    {"model": "m2", "response": "two", "annotations": rating("3", "4", "3", "2"), "overall_score": 9.0},
                    {"model": "m3", "response": "three", "annotations": rating("2", "3", "4", "3"), "overall_score": 8},
-                   {"model": "m4", "response": "four", "annotations": rating("5", "N/A", "5", "5"), "overall_score": 8}]
+                   {"model": "m4", "response": "four", "annotations": rating("5", "N/A", "5", "5")}]
     (found,) = imported(tmp_path, "ultrafeedback", {"source": "flan", "instruction": "why?", "models": [],
                                                     "completions": completions}).rankings
     assert ranked(found) == {"one": 1, "two": 2, "three": 2}  # means 5, 3 and 3; the fourth was not rated in full
@@ -72,9 +72,10 @@ def helpsteer(prompt: str, response: str, helpfulness: int, **more: Any) -> dict
 def test_helpsteer_rows_of_a_prompt_wherever_they_stand(tmp_path: Path,
                                                         capsys: pytest.CaptureFixture[str]) -> None:
     turns = "q\n<extra_id_1>Assistant\na\n<extra_id_1>User\nand then?"
-    made = imported(tmp_path, "helpsteer", helpsteer("p", "good", 4), helpsteer(turns, "x", 1), helpsteer("p", "bad", 2),
-                    helpsteer("alone", "y", 3), helpsteer(turns, "z", 1), helpsteer("p", "fair", 2),
-                    helpsteer("p", "bad", 2), helpsteer("p", "odd", 1), helpsteer("p", "odd", 4))
+    made = imported(tmp_path, "helpsteer", helpsteer("p", "good", 4), helpsteer(turns, "x", 1),
+                    helpsteer("p", "bad", 2), helpsteer("alone", "y", 3), helpsteer(turns, "z", 1),
+                    helpsteer("p", "fair", 2), helpsteer("p", "bad", 2), helpsteer("p", "odd", 1),
+                    helpsteer("p", "odd", 4))
     first, second = made.rankings
     assert ranked(first) == {"good": 1, "bad": 2, "fair": 2}  # "odd" was rated in two ways
     assert ranked(second) == {"x": 1, "z": 1}
@@ -115,7 +116,8 @@ def test_helpsteer3(tmp_path: Path) -> None:
 def battle(winner: str, **more: Any) -> dict[str, Any]:
     asking = said("q", "user")
     return {"question_id": "1", "model_a": "m", "model_b": "n", "winner": winner, "judge": "arena_user_7",
-            "conversation_a": [asking, said("a")], "conversation_b": [asking, said("b")], "language": "English", **more}
+            "conversation_a": [asking, said("a")], "conversation_b": [asking, said("b")], "language": "English",
+            **more}
 
 
 @pytest.mark.parametrize(("winner", "ranks", "none"), [("model_a", (1, 2), False), ("model_b", (2, 1), False),
