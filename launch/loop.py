@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefloop import checkpoints, runs
-from prefloop.cli import TRAINED
 from prefloop.errors import RequestError, RunError
 from prefloop.records import Answers
 from prefloop.store import Store
@@ -150,7 +149,7 @@ def run(told: Loop, folder: Path, stage: str, *overrides: str) -> None:
     elif status == "running":
         raise RequestError(f"{folder}: it is running now; `prefloop runs run.root={folder.parent} "
                            f"run.name={folder.name}` follows it")
-    elif found and stage in TRAINED:
+    elif found and found.record.get("resumable", True):
         count = found.record.get("processes", 1)
         start = ["prefloop.launch.several", str(count)] if count > 1 else ["prefloop.cli"]
         shell(f"go on with {stage}", [sys.executable, "-m", *start, "resume", str(folder)])

@@ -49,7 +49,7 @@ def test_what_is_done_is_skipped_and_what_stopped_goes_on(tmp_path: Path, ran: l
     assert ran.pop()[2:] == ["prefloop.launch.several", "2", "resume", str(tmp_path / "two")]
     loop.run(own, tmp_path / "new", "sft", "model.path=base")
     assert ran.pop()[1:] == ["sft", "model.path=base", f"run.root={tmp_path}", "run.name=new", "train.max_steps=3"]
-    loop.run(own, run_folder(tmp_path / "cut", stage="generate", status="interrupted"), "generate")
+    loop.run(own, run_folder(tmp_path / "cut", stage="generate", status="interrupted", resumable=False), "generate")
     assert ran.pop()[1] == "generate"  # not resumed but made again, and the old one kept
     assert not (tmp_path / "cut").exists()
     assert len(list(tmp_path.glob("cut-*"))) == 1
