@@ -65,20 +65,24 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         train, over_length = tokenised(chat, pairs_of(source, "train", data)[: data.limit], args.max_length)
         held_out, held_over = tokenised(chat, source.pairs("test")[:HELD_OUT], args.max_length)
         report(run, train, held_out, over_length + held_over, data.path, args.max_length)
-        model = start(checkpoint, model_config, args.seed)
-        models.require_context(model, max(map(len, train)), "train.max_length")
-        moved, reference = training.Moved(model), adapter_weights(model, POLICY)
-        trainer = build(run, model, chat, train, held_out, args)
-        training.fp32_adapters(run, model, moved)
-        training.attach(trainer, run, lambda folder: finish(run, model, chat, checkpoint, folder))
-        check_start(run, trainer, model, chat, train[:FIRST])
-        training.train(trainer, run)
-        moved.check(run, model)
-        check_reference(run, model, reference)
-        ranks.by_first("final", lambda: finish(run, model, chat, checkpoint, run.final))
-        summarise(run, model, chat, held_out, args)
-        for role, when in ((REFERENCE, "before"), (POLICY, "after")):
-            training.samples(run, model, chat, source.prompts_of("test")[:4], role, when, answer_length(args))
+
+        def learn(args: DPOConfig) -> None:
+            model = start(checkpoint, model_config, args.seed)
+            models.require_context(model, max(map(len, train)), "train.max_length")
+            moved, reference = training.Moved(model), adapter_weights(model, POLICY)
+            trainer = build(run, model, chat, train, held_out, args)
+            training.fp32_adapters(run, model, moved)
+            training.attach(trainer, run, lambda folder: finish(run, model, chat, checkpoint, folder))
+            check_start(run, trainer, model, chat, train[:FIRST])
+            training.train(trainer, run)
+            moved.check(run, model)
+            check_reference(run, model, reference)
+            ranks.by_first("final", lambda: finish(run, model, chat, checkpoint, run.final))
+            summarise(run, model, chat, held_out, args)
+            for role, when in ((REFERENCE, "before"), (POLICY, "after")):
+                training.samples(run, model, chat, source.prompts_of("test")[:4], role, when, answer_length(args))
+
+        training.within_memory(run, args, learn)
 
 
 @dataclass(frozen=True)
@@ -148,8 +152,10 @@ def build(run: runs.Run, model: PeftModel, chat: Chat, train: list[Row], held_ou
           args: DPOConfig) -> TokenDPOTrainer:
     args.output_dir = str(run.path)
     longest, args.max_length = args.max_length, None  # what was too long is already left out, and counted
-    trainer = TokenDPOTrainer(model, args=args, train_dataset=dataset(train),  # type: ignore[arg-type]
-                              eval_dataset=dataset(held_out) if held_out else None, processing_class=chat.tokenizer)
+    with training.settling():
+        trainer = TokenDPOTrainer(model, args=args, train_dataset=dataset(train),  # type: ignore[arg-type]
+                                  eval_dataset=dataset(held_out) if held_out else None,
+                                  processing_class=chat.tokenizer)
     args.max_length = longest
     return trainer
 

@@ -27,7 +27,7 @@ class Outcome:
 def judged(actors: Actors, role: str | None, prompts: list[list[int]], settings: PPOConfig) -> Outcome:
     """Sample from `role`, with random numbers that no rollout uses."""
     seeds = [generate.row_seed(settings.seed, n, 2, 0, 0) for n in range(len(prompts))]
-    answers = sample(actors, role, prompts, seeds, settings)
+    answers, _ = sample(actors, role, prompts, seeds, settings)
     rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
     starts = [len(prompt) for prompt in prompts]
     micros = [list(range(len(rows)))[first : first + settings.micro_batch]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prefloop import generate, heads, models, passes
+from prefloop import generate, heads, memory, models, passes
 
 from . import loss
 from .actors import Actors, answer_logprobs, answer_values
@@ -35,6 +35,7 @@ class Rollout:
     advantages_BT: Tensor
     scores_B: Tensor
     entropy: float
+    sample_batch: int  # as many as memory sufficed for
     sampling_seconds: float
     scoring_seconds: float
 
@@ -70,7 +71,7 @@ def collect(actors: Actors, prompts: list[list[int]], rollout: int, kl_coef: flo
     began = time.monotonic()
     chosen = [prompts[place] for place in places(len(prompts), rollout, settings)]
     seeds = [generate.row_seed(settings.seed, rollout, n, 1) for n in range(len(chosen))]
-    answers = sample(actors, actors.policy, chosen, seeds, settings)
+    answers, sample_batch = sample(actors, actors.policy, chosen, seeds, settings)
     rows = [prompt + answer for prompt, answer in zip(chosen, answers, strict=True)]
     starts = [len(prompt) for prompt in chosen]
     sampled = time.monotonic()
@@ -93,23 +94,23 @@ def collect(actors: Actors, prompts: list[list[int]], rollout: int, kl_coef: flo
                                                             settings.lam)
     return Rollout(rows, starts, ended_B, mask_BT, logprobs_BT, reference_BT, values_BT, returns_BT,
                    loss.whitened(advantages_BT, mask_BT), scores_B, float(entropy_BT.sum() / mask_BT.sum()),
-                   sampled - began, time.monotonic() - sampled)
+                   sample_batch, sampled - began, time.monotonic() - sampled)
 
 
 def sample(actors: Actors, role: str | None, prompts: list[list[int]], seeds: list[int],
-           settings: PPOConfig) -> list[list[int]]:
-    """An answer for each prompt, in the order given; in batches of prompts of like length."""
-    order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
+           settings: PPOConfig) -> tuple[list[list[int]], int]:
+    """An answer for each prompt, in the order given; sampled with prompts of like length, and with how many."""
     answers: list[list[int]] = [[] for _ in prompts]
+
+    def answer(batch: list[int]) -> None:
+        found = generate.sample(actors.model, [prompts[n] for n in batch], [seeds[n] for n in batch],
+                                settings.max_new_tokens, settings.temperature, actors.chat.end_id, actors.chat.pad_id)
+        for n, own in zip(batch, found, strict=True):
+            answers[n] = own
+
     with passes.acting(actors.model, role):
-        for first in range(0, len(order), settings.sample_batch):
-            batch = order[first : first + settings.sample_batch]
-            found = generate.sample(actors.model, [prompts[n] for n in batch], [seeds[n] for n in batch],
-                                    settings.max_new_tokens, settings.temperature, actors.chat.end_id,
-                                    actors.chat.pad_id)
-            for n, answer in zip(batch, found, strict=True):
-                answers[n] = answer
-    return answers
+        size = memory.at_once(passes.by_length(prompts), settings.sample_batch, answer, "answers")
+    return answers, size
 
 
 def answer_mask(answers: list[list[int]], where: torch.device) -> Tensor:
@@ -142,14 +143,17 @@ class Judge:
 
     @torch.no_grad()
     def _gathered(self, role: str | None, passed: Callable[[list[list[int]], list[int]], Tensor]) -> Tensor:
-        found: Tensor | None = None
+        found: list[Tensor] = []
+
+        def judge(micro: list[int]) -> None:
+            given = passed([self.rows[n] for n in micro], [self.starts[n] for n in micro])
+            if not found:
+                found.append(given.new_zeros(*self.mask_BT.shape, given.shape[1]))
+            block = torch.zeros_like(found[0][micro])
+            block[self.mask_BT[micro].bool()] = given
+            found[0][micro] = block
+
         with passes.acting(self.actors.model, role):
             for micro in self.micros:
-                given = passed([self.rows[n] for n in micro], [self.starts[n] for n in micro])
-                if found is None:
-                    found = given.new_zeros(*self.mask_BT.shape, given.shape[1])
-                block = torch.zeros_like(found[micro])
-                block[self.mask_BT[micro].bool()] = given
-                found[micro] = block
-        assert found is not None
-        return found
+                memory.at_once(micro, len(micro), judge, "episodes")
+        return found[0]

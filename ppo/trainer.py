@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from prefloop import checkpoints, heads, models, passes, runs, training
+from prefloop import checkpoints, heads, memory, models, passes, runs, training
 from prefloop.errors import RunError
 from prefloop.models import Checkpoint
 
@@ -43,10 +44,16 @@ class Tally:
         return {name: total / self.tokens[name] for name, total in self.sums.items()} | self.highest
 
 
+Gradients = Callable[[Rollout, list[list[int]], Tally], bool]
+
+
 class Trainer:
     def __init__(self, run: runs.Run, actors: Actors, prompts: list[list[int]], settings: PPOConfig,
                  checkpoint: Checkpoint) -> None:
-        self.run, self.actors, self.prompts, self.settings = run, actors, prompts, settings
+        self.run, self.actors, self.prompts = run, actors, prompts
+        known = run.record.get("fitting", {})  # what memory sufficed for before this run was resumed
+        self.settings = replace(settings, **{name: known[name] for name in ("micro_batch", "sample_batch")
+                                             if isinstance(known, dict) and name in known})
         self.checkpoint = checkpoint
         named = list(actors.model.named_parameters())
         self.policy = [weight for name, weight in named if weight.requires_grad and f".{actors.policy}." in name]
@@ -59,6 +66,7 @@ class Trainer:
         self.kl_coef = settings.kl_coef
         self.done = self.saved = 0
         self.ratio_checked = False
+        self.judged_by = settings.micro_batch
         if settings.gradient_checkpointing:
             plain = passes.plain(actors.model)
             plain.gradient_checkpointing_enable({"use_reentrant": False})
@@ -87,8 +95,17 @@ class Trainer:
                 with self.run.stop.finishing("the last update"):
                     self.save()
             raise
-        training.require_finite(self.run, "reward", [batch.scores_B], self.done)
+        for what, told in (("reward", batch.scores_B), ("policy's log-probability", batch.logprobs_BT),
+                           ("reference's log-probability", batch.reference_BT), ("value", batch.values_BT)):
+            training.require_finite(self.run, what, [told], self.done)
+        if batch.sample_batch < self.settings.sample_batch:
+            self.go_on_with(sample_batch=batch.sample_batch)
+        self.judged_by = self.settings.micro_batch
         return batch
+
+    def go_on_with(self, **sizes: int) -> None:
+        self.settings = replace(self.settings, **sizes)
+        self.run.note(fitting={**self.run.record.get("fitting", {}), **sizes})
 
     def learn(self, batch: Rollout) -> dict[str, float]:
         began = time.monotonic()
@@ -111,19 +128,40 @@ class Trainer:
         policy_learns = self.done >= settings.critic_warmup
         policy_steps = 0
         for epoch in range(settings.ppo_epochs):
-            minibatches = split(list(map(len, batch.rows)), self.done, epoch, settings)
-            for number, micros in enumerate(minibatches):
+            for number in range(settings.minibatches):
                 self.optimizer.zero_grad(set_to_none=True)
-                if policy_learns and self.policy_gradients(batch, micros, tally):
+                here = (batch, epoch, number)
+                if policy_learns:
+                    policy_learns, tally = self.fitting(self.policy_gradients, self.policy, here, tally)
+                if policy_learns:
                     policy_steps += 1
                 else:
-                    policy_learns = False
-                    for weight in self.policy:
-                        weight.grad = None
-                self.critic_gradients(batch, micros, tally)
+                    clear(self.policy)
+                _, tally = self.fitting(self.critic_gradients, self.critic, here, tally)
                 self.step((self.done * settings.ppo_epochs + epoch) * settings.minibatches + number, tally)
         planned = settings.ppo_epochs * settings.minibatches
         return {**tally.means(), "policy_steps": policy_steps, "policy_steps_planned": planned}
+
+    def fitting(self, gradients: Gradients, weights: Sequence[Tensor], minibatch: tuple[Rollout, int, int],
+                tally: Tally) -> tuple[bool, Tally]:
+        """One minibatch's gradients; where memory runs out, once more by micro-batches half as large.
+
+        Weights change only in `step`, and a minibatch's gradients are sums: how it is cut up does not count.
+        """
+        batch, epoch, number = minibatch
+        while True:
+            micros = split(list(map(len, batch.rows)), self.done, epoch, self.settings)[number]
+            tried, said = copy.deepcopy(tally), []
+            if memory.suffices(lambda tried=tried, said=said, micros=micros: said.append(
+                    gradients(batch, micros, tried))):
+                return said[0], tried
+            clear(weights)
+            size = max(map(len, micros))
+            if size == 1:
+                raise RunError("out of memory with micro-batches of 1: lower train.max_new_tokens, or set "
+                               f"train.gradient_checkpointing=true or model.four_bit=true; {self.run.last_good()}")
+            self.go_on_with(micro_batch=size // 2)
+            print(f"out of memory with micro-batches of {size}; going on with {size // 2}", flush=True)
 
     def policy_gradients(self, batch: Rollout, micros: list[list[int]], tally: Tally) -> bool:
         """Backward of the policy's loss over one minibatch; False when its approximate KL says to take no step."""
@@ -142,12 +180,12 @@ class Trainer:
                 tally.add("approx_kl", kl_N)
                 tally.add("clip_fraction", loss.policy_clipped(new_N, old_N, advantages_N, settings.clip))
                 tally.peak("ratio_max", float(ratios_N.max()))
-        if not self.ratio_checked:
+        if not self.ratio_checked and self.judged_by == settings.micro_batch:  # cut otherwise, it is not exactly 1
             self.run.check("ratio", gap < 1e-3, f"in the first pass over fresh samples it is 1 within {gap:.1e}")
             self.ratio_checked = True
         return settings.target_approx_kl is None or approximate_kl <= settings.target_approx_kl
 
-    def critic_gradients(self, batch: Rollout, micros: list[list[int]], tally: Tally) -> None:
+    def critic_gradients(self, batch: Rollout, micros: list[list[int]], tally: Tally) -> bool:
         settings, actors = self.settings, self.actors
         tokens = sum(float(batch.mask_BT[micro].sum()) for micro in micros)
         with passes.acting(actors.model, actors.value), recomputing(actors.model, settings.gradient_checkpointing):
@@ -159,6 +197,7 @@ class Trainer:
                 tally.add("value_loss", losses_N)
                 tally.add("value_clip_fraction",
                           loss.value_clipped(values_N.detach(), old_N, returns_N, settings.value_clip))
+        return True
 
     def step(self, number: int, tally: Tally) -> None:
         """One optimizer step, the only one: finite gradients, clipped for each network by itself, scheduled rates."""
@@ -203,6 +242,11 @@ class Trainer:
         self.saved = self.done
         if self.done > self.settings.rollouts:
             raise RunError(f"{folder}: it has {self.done} rollouts behind it, more than train.rollouts")
+
+
+def clear(weights: Sequence[Tensor]) -> None:
+    for weight in weights:
+        weight.grad = None
 
 
 @contextmanager

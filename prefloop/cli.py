@@ -80,7 +80,12 @@ def main(argv: list[str] | None = None) -> int:
         return told(command, "stopped", 1)
     except RuntimeError as error:
         if not ranks.parted(error):
-            raise
+            from prefloop import memory
+
+            if not memory.ran_out(error):
+                raise
+            return told(command, f"out of memory: {' '.join(str(error).split())[:200]}; set model.four_bit=true, or "
+                                 "lower the lengths", 1)
         return told(command, "another process of this run is gone; `prefloop resume RUN`, with as many processes, "
                              "continues it", 1)
 

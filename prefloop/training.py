@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -19,13 +21,15 @@ from transformers import (
     TrainingArguments,
 )
 
-from prefloop import checkpoints, config, ranks, runs
+from prefloop import checkpoints, config, memory, ranks, runs
 from prefloop.chat import Chat
-from prefloop.errors import RunError
+from prefloop.errors import RequestError, RunError, disk_is_full
 from prefloop.generate import SamplingConfig, sample_texts
 from prefloop.records import Prompt
 
 UNLOGGED = "unlogged.json"
+SIZE = "per_device_train_batch_size"
+A = TypeVar("A", bound=TrainingArguments)
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,25 @@ class DataConfig:
 WITHOUT_GPU = {"use_cpu": True, "bf16": False, "dataloader_pin_memory": False, "gradient_checkpointing": False}
 
 
+# What transformers would trip over only when the model is loaded and the first step is taken.
+LEAST = {SIZE: 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1, "max_length": 1,
+         "save_total_limit": 1, "weight_decay": 0, "dataloader_num_workers": 0, "seed": 0, "warmup_steps": 0,
+         "max_grad_norm": 0}
+ABOVE = {"learning_rate": 0, "num_train_epochs": 0, "save_steps": 0, "logging_steps": 0}
+
+
 def section(owner: type, **defaults: Any) -> config.Section:
     """`train:` of a stage on transformers.Trainer: no bf16 without a GPU, NaN shown, nothing sent anywhere."""
     cpu = {} if torch.cuda.is_available() else WITHOUT_GPU
     ours = {"logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm": False, "save_total_limit": 2}
     return config.Section(owner, {**ours, **cpu, **defaults},
                           {"output_dir": "the run's folder is named by run.root and run.name",
-                           "save_only_model": "a stopped run continues from its checkpoints, which must be whole"})
+                           "save_only_model": "a stopped run continues from its checkpoints, which must be whole",
+                           "resume_from_checkpoint": "`prefloop resume RUN` continues a run",
+                           "auto_find_batch_size": "micro-batches halve by themselves where memory runs out",
+                           "push_to_hub": "nothing is sent anywhere",
+                           "packing": "every row stays whole, and by itself"},
+                          LEAST, ABOVE)
 
 
 class Trained(Exception):
@@ -86,8 +102,11 @@ class Recorder(TrainerCallback):
     def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
                               model: nn.Module | None = None, **_: Any) -> None:
         assert model is not None
-        require_finite(self.run, "gradient", [p.grad for p in model.parameters() if p.grad is not None],
-                       state.global_step)
+        # Of all micro-batches since the last row of metrics: a loss may be NaN where its gradient is not.
+        require_finite(self.run, "loss", [self.trainer._tr_loss], state.global_step)  # type: ignore[attr-defined]
+        if not args.fp16:  # whose scaler tries large scales, and leaves out the steps that overflow
+            require_finite(self.run, "gradient", [p.grad for p in model.parameters() if p.grad is not None],
+                           state.global_step)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         folder = self.run.path / f"checkpoint-{state.global_step}"
@@ -132,6 +151,17 @@ def attach(trainer: Trainer, run: runs.Run, finish: Callable[[Path], None]) -> N
     trainer.add_callback(Progress())
 
 
+@contextmanager
+def settling() -> Iterator[None]:
+    """What a trainer has against its settings when it is built, the request has wrong."""
+    try:
+        yield
+    except (ValueError, TypeError, ImportError, OSError, RuntimeError, NotImplementedError) as error:
+        if memory.ran_out(error) or disk_is_full(error):
+            raise
+        raise RequestError(f"section train: {' '.join(str(error).split())[:300]}") from None
+
+
 def train(trainer: Trainer, run: runs.Run) -> None:
     """Train, from the run's last checkpoint if it has one. The first Ctrl-C lets the step end, and saves it."""
     with run.stop.finishing("this step"):
@@ -160,6 +190,30 @@ def put_back(trainer: Any, sums: dict[str, Any]) -> None:
     if "metrics" in sums:
         trainer._metrics["train"].update(sums["metrics"])
         trainer._total_train_tokens = sums["tokens"]
+
+
+def within_memory(run: runs.Run, args: A, learn: Callable[[A], None]) -> None:
+    """Learn; where memory runs out, again from the last checkpoint by smaller micro-batches. The global batch stays.
+
+    Everything is made anew, in the order that it was: a run that was asked for these micro-batches goes the same way.
+    """
+    total = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    while True:
+        sized, kept = copy.copy(args), run.record.get("micro_batch")
+        if isinstance(kept, int) and kept > 0 and total % kept == 0:  # what an earlier try found
+            sized.per_device_train_batch_size, sized.gradient_accumulation_steps = kept, total // kept
+        if memory.suffices(lambda sized=sized: learn(sized)):
+            return
+        went_out = f"out of memory with micro-batches of {sized.per_device_train_batch_size}"
+        smaller = memory.smaller(sized.per_device_train_batch_size, sized.gradient_accumulation_steps)
+        if smaller is None or ranks.world() > 1:
+            raise RunError(f"{went_out}: lower {'train.max_length' if smaller is None else SIZE}, or set "
+                           f"train.gradient_checkpointing=true or model.four_bit=true; {run.last_good()}")
+        checkpoints.clear_unfinished(run.path)
+        run.resumed_from = checkpoints.newest(run.path)
+        run.note(micro_batch=smaller[0])
+        print(f"{went_out}; going on with {smaller[0]} x {smaller[1]} accumulation, from "
+              f"{run.resumed_from or 'the start'}", flush=True)
 
 
 class Moved:

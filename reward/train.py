@@ -98,16 +98,20 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         train = grouped(chat, source.rankings_of("train")[: data.limit], args.max_length)
         held_out = grouped(chat, source.rankings_of("test"), args.max_length)
         report(run, train, held_out, data.path, args.max_length)
-        model = start(chat, checkpoint, model_config, head_config, args.seed)
-        longest = max(len(row) for group in train.groups for row in group.rows)
-        models.require_context(model.backbone, longest, "train.max_length")
-        if "before" not in run.record:
-            run.note(before=accuracy(model, held_out.groups)[0])
-        fit(run, model, chat, checkpoint, train.groups, args)
-        scale(run, model, train.groups)
-        ranks.by_first("final", lambda: finish(run, model, chat, checkpoint, run.final))
-        check_scores(run, model, chat)
-        summarise(run, model, held_out.groups)
+
+        def learn(args: RewardConfig) -> None:
+            model = start(chat, checkpoint, model_config, head_config, args.seed)
+            longest = max(len(row) for group in train.groups for row in group.rows)
+            models.require_context(model.backbone, longest, "train.max_length")
+            if "before" not in run.record:
+                run.note(before=accuracy(model, held_out.groups)[0])
+            fit(run, model, chat, checkpoint, train.groups, args)
+            scale(run, model, train.groups)
+            ranks.by_first("final", lambda: finish(run, model, chat, checkpoint, run.final))
+            check_scores(run, model, chat)
+            summarise(run, model, held_out.groups)
+
+        training.within_memory(run, args, learn)
 
 
 def report(run: runs.Run, train: Grouped, held_out: Grouped, path: str, max_length: int | None) -> None:
@@ -136,8 +140,9 @@ def start(chat: Chat, checkpoint: models.Checkpoint, model_config: models.ModelC
 def fit(run: runs.Run, model: RewardModel, chat: Chat, checkpoint: models.Checkpoint, groups: list[Group],
         args: RewardConfig) -> None:
     args.output_dir = str(run.path)
-    trainer = RankingTrainer(model, args, train_dataset=groups,  # type: ignore[arg-type]
-                             data_collator=lambda rows: {"batch": collate(rows)})
+    with training.settling():
+        trainer = RankingTrainer(model, args, train_dataset=groups,  # type: ignore[arg-type]
+                                 data_collator=lambda rows: {"batch": collate(rows)})
     trainer.run, trainer.chat = run, chat
     training.fp32_adapters(run, model)
     training.attach(trainer, run, lambda folder: finish(run, model, chat, checkpoint, folder))

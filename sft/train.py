@@ -13,6 +13,7 @@ from prefloop.records import Demonstration
 
 if TYPE_CHECKING:
     from torch import nn
+    from trl import SFTConfig
 
     from prefloop.chat import Chat
     from prefloop.models import Checkpoint, ModelConfig
@@ -52,17 +53,21 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         train = tokenised(chat, demonstrations(source, "train", data)[: data.limit], args.max_length)
         held_out = tokenised(chat, demonstrations(source, "test", data)[:HELD_OUT], args.max_length)
         report(run, train, held_out, data, args.max_length)
-        model = start(checkpoint, model_config, args.seed)
-        models.require_context(model, max(map(len, train.ids)), "train.max_length")
         prompts, length = source.prompts_of("test")[:4], (args.max_length or 1024) // 4
-        if "before" not in run.record:
-            before = nll(model, chat, held_out, args.per_device_eval_batch_size)
-            training.samples(run, model, chat, prompts, role(model), "before", length)
-            run.note(before=before)
-        fit(run, model, chat, checkpoint, train, args)
-        ranks.by_first("final", lambda: finish(run, model, chat, checkpoint, run.final))
-        training.samples(run, model, chat, prompts, role(model), "after", length)
-        summarise(run, nll(model, chat, held_out, args.per_device_eval_batch_size))
+
+        def learn(args: SFTConfig) -> None:
+            model = start(checkpoint, model_config, args.seed)
+            models.require_context(model, max(map(len, train.ids)), "train.max_length")
+            if "before" not in run.record:
+                before = nll(model, chat, held_out, args.per_device_eval_batch_size)
+                training.samples(run, model, chat, prompts, role(model), "before", length)
+                run.note(before=before)
+            fit(run, model, chat, checkpoint, train, args)
+            ranks.by_first("final", lambda: finish(run, model, chat, checkpoint, run.final))
+            training.samples(run, model, chat, prompts, role(model), "after", length)
+            summarise(run, nll(model, chat, held_out, args.per_device_eval_batch_size))
+
+        training.within_memory(run, args, learn)
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class SFTData:
     def __post_init__(self) -> None:
         if not self.path:
             raise ValueError("data.path is missing: name a snapshot, as `prefloop import` makes them")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError("data.limit is at least 1")
 
 
 def demonstrations(source: snapshot.Snapshot, split: str, data: SFTData) -> list[Demonstration]:
@@ -137,7 +144,8 @@ def fit(run: runs.Run, model: Any, chat: Chat, checkpoint: Checkpoint, train: Ro
     args.output_dir = str(run.path)
     args.max_length = None  # what was too long is already left out, and counted
     moved = training.Moved(model)
-    trainer = SFTTrainer(model, args, train_dataset=rows, processing_class=chat.tokenizer)
+    with training.settling():
+        trainer = SFTTrainer(model, args, train_dataset=rows, processing_class=chat.tokenizer)
     training.fp32_adapters(run, model, moved)
     training.attach(trainer, run, lambda folder: finish(run, model, chat, checkpoint, folder))
     training.train(trainer, run)
@@ -163,18 +171,21 @@ def nll(model: nn.Module, chat: Chat, rows: Rows, batch: int) -> list[float]:
     """Mean negative log-likelihood per assistant token, in nats, of each held-out demonstration."""
     import torch
 
-    from prefloop import passes
+    from prefloop import memory, passes
 
-    out: list[float] = []
+    out = torch.zeros(len(rows.ids))
+
+    def judge(chosen: list[int]) -> None:
+        ids = [rows.ids[n] for n in chosen]
+        logprobs = passes.answer_logprobs(model, ids, [1] * len(ids), chat.pad_id)
+        for n, own_T in zip(chosen, logprobs, strict=True):
+            mask_T = torch.tensor(rows.masks[n][1:], device=own_T.device)
+            out[n] = -(own_T * mask_T).sum() / mask_T.sum()
+
     model.eval()
     with torch.no_grad():
-        for first in range(0, len(rows.ids), batch):
-            ids, masks = rows.ids[first : first + batch], rows.masks[first : first + batch]
-            logprobs = passes.answer_logprobs(model, ids, [1] * len(ids), chat.pad_id)
-            for own_T, mask in zip(logprobs, masks, strict=True):
-                mask_T = torch.tensor(mask[1:], device=own_T.device)
-                out.append(float(-(own_T * mask_T).sum() / mask_T.sum()))
-    return out
+        memory.at_once(list(range(len(rows.ids))), batch, judge)
+    return out.tolist()
 
 
 def summarise(run: runs.Run, after: list[float]) -> None:
