@@ -36,7 +36,7 @@ def suffices(work: Callable[[], object]) -> bool:
     return False
 
 
-def at_once(rows: list[T], size: int, work: Callable[[list[T]], None], what: str = "rows") -> int:
+def at_once(rows: list[T], size: int, work: Callable[[list[T]], object], what: str = "rows") -> int:
     """`work` on `size` rows at a time, halved where memory runs out; returns the size at the end.
 
     A part that failed is done again, so `work` keeps nothing before it has everything.
