@@ -263,6 +263,13 @@ def test_near_duplicates_are_found_counted_and_dropped(tmp_path: Path, capsys: p
     assert "near duplicate" not in capsys.readouterr().out
 
 
+def test_what_several_people_said_of_the_same_answers_is_no_near_duplicate(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"prompt": sentence(random.Random(5), 30), "responses": ["yes", "no"], "ranks": [1, 2]}
+    ran(tmp_path, dumped(*({**row, "rater": rater} for rater in ("ann", "bob", "cyd"))), form="rankings")
+    assert "near duplicate" not in capsys.readouterr().out
+
+
 def test_prompts_that_leak_across_splits_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = sentence(random.Random(2), 60)
     made = ran(tmp_path, dumped(*({**GOOD, "prompt": f"{base} {n}", "chosen": f"a{n}"} for n in range(40))))

@@ -87,6 +87,13 @@ def test_helpsteer_rows_of_a_prompt_wherever_they_stand(tmp_path: Path,
     assert "dropped 1: exact duplicate" in out
 
 
+def test_rankings_of_grouped_rows_stand_where_their_first_rows_stood(tmp_path: Path) -> None:
+    rows = [helpsteer(f"p{place}", f"{word}{place}", score)
+            for word, score in (("a", 1), ("b", 2)) for place in range(30)]
+    made = imported(tmp_path, "helpsteer", *rows)
+    assert [ranked(one) for one in made.rankings] == [{f"a{place}": 2, f"b{place}": 1} for place in range(30)]
+
+
 def test_several_columns_make_a_score_by_their_weights(tmp_path: Path) -> None:
     rows = [helpsteer("p", "a", 4, verbosity=4), helpsteer("p", "b", 3, verbosity=0)]
     only = imported(inside(tmp_path, "x"), "helpsteer", *rows).rankings
@@ -254,6 +261,15 @@ def test_openai_messages_with_tools(tmp_path: Path) -> None:
     row = json.dumps({"messages": chat}).encode()
     (found,) = ran(tmp_path, row, "import.roles={tool: skip}", form="messages").demonstrations
     assert found.prompt.chat() == [said("s", "system"), said("q", "user")]
+
+
+def test_calls_of_tools_go_where_their_results_go(tmp_path: Path) -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+    row = json.dumps({"messages": [said("q", "user"), call, said("17", "tool"), said("a")]}).encode()
+    with pytest.raises(RequestError, match="content holds no text"):
+        ran(tmp_path, row, "import.roles={tool: user}", form="messages")
+    (found,) = ran(tmp_path, row, "import.roles={tool: skip}", form="messages").demonstrations
+    assert (found.prompt.chat(), found.answer) == ([said("q", "user")], "a")
 
 
 def test_unpaired_rows_are_rankings_or_demonstrations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

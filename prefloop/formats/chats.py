@@ -147,9 +147,10 @@ def _message(one: Any, where: str, rules: Rules) -> Message | None:
         raise BadRow(f"role {brief(who, 30)}",
                      f"column {where!r}: role: {brief(who)} is not known; say whose turns these are, such as "
                      "import.roles={tool: user}, or leave them out: import.roles={tool: skip}")
-    if role == SKIP:
-        return None
     content = next(one[name] for name in ("content", "value", "text") if name in one)
+    # A call of a tool goes where its results go.
+    if role == SKIP or (content in (None, "") and one.get("tool_calls") and rules.roles.get("tool") == SKIP):
+        return None
     return Message(role, content if isinstance(content, str) else _joined(content, where))
 
 

@@ -58,7 +58,8 @@ def _ranks(row: Row, items: list[Any], count: int) -> Any:
         least = min((rank for rank in within if isinstance(rank, int)), default=1)
         return [rank + 1 if least == 0 and isinstance(rank, int) else rank for rank in within]
     if row.rules.rater is None and row.get("rater") is None and not isinstance(row.get("ranks"), dict):
-        raise row.missing("rater")
+        missing = row.missing("rater")
+        raise BadRow(missing.reason, f"{missing}; or say who ranked: import.rater=NAME")
     return row.listed("ranks") if row.get("ranks") is not None else row.need("ranks")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import shutil
 import tempfile
 from pathlib import Path
@@ -73,6 +74,7 @@ def dataset(name: str, subset: str | None, split: str | None, revision: str | No
     try:
         import datasets
 
+        logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # one line is enough, and it is ours
         found = _opened(datasets, name, subset, split, revision)
         if isinstance(found, dict):
             if len(found) != 1:
