@@ -126,9 +126,10 @@ def _kept(path: Path, prompts: int) -> Iterator[tuple[int, Written]]:
 def read(path: Path) -> HeldOut:
     """The answers.jsonl of a `prefloop compare`, with the checksums and sampling of the report.json beside it."""
     rows = []
-    for number, line in files.lines(path):
+    for number, row in files.rows(path, files.Asked("jsonl")):
         try:
-            row = files.parse(line)
+            if isinstance(row, RequestError):
+                raise row
             rows.append((Prompt.from_json(row["prompt"]), _answers(row)))
         except RequestError as error:
             raise RequestError(f"{path}:{number}: {error}") from None

@@ -46,7 +46,7 @@ class Asked:
     between: str = r"[-=]{3,}"
 
 
-def rows(path: Path, how: Asked, plain_text: bool, noted: Callable[[int], None]) -> Rows:
+def rows(path: Path, how: Asked, plain_text: bool = False, noted: Callable[[int], None] = lambda _: None) -> Rows:
     """The rows of a file. `noted` is told now and then how many bytes were read.
 
     A file that is missing, empty or cut short is refused whatever is done about bad rows.

@@ -16,7 +16,7 @@ import numpy as np
 
 HASHES, ROWS, ALIKE = 64, 4, 0.8
 SHINGLE = 16
-CHUNK, COMPARED, BATCH = 1 << 16, 1 << 14, 64
+CHUNK, COMPARED, BATCH = 1 << 16, 1 << 12, 64
 
 _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0xFF51AFD7ED558CCD)
 _ODD = (np.random.default_rng(0).integers(0, 2**63, HASHES, dtype=np.uint64) << np.uint64(1)) | np.uint64(1)

@@ -105,7 +105,7 @@ def lookup(asked: dict[str, Any], how: files.Asked) -> Lookup | None:
                            f"{brief(asked, 100)}")
     table: dict[str, dict[str, Any]] = {}
     size = 0
-    for number, row in files.rows(Path(path), how, False, lambda _: None):
+    for number, row in files.rows(Path(path), how):
         if isinstance(row, BadRow):
             raise RequestError(f"{path}:{number}: {row} (import.lookup)")
         if row.get(key) is None:
