@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from prefloop.errors import RequestError, RunError
+from prefloop.errors import RequestError, RunError, disk_is_full
 
 MANIFEST = "manifest.json"
 
@@ -27,7 +27,8 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+        full = "; make room on this disk" if disk_is_full(error) else ""
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}{full}") from error
 
 
 @contextmanager

@@ -17,7 +17,8 @@ def disk_is_full(error: BaseException | None) -> bool:
         said = str(error)
         if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or any(
                 words in said for words in ("No space left on device", "Disk quota exceeded", "disk is full",
-                                            "PytorchStreamWriter failed writing", "inline_container.cc")):
+                                            "PytorchStreamWriter failed writing", "inline_container.cc",
+                                            "iostream error")):
             return True
         error = error.__cause__ or error.__context__
     return False

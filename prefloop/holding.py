@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from prefloop import checkpoints
 from prefloop.errors import RequestError
 
 LOCK = "lock"
@@ -28,9 +29,9 @@ def held(run: Path) -> Iterator[None]:
             if attempt == PATIENCE - 1:
                 raise RequestError(f"{run}: it is running now{holder(run)}; wait for it, or stop it with Ctrl-C there")
             time.sleep(0.05)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
-        file.flush()
+        with checkpoints.naming(run / LOCK):
+            file.truncate(0)
+            os.write(file.fileno(), f"process {os.getpid()} on {platform.node()}\n".encode())
         yield
 
 
