@@ -7,6 +7,7 @@ the 64 as their shingles overlap (Jaccard). Those that agree in a whole band of 
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
@@ -16,7 +17,7 @@ import numpy as np
 
 HASHES, ROWS, ALIKE = 64, 4, 0.8
 SHINGLE = 16
-CHUNK, COMPARED, BATCH = 1 << 16, 1 << 12, 64
+CHUNK, COMPARED, BATCH = 1 << 16, 1 << 14, 64
 
 _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0xFF51AFD7ED558CCD)
 _ODD = (np.random.default_rng(0).integers(0, 2**63, HASHES, dtype=np.uint64) << np.uint64(1)) | np.uint64(1)
@@ -104,8 +105,11 @@ class Signatures:
             yield np.fromfile(self.path, dtype=SIGNED, count=CHUNK, offset=start * SIGNED.itemsize)
 
     def at(self, places: np.ndarray) -> np.ndarray:
-        # Mapped for this once: pages that stay mapped count as memory.
-        return np.array(np.memmap(self.path, dtype=SIGNED, mode="r")[places])
+        # Read and not mapped: the pages around each one mapped would count as memory.
+        size = SIGNED.itemsize
+        with self.path.open("rb") as file:
+            handle = file.fileno()
+            return np.frombuffer(b"".join(os.pread(handle, size, place * size) for place in places.tolist()), SIGNED)
 
 
 def repeats(signed: Signatures) -> np.ndarray:
@@ -151,7 +155,11 @@ def _keys(signed: Signatures, band: tuple[tuple[str, int, int], ...]) -> np.ndar
         joined = np.concatenate([chunk[name][:, start: start + size] for name, start, size in band], axis=1)
         return np.ascontiguousarray(joined).view("<u4")[:, 0]
 
-    return np.concatenate([np.empty(0, dtype="<u4"), *(key(chunk) for chunk in signed.chunks())])
+    keys, done = np.empty(signed.size(), dtype="<u4"), 0
+    for chunk in signed.chunks():
+        keys[done: done + len(chunk)] = key(chunk)
+        done += len(chunk)
+    return keys
 
 
 def _shared(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
