@@ -81,14 +81,14 @@ function open(name, request = {}) {
     tab.dataset.view === name ? tab.setAttribute("aria-current", "page") : tab.removeAttribute("aria-current"));
   find(".ar-look").hidden = name !== "look";
   find(".ar-try").hidden = name !== "try";
-  find(".ar-standings").hidden = name !== "vote";
+  find(".ar-standings").hidden = true;
   complain("");
   if (name === "look") list();
   if (name === "try") find(".ar-box").focus({ preventScroll: true });
   if (name === "vote") {
     document.activeElement?.blur();
     find(".ar-told").replaceChildren();
-    standings();
+    if (!request.ask) standings();
     document.dispatchEvent(new CustomEvent("pl-rank", { detail: request }));
   }
 }
@@ -155,6 +155,7 @@ async function standings() {
   toldAfter = votes;
   find(".ar-standings summary").textContent = words.votes(reply.votes, reply.wanted, votes);
   find(".ar-told").replaceChildren(...parts);
+  find(".ar-standings").hidden = false;
 }
 
 function table(rows) {

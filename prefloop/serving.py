@@ -10,11 +10,12 @@ import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any
 
 from prefloop import wire
 from prefloop.errors import RequestError, RunError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from prefloop.chat import Chat
+    from prefloop.generate import Job
     from prefloop.models import Checkpoint
     from prefloop.records import Prompt
 
@@ -30,7 +32,6 @@ AT_ONCE = 4  # prompts that are answered together; more wait their turn
 UNFINISHED = "\ufffd"  # how a tokenizer shows the first bytes of a character
 
 Tell = Callable[[wire.Reply], None]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,14 @@ class Writer:
     model: nn.Module
     role: str | None
     chat: Chat
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Held-out prompts that one run answers together."""
+
+    run: int
+    jobs: list[Job]
 
 
 def main() -> int:
@@ -129,17 +138,18 @@ class Work:
 
         self.writers, self.prompts, self.sampling, self.tell = writers, prompts, SamplingConfig(**setup.sampling), tell
         self.asked: dict[str, list[Iterator[wire.Reply]]] = {}
-        self.held_out: list[Iterator[wire.Reply | None]] = []
+        self.batches: deque[Batch] = deque()
+        self.batch: Iterator[wire.Reply | None] = iter(())  # the first of them, being written
 
     @property
     def idle(self) -> bool:
-        return not self.asked and not self.held_out
+        return not self.asked and not self.batches
 
     def take(self, request: wire.Request) -> None:
         if isinstance(request, wire.Stop):
             self.asked.pop(request.ask, None)
         elif isinstance(request, wire.HeldOut):
-            self.held_out.append(held_out(self.writers[request.run], request, self.prompts, self.sampling))
+            self.batches += owed(self.writers[request.run].chat, request, self.prompts, self.sampling)
         elif isinstance(request, wire.Ask):
             try:
                 self.asked[request.ask] = self.columns(request)
@@ -163,34 +173,56 @@ class Work:
 
     def step(self) -> None:
         """One token of every answer that is being written."""
-        import torch
+        from prefloop import memory
 
         for ask in list(self.asked)[:AT_ONCE]:
-            try:
-                self.asked[ask] = [column for column in self.asked[ask] if self.moved(column)]
-                if not self.asked[ask]:
-                    del self.asked[ask]
-            except torch.OutOfMemoryError:
+            if not memory.suffices(lambda ask=ask: self.move(ask)):
                 del self.asked[ask]
                 self.tell(wire.Declined(ask, "out of memory; a shorter answer or fewer checkpoints may fit"))
-        if not self.asked and self.held_out:
-            try:
-                if not self.moved(self.held_out[0]):
-                    del self.held_out[0]
-            except torch.OutOfMemoryError:
-                self.held_out = []
-                self.tell(wire.Declined("", f"out of memory with {self.sampling.batch} held-out prompts at once; "
-                                            "start again with a smaller sampling.batch"))
+        if self.batches and not self.asked and not memory.suffices(self.move_held_out):
+            self.halve()
+
+    def move(self, ask: str) -> None:
+        self.asked[ask] = [column for column in self.asked[ask] if self.moved(column)]
+        if not self.asked[ask]:
+            del self.asked[ask]
+
+    def move_held_out(self) -> None:
+        if not self.moved(self.batch):
+            first = self.batches[0]
+            self.batch = written(self.writers[first.run], first, self.sampling)
+            self.moved(self.batch)
 
     def moved(self, column: Iterator[wire.Reply | None]) -> bool:
-        """Lets it write one token; false once it has no more to say."""
+        """Lets it write one token; false if it has no more to say."""
         try:
             reply = next(column)
         except StopIteration:
             return False
         if reply is not None:
             self.tell(reply)
+        if isinstance(reply, wire.Answered):
+            self.batches.popleft()
         return True
+
+    def halve(self) -> None:
+        """Memory ran out with the batch as it is."""
+        first = self.batches.popleft()
+        half = len(first.jobs) // 2
+        if half:
+            self.batches.extendleft((Batch(first.run, first.jobs[half:]), Batch(first.run, first.jobs[:half])))
+        else:
+            self.batches.clear()
+            self.tell(wire.Declined("", "out of memory with one held-out prompt at a time; lower sampling."
+                                        "max_new_tokens, or hold the base in 4 bits (model.four_bit=true)"))
+
+
+def owed(chat: Chat, request: wire.HeldOut, prompts: list[Prompt], sampling: Any) -> list[Batch]:
+    """The batches of `prefloop compare` that are not done, each whole: a batch of other rows could round otherwise."""
+    from prefloop import generate
+
+    return [Batch(request.run, jobs) for jobs in generate.batches(chat, prompts, sampling)
+            if not all(job.prompt in request.done for job in jobs)]
 
 
 def stream(writer: Writer, ids: list[int], request: wire.Ask, place: int) -> Iterator[wire.Reply]:
@@ -209,23 +241,17 @@ def stream(writer: Writer, ids: list[int], request: wire.Ask, place: int) -> Ite
     yield wire.Ended(request.ask, place, writer.chat.text(written), len(written), written[-1] == writer.chat.end_id)
 
 
-def held_out(writer: Writer, request: wire.HeldOut, prompts: list[Prompt],
-             sampling: Any) -> Iterator[wire.Reply | None]:
-    """The batches of `prefloop compare`, whole: a batch of other rows could round otherwise. None between tokens."""
-    from prefloop import generate
-
-    for batch in generate.batches(writer.chat, prompts, sampling):
-        if all(job.prompt in request.done for job in batch):
-            continue
-        rows: list[list[int]] = [[] for _ in batch]
-        for tokens in steps(writer, [job.ids for job in batch], [job.seed for job in batch], sampling.max_new_tokens,
-                            sampling.temperature):
-            for row, token in tokens:
-                rows[row].append(token)
-            yield None
-        yield wire.Answered(request.run, tuple(
-            wire.Written(job.prompt, writer.chat.text(ids), len(ids), ids[-1] == writer.chat.end_id)
-            for job, ids in zip(batch, rows, strict=True)))
+def written(writer: Writer, batch: Batch, sampling: Any) -> Iterator[wire.Reply | None]:
+    """The answers of a batch, once it is whole; None between its tokens."""
+    rows: list[list[int]] = [[] for _ in batch.jobs]
+    for tokens in steps(writer, [job.ids for job in batch.jobs], [job.seed for job in batch.jobs],
+                        sampling.max_new_tokens, sampling.temperature):
+        for row, token in tokens:
+            rows[row].append(token)
+        yield None
+    yield wire.Answered(batch.run, tuple(
+        wire.Written(job.prompt, writer.chat.text(ids), len(ids), ids[-1] == writer.chat.end_id)
+        for job, ids in zip(batch.jobs, rows, strict=True)))
 
 
 def steps(writer: Writer, rows: list[list[int]], seeds: list[int], max_new_tokens: int,

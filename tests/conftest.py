@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import arena_server
 import pytest
 import tiny
 
@@ -50,6 +51,12 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Loop:
     for stage in SHORT:
         made.run(stage, stage)
     return made
+
+
+@pytest.fixture(scope="session")
+def arena_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints to stand side by side."""
+    return arena_server.make(tmp_path_factory.mktemp("arena"))
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 import tiny
+from arena_server import asked_of_sample, gone, is_gone
 
 from prefloop import serving, wire
 from prefloop.errors import RequestError
@@ -22,19 +22,6 @@ from prefloop.records import Message, Prompt
 
 T = TypeVar("T")
 SAMPLING = {"answers": 1, "max_new_tokens": 12, "batch": 4, "seed": 3}
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two adapters on one base, and a base of its own."""
-    root = tmp_path_factory.mktemp("serving")
-    tiny.tiny_model(root / "base")
-    tiny.tiny_snapshot(root / "data")
-    tiny.tiny_adapter(root / "runs" / "sft", root / "base", 1)
-    tiny.tiny_adapter(root / "runs" / "other", root / "base", 2)
-    tiny.tiny_model(root / "runs" / "whole", seed=3)
-    (root / "runs" / "again").symlink_to(root / "runs" / "sft")
-    return root
 
 
 class Talk:
@@ -60,16 +47,16 @@ class Talk:
         return heard
 
 
-def setup(home: Path, *names: str, data: str = "data") -> wire.Setup:
-    return wire.Setup(tuple(str(home / "runs" / name) for name in names), str(home / data) if data else "", "train",
+def setup(arena_home: Path, *names: str, data: str = "data") -> wire.Setup:
+    return wire.Setup(tuple(str(arena_home / name) for name in names), str(arena_home / data) if data else "", "train",
                       10, SAMPLING, False, "auto")
 
 
 @pytest.fixture(scope="module")
-def talk(home: Path) -> Iterator[Talk]:
-    made = Talk(setup(home, "sft", "other", "whole"))
+def talk(arena_home: Path) -> Iterator[Talk]:
+    made = Talk(setup(arena_home, "first", "second", "whole"))
     prompts = made.until(wire.Found).prompts
-    assert [Prompt.from_json(one) for one in prompts] == snapshot.read(home / "data").prompts_of("train")[:10]
+    assert [Prompt.from_json(one) for one in prompts] == snapshot.read(arena_home / "data").prompts_of("train")[:10]
     made.until(wire.Ready)
     yield made
     made.process.kill()
@@ -80,30 +67,14 @@ def ask(name: str, runs: tuple[int, ...], words: str, seed: int, tokens: int = 4
     return wire.Ask(name, ({"role": "user", "content": words},), runs, 1.0, tokens, seed)
 
 
-def asked_of_sample(run: Path, words: str, seed: int, tokens: int = 40) -> tuple[str, int]:
-    """The same question to `sample`, in this process, on a model loaded by itself."""
-    from prefloop import generate, models
-    from prefloop.passes import acting
-
-    found = models.resolve(str(run))
-    chat, settings = models.load_chat(found), models.ModelConfig(path=str(run))
-    model: Any = models.load_base(found, settings)
-    if found.adapter:
-        model = models.add_adapter(model, "alone", found.adapter, settings)
-    with acting(model.eval(), "alone" if found.adapter else None):
-        (ids,) = generate.sample(model, [chat.prompt_ids(Prompt((Message("user", words),)))], [seed], tokens, 1.0,
-                                 chat.end_id, chat.pad_id)
-    return chat.text(ids), len(ids)
-
-
-def test_what_is_streamed_is_what_sample_gives(home: Path, talk: Talk) -> None:
+def test_what_is_streamed_is_what_sample_gives(arena_home: Path, talk: Talk) -> None:
     """Two prompts at once, five columns in all, on two bases; each column as if it had been alone."""
     talk.say(ask("first", (2, 0, 1), "Say something about cats 😀", 7))
     talk.say(ask("second", (1, 0), "red", 8))
     wanted = {("first", 0): ("whole", "Say something about cats 😀", 7),
-              ("first", 1): ("sft", "Say something about cats 😀", 7),
-              ("first", 2): ("other", "Say something about cats 😀", 7),
-              ("second", 0): ("other", "red", 8), ("second", 1): ("sft", "red", 8)}
+              ("first", 1): ("first", "Say something about cats 😀", 7),
+              ("first", 2): ("second", "Say something about cats 😀", 7),
+              ("second", 0): ("second", "red", 8), ("second", 1): ("first", "red", 8)}
     grown: dict[tuple[str, int], str] = dict.fromkeys(wanted, "")
     ended: dict[tuple[str, int], wire.Ended] = {}
     order = []
@@ -117,7 +88,7 @@ def test_what_is_streamed_is_what_sample_gives(home: Path, talk: Talk) -> None:
             grown[at] = heard.text if heard.whole else grown[at] + heard.text
             order.append(at)
     for at, (name, words, seed) in wanted.items():
-        text, tokens = asked_of_sample(home / "runs" / name, words, seed)
+        text, tokens = asked_of_sample(arena_home / name, words, seed, 40)
         assert (ended[at].text, ended[at].tokens) == (text, tokens)
         assert text.startswith(grown[at])
         assert ended[at].ended == (tokens < 40)
@@ -126,18 +97,19 @@ def test_what_is_streamed_is_what_sample_gives(home: Path, talk: Talk) -> None:
     assert len({one.text for one in ended.values()}) > 2
 
 
-def test_held_out_answers_are_those_of_compare(home: Path, talk: Talk, tmp_path: Path) -> None:
-    names = ("sft", "other", "whole")
-    tiny.launch("compare", f"compare.runs=[{','.join(str(home / 'runs' / name) for name in names)}]",
-                f"data.path={home / 'data'}", "compare.split=train", "compare.limit=10", f"compare.out={tmp_path}",
-                f"run.root={tmp_path}", *(f"sampling.{key}={value}" for key, value in SAMPLING.items()))
+def test_held_out_answers_are_those_of_compare(arena_home: Path, talk: Talk, tmp_path: Path) -> None:
+    names = ("first", "second", "whole")
+    tiny.launch("compare", f"compare.runs=[{','.join(str(arena_home / name) for name in names)}]",
+                f"data.path={arena_home / 'data'}", "compare.split=train", "compare.limit=10",
+                f"compare.out={tmp_path}", f"run.root={tmp_path}",
+                *(f"sampling.{key}={value}" for key, value in SAMPLING.items()))
     rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").open()]
     for number, name in enumerate(names):
         talk.say(wire.HeldOut(number, ()))
         batches = [talk.until(wire.Answered) for _ in range(3)]
         answers = {one.prompt: one.text for batch in batches for one in batch.answers}
         assert [len(batch.answers) for batch in batches] == [4, 4, 2]
-        assert answers == {n: row["answers"][str(home / "runs" / name)][0] for n, row in enumerate(rows)}
+        assert answers == {n: row["answers"][str(arena_home / name)][0] for n, row in enumerate(rows)}
     talk.say(wire.HeldOut(0, tuple(one.prompt for one in batches[0].answers[1:])))
     again = [talk.until(wire.Answered) for _ in range(1)]
     assert {one.prompt for one in again[0].answers} >= {batches[0].answers[0].prompt}, "a batch is taken whole"
@@ -170,17 +142,17 @@ def test_what_cannot_be_answered_is_declined_in_words(talk: Talk, words: str, to
 
 
 @pytest.mark.parametrize(("names", "data", "why"), [
-    (("sft", "nowhere"), "data", "there is no such folder"),
-    (("sft", "again"), "data", "twice, by two paths"),
-    (("sft", "other"), "no-data", "not a snapshot"),
+    (("first", "nowhere"), "data", "there is no such folder"),
+    (("first", "again"), "data", "twice, by two paths"),
+    (("first", "second"), "no-data", "not a snapshot"),
 ])
-def test_a_wrong_setup_is_told(home: Path, names: tuple[str, ...], data: str, why: str) -> None:
+def test_a_wrong_setup_is_told(arena_home: Path, names: tuple[str, ...], data: str, why: str) -> None:
     with pytest.raises(RequestError, match=why):
-        serving.look_up(setup(home, *names, data=data))
+        serving.look_up(setup(arena_home, *names, data=data))
 
 
-def test_the_process_tells_what_is_wrong_and_ends(home: Path) -> None:
-    wrong = Talk(setup(home, "sft", "nowhere"))
+def test_the_process_tells_what_is_wrong_and_ends(arena_home: Path) -> None:
+    wrong = Talk(setup(arena_home, "first", "nowhere"))
     heard = wrong.hear()
     assert isinstance(heard, wire.Failed)
     assert heard.request
@@ -188,14 +160,7 @@ def test_the_process_tells_what_is_wrong_and_ends(home: Path) -> None:
     assert wrong.process.wait(60) == 2
 
 
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-def test_it_ends_with_whoever_started_it(home: Path) -> None:
+def test_it_ends_with_whoever_started_it(arena_home: Path) -> None:
     """The starter is killed by a signal that it cannot catch, in the middle of an answer."""
     script = ("import sys, subprocess, time\n"
               "child = subprocess.Popen([sys.executable, '-m', 'prefloop.serving'], stdin=-1, stdout=-1)\n"
@@ -206,18 +171,14 @@ def test_it_ends_with_whoever_started_it(home: Path) -> None:
     starter = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert starter.stdin is not None
     assert starter.stdout is not None
-    starter.stdin.write(wire.encode(setup(home, "sft", data="")) + wire.encode(ask("long", (0,), "go on", 1, 490)))
+    starter.stdin.write(wire.encode(setup(arena_home, "first", data=""))
+                        + wire.encode(ask("long", (0,), "go on", 1, 490)))
     starter.stdin.close()
     pid = int(starter.stdout.readline())
     assert not gone(pid)
     os.kill(starter.pid, signal.SIGKILL)
     starter.wait()
-    for _ in range(300):
-        if gone(pid):
-            return
-        time.sleep(0.1)
-    os.kill(pid, signal.SIGKILL)
-    pytest.fail("the process that answers outlived its starter by 30 seconds")
+    assert is_gone(pid)
 
 
 def test_every_record_survives_the_pipe() -> None:
@@ -230,3 +191,35 @@ def test_every_record_survives_the_pipe() -> None:
         line = wire.encode(record)
         assert line.count(b"\n") == 1
         assert wire.decode(line) == record
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved(arena_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from prefloop import generate
+
+    asked = setup(arena_home, "first", "second")
+    found, prompts, _ = serving.look_up(asked)
+    told: list[Any] = []
+    work = serving.Work(serving.load(found, asked), prompts, asked, told.append)
+    tight, roomy = 1, generate.steps
+
+    def steps(model: Any, rows: list[list[int]], *rest: Any) -> Iterator[list[tuple[int, int]]]:
+        if len(rows) > tight:
+            raise torch.OutOfMemoryError
+        return roomy(model, rows, *rest)
+
+    monkeypatch.setattr(generate, "steps", steps)
+    work.take(wire.HeldOut(1, ()))
+    while not work.idle:
+        work.step()
+    assert sorted(one.prompt for batch in told for one in batch.answers) == list(range(10))
+    tight = 0
+    work.take(wire.HeldOut(1, ()))
+    while not work.idle:
+        work.step()
+    assert "out of memory with one held-out prompt" in told[-1].why
+    work.take(ask("typed", (0, 1), "hello", 1))
+    work.step()
+    assert told[-1] == wire.Declined("typed", "out of memory; a shorter answer or fewer checkpoints may fit")
+    assert work.idle
