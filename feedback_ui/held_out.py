@@ -10,7 +10,6 @@ from typing import Any
 
 from prefloop import checkpoints, runs, wire
 from prefloop.errors import RequestError, RunError
-from prefloop.formats import files
 from prefloop.records import Answers, Prompt, Response, digest
 
 JOIN = ", "  # between the names of checkpoints that wrote the same text
@@ -125,17 +124,23 @@ def _kept(path: Path, prompts: int) -> Iterator[tuple[int, Written]]:
 
 def read(path: Path) -> HeldOut:
     """The answers.jsonl of a `prefloop compare`, with the checksums and sampling of the report.json beside it."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RequestError(f"{path}: cannot read these answers: {error.strerror}") from None
     rows = []
-    for number, row in files.rows(path, files.Asked("jsonl")):
+    for number, line in enumerate(lines, start=1):
         try:
-            if isinstance(row, RequestError):
-                raise row
-            rows.append((Prompt.from_json(row["prompt"]), _answers(row)))
+            row = json.loads(line) if line.strip() else None
+            if row is not None:
+                rows.append((Prompt.from_json(row["prompt"]), _answers(row)))
         except RequestError as error:
             raise RequestError(f"{path}:{number}: {error}") from None
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise RequestError(f"{path}:{number}: not a row that `prefloop compare` wrote: "
                                f"{type(error).__name__}: {error}") from None
+    if not rows:
+        raise RequestError(f"{path}: there are no answers in this file")
     names = tuple(rows[0][1])
     odd = next((n for n, (_, own) in enumerate(rows, start=1) if tuple(own) != names), None)
     if odd or len(names) < 2:
@@ -153,7 +158,8 @@ def _answers(row: dict[str, Any]) -> dict[str, Written]:
     found = {name: Written(tuple(texts), tuple(map(float, rewards.get(name, ()))))
              for name, texts in row["answers"].items()}
     for name, own in found.items():
-        if not own.texts or not all(isinstance(text, str) for text in own.texts):
+        if not isinstance(row["answers"][name], list) or not own.texts or not all(
+                isinstance(text, str) for text in own.texts):
             raise ValueError(f"the answers of {name!r} are not a list of texts")
     return found
 
