@@ -31,6 +31,16 @@ def naming(path: Path) -> Iterator[None]:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}{full}") from error
 
 
+def require_place(path: Path, key: str) -> None:
+    """Whether a file can be made at `path`: said before the work whose result goes there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() or not os.access(path.parent, os.W_OK):
+            raise RequestError(f"{key}: {path} is a folder, or in one that cannot be written to")
+    except OSError as error:
+        raise RequestError(f"{key}: no file can be made at {path}: {error.strerror}") from None
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[str]]:
     """A draft that becomes `path` once it is whole and on disk: a reader sees the old file or the new, never half."""

@@ -78,16 +78,21 @@ def main(argv: list[str] | None = None) -> int:
         return told(command, f"{where}{error.strerror or error}{full}", 1)
     except KeyboardInterrupt:
         return told(command, "stopped", 1)
-    except RuntimeError as error:
-        if not ranks.parted(error):
-            from prefloop import memory
+    except Exception as error:
+        return told(command, unexpected(error), 1)
 
-            if not memory.ran_out(error):
-                raise
-            return told(command, f"out of memory: {' '.join(str(error).split())[:200]}; set model.four_bit=true, or "
-                                 "lower the lengths", 1)
-        return told(command, "another process of this run is gone; `prefloop resume RUN`, with as many processes, "
-                             "continues it", 1)
+
+def unexpected(error: Exception) -> str:
+    """In words, what a library raised. Inside a run its folder has the traceback; anywhere else it is shown."""
+    from prefloop import memory
+
+    if ranks.parted(error):
+        return "another process of this run is gone; `prefloop resume RUN`, with as many processes, continues it"
+    if memory.ran_out(error):
+        return f"out of memory: {' '.join(str(error).split())[:200]}; set model.four_bit=true, or lower the lengths"
+    if not getattr(error, "__notes__", None):
+        raise error
+    return error.__notes__[-1]
 
 
 def told(command: str, what: str, code: int) -> int:

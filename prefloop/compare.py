@@ -43,6 +43,8 @@ class CompareConfig:
         twice = next((one for n, one in enumerate(self.runs) if places[n] in places[:n]), None)
         if twice:
             raise ValueError(f"compare.runs names {twice} twice")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError("compare.limit is at least 1")
         if not 0 < self.level < 1:
             raise ValueError("compare.level is between 0 and 1")
 
@@ -98,6 +100,8 @@ def main(asked: config.Asked) -> int:
     found = [models.resolve(path) for path in settings.runs]
     reward = models.resolve(settings.reward) if settings.reward else None
     refuse(found, reward)
+    if settings.out:
+        checkpoints.require_place(Path(settings.out) / "report.json", "compare.out")
     prompts, over_length = shared_prompts(source, found, settings.split, settings.limit, sampling)
     parents: dict[str, Any] = {f"run{n}": one.lineage() for n, one in enumerate(found)}
     if reward:

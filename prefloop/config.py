@@ -9,6 +9,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
 from enum import Enum
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,30 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Range:
+    """Which finite numbers are allowed."""
+
+    least: float = -inf
+    most: float = inf
+    above: float = -inf
+
+    def require(self, value: Any, key: str) -> None:
+        if not isinstance(value, int | float):
+            return
+        if not (self.least <= value <= self.most and value > self.above and abs(value) < inf):
+            said = [f"{word} {bound}" for word, bound in (("at least", self.least), ("above", self.above),
+                                                          ("at most", self.most)) if abs(bound) < inf]
+            raise RequestError(f"{key}: expected a number {' and '.join(said)}, got {value}")
+
+
+@dataclass(frozen=True)
 class Section:
     """Who owns a section, our defaults where they differ from the owner's, and keys that are not the user's to set."""
 
     owner: type
     defaults: Mapping[str, Any] = field(default_factory=dict)
     closed: Mapping[str, str] = field(default_factory=dict)  # the reason for each
-    least: Mapping[str, float] = field(default_factory=dict)  # what the owner would only trip over later
-    above: Mapping[str, float] = field(default_factory=dict)
+    ranges: Mapping[str, Range] = field(default_factory=dict)  # what the owner would only trip over later
 
 
 Sections = Mapping[str, Section]
@@ -117,8 +134,8 @@ def _built(one: Section, given: dict[str, Any], name: str) -> Any:
                                f"{name}.{key.name}=... on the command line")
     hints = typing.get_type_hints(one.owner)
     typed = {key: _typed(value, hints[key], f"{name}.{key}") for key, value in values.items()}
-    for key, value in typed.items():
-        _in_range(value, one.least.get(key), one.above.get(key), f"{name}.{key}")
+    for key in typed.keys() & one.ranges.keys():
+        one.ranges[key].require(typed[key], f"{name}.{key}")
     try:
         return one.owner(**typed)
     except (TypeError, ValueError, ImportError, OSError) as error:
@@ -131,16 +148,6 @@ def _known(what: str, given: typing.Iterable[str], known: list[str], prefix: str
             near = get_close_matches(str(name), known, n=1)
             hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(known)}" * (len(known) < 20)
             raise RequestError(f"unknown {what} {prefix}{name}{hint}")
-
-
-def _in_range(value: Any, least: float | None, above: float | None, key: str) -> None:
-    if not isinstance(value, int | float) or (least is None and above is None):
-        return
-    finite = abs(value) < float("inf")
-    if least is not None and not (finite and value >= least):
-        raise RequestError(f"{key}: expected a number of at least {least}, got {value}")
-    if above is not None and not (finite and value > above):
-        raise RequestError(f"{key}: expected a number above {above}, got {value}")
 
 
 def _typed(value: Any, hint: Any, key: str) -> Any:

@@ -32,8 +32,10 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.answers < 1 or self.max_new_tokens < 1 or self.batch < 1:
             raise ValueError("sampling.answers, max_new_tokens and batch are at least 1")
-        if self.temperature < 0:
-            raise ValueError("sampling.temperature is at least 0")
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError("sampling.temperature is a number of at least 0")
+        if self.max_prompt_tokens < 1:
+            raise ValueError("sampling.max_prompt_tokens is at least 1")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class PromptsConfig:
     out: str = ""
     split: str | None = None
     limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError("data.limit is at least 1")
 
 
 def row_uniforms(seeds: list[int], steps: int) -> Tensor:
@@ -189,6 +195,8 @@ def main(asked: config.Asked) -> None:
     prompts = source.prompts_of(data.split)[: data.limit]
     if not prompts:
         raise RequestError(f"{data.path}: it has no prompts in split {data.split!r}")
+    if data.out:
+        checkpoints.require_place(Path(data.out), "data.out")
     checkpoint = resolve_policy(model_config.path, model_config.revision)
     with runs.start(asked, where, resumable=False, policy=checkpoint.lineage(), data=source.lineage()) as run:
         chat = load_chat(checkpoint)

@@ -91,6 +91,8 @@ def resolve(path: str, revision: str | None = None) -> Checkpoint:
     if (where / "run.json").is_file():
         stage = str(runs.finished(where).record["stage"])
         where = where / "final"
+    if (where / checkpoints.MANIFEST).is_file() and (where / "rankings.jsonl").is_file():
+        raise RequestError(f"{path}: a snapshot of data, not a model; name it as data.path")
     if (where / checkpoints.MANIFEST).is_file() or stage:
         return _ours(path, where, stage)
     folder = _model_folder(path, revision)
@@ -144,6 +146,8 @@ def _model_folder(path: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    if where.exists():
+        raise RequestError(f"{path}: a file, where a run, a model folder or a hub model should be named")
     if path.startswith((".", "/", "~", "runs/")) or path.count("/") > 1:
         raise RequestError(f"{path}: there is no such folder")
     try:

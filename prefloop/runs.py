@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
@@ -318,6 +319,11 @@ def _failed(run: Run, error: BaseException, new: bool) -> None:
     if new and not begun and (isinstance(error, RequestError) or not (run.path / "run.json").is_file()):
         shutil.rmtree(run.path)
         return
+    if isinstance(error, Exception) and not isinstance(error, RequestError | RunError):
+        with suppress(OSError):
+            (run.path / "traceback.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+            error.add_note(f"{run.path}: {type(error).__name__}: {' '.join(str(error).split())[:300]}; "
+                           f"{run.last_good()}; where it happened is in {run.path / 'traceback.txt'}")
     with suppress(RunError):  # on a full disk even this may not fit; the run then counts as interrupted
         run.end("failed", " ".join(f"{type(error).__name__}: {error}".split()))
 

@@ -51,10 +51,17 @@ WITHOUT_GPU = {"use_cpu": True, "bf16": False, "dataloader_pin_memory": False, "
 
 
 # What transformers would trip over only when the model is loaded and the first step is taken.
-LEAST = {SIZE: 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1, "max_length": 1,
-         "save_total_limit": 1, "weight_decay": 0, "dataloader_num_workers": 0, "seed": 0, "warmup_steps": 0,
-         "max_grad_norm": 0}
-ABOVE = {"learning_rate": 0, "num_train_epochs": 0, "save_steps": 0, "logging_steps": 0}
+RANGES = {
+    **dict.fromkeys((SIZE, "per_device_eval_batch_size", "gradient_accumulation_steps", "max_length",
+                     "save_total_limit"), config.Range(least=1)),
+    **dict.fromkeys(("weight_decay", "dataloader_num_workers", "warmup_steps", "max_grad_norm", "neftune_noise_alpha",
+                     "center_rewards_coefficient"), config.Range(least=0)),
+    **dict.fromkeys(("learning_rate", "num_train_epochs", "save_steps", "logging_steps", "beta"),
+                    config.Range(above=0)),
+    **dict.fromkeys(("adam_beta1", "adam_beta2"), config.Range(least=0, most=0.999999)),
+    "label_smoothing": config.Range(least=0, most=0.5),
+    "seed": config.Range(least=0, most=2**32 - 1),
+}
 
 
 def section(owner: type, **defaults: Any) -> config.Section:
@@ -68,7 +75,7 @@ def section(owner: type, **defaults: Any) -> config.Section:
                            "auto_find_batch_size": "micro-batches halve by themselves where memory runs out",
                            "push_to_hub": "nothing is sent anywhere",
                            "packing": "every row stays whole, and by itself"},
-                          LEAST, ABOVE)
+                          RANGES)
 
 
 class Trained(Exception):

@@ -24,6 +24,8 @@ class ScoreConfig:
     def __post_init__(self) -> None:
         if not self.answers or not self.out:
             raise ValueError("score.answers and score.out are needed: the file of answers, and where scores go")
+        if self.batch < 1:
+            raise ValueError("score.batch is at least 1")
 
 
 def sections() -> config.Sections:
@@ -33,6 +35,7 @@ def sections() -> config.Sections:
 def main(asked: config.Asked) -> None:
     model_config, settings = config.build(asked, sections())
     answers = read_answers(Path(settings.answers))
+    checkpoints.require_place(Path(settings.out), "score.out")
     checkpoint = models.resolve(model_config.path)
     if checkpoint.folder is None:
         raise RequestError(f"{model_config.path}: a plain model, not a reward model; name a reward run")

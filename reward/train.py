@@ -90,6 +90,8 @@ def sections() -> config.Sections:
 
 def main(asked: config.Asked, resume: Path | None = None) -> None:
     model_config, head_config, data, args, where = config.build(asked, sections())
+    if model_config.whole:
+        raise RequestError("model.whole: a reward model is an adapter and a head; leave it out")
     source = snapshot.read(Path(data.path))
     checkpoint = models.resolve_policy(model_config.path, model_config.revision)
     with runs.start(asked, where, resume, policy=checkpoint.lineage(), data=source.lineage()) as run:

@@ -174,7 +174,8 @@ def test_hostile_settings_of_an_adapter_run_no_code(loop: Loop, final: Path, set
         assert str(path) in str(told.value)
         assert "\n" not in str(told.value)
     else:
-        assert models.add_adapter(base, "policy", found.adapter, config).peft_config["policy"].r == own["r"]
+        made: Any = models.add_adapter(base, "policy", found.adapter, config).peft_config["policy"]
+        assert made.r == own["r"]
     assert not (tmp_path / "ran").exists()
 
 

@@ -94,6 +94,8 @@ class Store:
         self.path = opening.path_of(url)
         self._clock = clock
         self._turn = threading.Lock()
+        if self.path.is_dir():
+            raise RequestError(f"{self.path}: a folder; name a file, such as sqlite:///feedback.db")
         if read_only and not self.path.is_file():
             raise RequestError(f"{self.path}: there is no store here; `prefloop feedback` makes one")
         self._lock = None if read_only else opening.locked(self.path)
