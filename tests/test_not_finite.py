@@ -84,7 +84,7 @@ def check_stopped(run: Path) -> None:
     assert not (run / "checkpoint-2").exists()
 
 
-@pytest.mark.parametrize("stage", ["sft", "reward", "dpo", "ppo"])
+@pytest.mark.parametrize("stage", ["sft", "whole", "reward", "dpo", "ppo"])
 def test_weights_that_are_not_finite_are_never_kept(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                     said: Callable[[], str], stage: str) -> None:
     """Spoilt between the second step and its checkpoint."""
@@ -102,10 +102,11 @@ def test_weights_that_are_not_finite_are_never_kept(loop: Loop, tmp_path: Path, 
 
     monkeypatch.setattr(training.Recorder, "on_step_end", ended)
     monkeypatch.setattr(ppo.Trainer, "step", stepped)
-    run = loop.run(stage, "r", root=tmp_path, code=1)
+    whole = stage == "whole"
+    run = loop.run("sft" if whole else stage, "r", *(["model.whole=true"] * whole), root=tmp_path, code=1)
     line = said()
-    assert str(run / "checkpoint-2" / models.ADAPTER) in line
-    assert "lora_A" in line
+    assert str(run / "checkpoint-2" / ("model.safetensors" if whole else models.ADAPTER)) in line
+    assert ("embed_tokens" if whole else "lora_A") in line
     assert "not finite" in line
     check_stopped(run)
 
