@@ -5,11 +5,12 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT := 0
 
-.PHONY: help setup demo test lint bench
+.PHONY: help setup demo test lint bench soak
 
 help:
 	@echo "make demo   the whole loop on simulated raters, then the page (SERVE=0 stops at the table, SEED=1 another seed)"
 	@echo "make test   lint and every test"
+	@echo "make soak   campaigns that take long: kill -9 and resume (NAME=resume runs one, STAGE=sft a slice of it)"
 	@echo "make lint   ruff, pyright and the house's rules"
 	@echo "make bench  NAME=x: the figures of tests/benchmarks/x.py, as one JSON object on the last line"
 
@@ -33,3 +34,7 @@ test: lint
 
 bench: setup
 	$(BIN)/python tests/benchmarks/$(NAME).py
+
+soak: setup
+	$(if $(NAME),,SOAK=1 $(BIN)/pytest)
+	for campaign in $(or $(NAME:%=tests/soak/%.py),tests/soak/*.py); do $(BIN)/python $$campaign $(STAGE) || exit 1; done
