@@ -28,6 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import tiny
+from twins import differences
 
 from prefloop import checkpoints, runs
 
@@ -45,12 +46,13 @@ PHASES = (("rotating", {"rotate", "discard"}), ("saving", {"on_save", "_save_che
           ("stepping", {"_run_epoch", "learn"}), ("scoring", {"collect"}),
           ("checking", {"check_start", "before", "check_scores", "check"}),
           ("ending", {"end"}), ("resuming", {"_resumed", "restore", "_load_from_checkpoint", "rewind"}))
-COMMON = ("train.per_device_train_batch_size=2", "train.gradient_accumulation_steps=2", "train.max_steps=64",
+COMMON = ("train.per_device_train_batch_size=2", "train.gradient_accumulation_steps=2", "train.max_steps=80",
           "train.save_steps=3", "train.logging_steps=2", "train.max_length=64", "train.learning_rate=1e-3",
           "model.lora_r=4")
 PPO = ("train.rollouts=32", "train.save_every=2", "train.episodes=16", "train.minibatches=2", "train.micro_batch=4",
        "train.max_prompt_tokens=48", "train.max_new_tokens=24", "train.critic_warmup=1", "train.learning_rate=1e-3",
        "train.kl_target=1.0", "train.kl_horizon=100")
+ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("sft", "reward", "dpo", "ppo")
 
 
@@ -81,8 +83,8 @@ class Process:
     def kill(self) -> str:
         """SIGKILL, and the phase that it hit."""
         self.child.send_signal(signal.SIGUSR1)
-        until = time.monotonic() + 0.05
-        while time.monotonic() < until and not (self.notes / "stack").stat().st_size:
+        until = time.monotonic() + 0.1
+        while time.monotonic() < until and "<string>" not in (self.notes / "stack").read_text():
             time.sleep(0.0005)
         self.child.kill()
         self.child.wait()
@@ -90,7 +92,10 @@ class Process:
 
 
 def phase(stack: str) -> str:
-    functions = {line.rsplit(" in ", 1)[-1] for line in stack.splitlines() if line.startswith("  File ")}
+    """By the functions of prefloop and of transformers' loop: other libraries have a `finish` of their own."""
+    ours = [line for line in stack.splitlines() if "transformers/trainer.py" in line or (
+        f'File "{ROOT}/' in line and "/.venv/" not in line)]
+    functions = {line.rsplit(" in ", 1)[-1] for line in ours}
     return next((name for name, signs in PHASES if functions & signs), "loading")
 
 
@@ -126,7 +131,7 @@ def plan(kills: int, stage: str, choose: Random) -> list[Aim]:
     middle, rollout = [], 0.8 if stage == "ppo" else 0.15
     for number in range(kills - len(early) - len(late)):
         least = choose.randint(1, 2) if stage == "ppo" else choose.randint(2, 6)
-        middle.append(Aim("save", saves(least), choose.uniform(0, 0.15)) if number % 2 else
+        middle.append(Aim("save", saves(least + 1), choose.uniform(0, 0.15)) if number % 2 else
                       Aim("step", steps(least), choose.uniform(0, rollout)))
     choose.shuffle(middle)
     return [*early, *middle, *late]
@@ -175,9 +180,9 @@ def campaign(stage: str, words: list[str], root: Path, kills: int, seed: int) ->
               f"{newest_step(path)}, {time.monotonic() - process.began:.1f}s", flush=True)
         asked = ["resume", str(path)] if (path / "run.json").exists() else asked
     finished(Process(path, asked, notes))
-    differences = compared(alone, path)
-    return {"kills": hit.total(), "hit": dict(hit.most_common()), "identical": not differences,
-            "differences": differences, "files": len(list((path / "final").rglob("*"))),
+    found = differences(alone, path)
+    return {"kills": hit.total(), "hit": dict(hit.most_common()), "identical": not found,
+            "differences": found, "files": len(list((path / "final").rglob("*"))),
             "rows": len(runs.read_lines(path / "metrics.jsonl")), "seconds_uninterrupted": round(uninterrupted, 1),
             "seconds": round(time.monotonic() - began, 1), "seed": seed}
 
@@ -186,36 +191,6 @@ def finished(process: Process) -> Path:
     if process.child.wait():
         raise RuntimeError(f"{process.words}: exit code {process.child.returncode}\n{process.shown()[-3000:]}")
     return process.path
-
-
-def compared(alone: Path, path: Path) -> list[str]:
-    """What differs between two runs, times apart."""
-    found = []
-    names = {p.relative_to(run) for run in (alone, path) for p in (run / "final").rglob("*") if p.is_file()}
-    for name in sorted([*names, Path("samples.jsonl"), Path("resolved.json")]):
-        one, two = alone / name, path / name
-        same_run = [p.read_bytes().replace(p.parents[len(name.parts) - 1].name.encode(), b"RUN") if p.is_file()
-                    else None for p in (one, two)]
-        if same_run[0] != same_run[1]:
-            found.append(str(name))
-    if timeless(alone) != timeless(path):
-        found.append("metrics.jsonl")
-    one, two = runs.load(alone).record, runs.load(path).record
-    found += [f"run.json: {key}" for key in ("status", "metrics", "checks", "rows") if differing(key, one, two)]
-    return found
-
-
-def differing(key: str, one: dict[str, Any], two: dict[str, Any]) -> bool:
-    if key != "checks":
-        return one.get(key) != two.get(key)
-    # A check at every save is there for the saves that were made: more of them after kills.
-    return {name: c for name, c in one["checks"].items() if not name.startswith("reload checkpoint")} != {
-        name: c for name, c in two["checks"].items() if not name.startswith("reload checkpoint")}
-
-
-def timeless(run: Path) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if not key.startswith("seconds") and not key.endswith(
-        ("_runtime", "_per_second"))} for row in runs.read_lines(run / "metrics.jsonl")]
 
 
 def requests(root: Path) -> dict[str, list[str]]:
