@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,45 +147,6 @@ def test_ppo_raises_the_score(place: Place) -> None:
     assert models.resolve(str(path)).stage == "ppo"
     liked = [row["answer"].split().count(LIKED) for row in runs.read_lines(path / "samples.jsonl")]
     assert sum(liked[len(liked) // 2 :]) > sum(liked[: len(liked) // 2])
-
-
-KILLED = """
-import os, signal, sys
-from prefloop import cli
-from prefloop.ppo import trainer
-critic_gradients = trainer.Trainer.critic_gradients
-def killed(self, *given):
-    if self.done == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return critic_gradients(self, *given)
-trainer.Trainer.critic_gradients = killed
-cli.main(sys.argv[1:])
-"""
-
-
-def test_a_killed_run_goes_on_bit_for_bit(place: Place) -> None:
-    """Killed in the middle of its third rollout, after a step of the second: as if nothing had happened."""
-    options = ("train.save_every=1", "train.kl_target=1.0", "train.kl_horizon=100", "train.save_total_limit=9")
-    assert cli.main(place.asked("run.name=whole", *options)) == 0
-    asked = place.asked("run.name=killed", *options)
-    ended = subprocess.run([sys.executable, "-c", KILLED, *asked], capture_output=True, timeout=300)
-    assert ended.returncode == -signal.SIGKILL
-    path = place.folder / "killed"
-    half_saved = path / "checkpoint-3"
-    half_saved.mkdir()
-    (half_saved / models.ADAPTER).write_bytes(b"half")
-    runs.append(path / "metrics.jsonl", {"step": 3, "score": 0.0})  # logged, but killed before it was saved
-    assert runs.status_of(runs.load(path)) == "interrupted"
-    assert cli.main(["resume", str(path)]) == 0
-    whole = place.folder / "whole"
-    assert adapter(path / "final") == adapter(whole / "final")
-    assert adapter(path / "checkpoint-3/value") == adapter(whole / "checkpoint-3/value")
-    for name in ("value/head.safetensors", "optimizer.pt", "state.json"):
-        assert (path / "checkpoint-3" / name).read_bytes() == (whole / "checkpoint-3" / name).read_bytes(), name
-    assert adapter(path / "final") != adapter(whole / "checkpoint-2")
-    told = [[{k: v for k, v in row.items() if not k.startswith("seconds")} for row in runs.read_lines(p)]
-            for p in (path / "metrics.jsonl", whole / "metrics.jsonl")]
-    assert told[0] == told[1]
 
 
 def test_a_reward_that_is_not_finite_fails_the_run(place: Place, monkeypatch: pytest.MonkeyPatch,

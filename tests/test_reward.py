@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import killed_in_save, launch, sft_run, tiny_model, tiny_snapshot, watch
+from tiny import launch, sft_run, tiny_model, tiny_snapshot, watch
 
 from prefloop import checkpoints, heads, models, passes
 from prefloop.chat import probe_rows
@@ -96,18 +96,6 @@ def test_the_likelihood_is_the_mean_over_the_answer(base: Path) -> None:
         means = torch.stack([own.mean() for own in passes.answer_logprobs(model, rows, starts, chat.pad_id)])
         got_B = heads.score_rows(model, head, rows, starts, chat.pad_id)
     torch.testing.assert_close(got_B, heads.LIKELIHOOD * means)
-
-
-def test_killed_while_saving_and_resumed_it_ends_the_same(sft: Path, data: Path, tmp_path: Path,
-                                                          monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launch(*words(sft, data, tmp_path, "whole")) == 0
-    with monkeypatch.context() as patched:
-        killed_in_save(patched, 20)
-        assert launch(*words(sft, data, tmp_path, "cut")) == 1
-    assert json.loads((tmp_path / "cut" / "run.json").read_text())["status"] == "interrupted"
-    assert launch("resume", tmp_path / "cut") == 0
-    for name in (models.ADAPTER, heads.HEAD):
-        assert (tmp_path / "whole" / "final" / name).read_bytes() == (tmp_path / "cut" / "final" / name).read_bytes()
 
 
 def test_in_four_bits_adapter_and_head_stay_fp32(sft: Path, data: Path, tmp_path: Path,

@@ -1,4 +1,4 @@
-"""SFT through the command line on a two-layer model: what is learned from, what is refused, what survives a kill."""
+"""SFT through the command line on a two-layer model: what is learned from and what is refused."""
 
 from __future__ import annotations
 
@@ -84,24 +84,6 @@ def test_rows_over_the_length_are_left_out_and_counted(home: Path) -> None:
     assert long >= 1
     assert counted["over_length"] == long
     assert counted["train"] == len([one for one in short if one.prompt.split == "train"])
-
-
-def test_a_killed_run_resumes_to_the_same_bytes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = ("train.max_steps=6", "train.save_steps=2")
-    straight = tiny.sft_run(home / "runs", home / "base", home / "data", *settings, name="straight")
-    with monkeypatch.context() as patch:
-        tiny.killed_in_save(patch, 4)
-        with pytest.raises(AssertionError):
-            tiny.sft_run(home / "runs", home / "base", home / "data", *settings, name="killed")
-    killed = home / "runs" / "killed"
-    assert tiny.record(killed)["status"] == "interrupted"
-    assert (killed / "checkpoint-4").is_dir()
-    assert tiny.launch("generate", f"model.path={killed}", f"data.path={home / 'data'}") == 2
-    assert tiny.launch("resume", killed) == 0
-    assert tiny.record(killed)["status"] == "done"
-    assert [row["step"] for row in rows(killed)][-1] == 6
-    for name in (models.ADAPTER, "adapter_config.json"):
-        assert (killed / "final" / name).read_bytes() == (straight / "final" / name).read_bytes()
 
 
 def test_a_whole_model_is_a_base_of_its_own(home: Path) -> None:

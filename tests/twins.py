@@ -1,38 +1,44 @@
-"""Whether two runs came to the same: every file of final/, samples, metrics, figures and checks, but for times."""
+"""Whether two runs came to the same: every file of final/, the state of the last checkpoint, samples, metrics, figures
+and checks, but for times."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from prefloop import runs
+from prefloop import checkpoints, runs
 
 
-def differences(alone: Path, path: Path) -> list[str]:
-    """What differs between two runs that are done, times and their names apart."""
-    found = []
-    names = {p.relative_to(run) for run in (alone, path) for p in (run / "final").rglob("*") if p.is_file()}
-    for name in sorted([*names, Path("samples.jsonl"), Path("resolved.json")]):
-        one, two = alone / name, path / name
-        same_run = [p.read_bytes().replace(p.parents[len(name.parts) - 1].name.encode(), b"RUN") if p.is_file()
-                    else None for p in (one, two)]
-        if same_run[0] != same_run[1]:
-            found.append(str(name))
-    if timeless(alone) != timeless(path):
+def differences(alone: Path, other: Path) -> list[str]:
+    """What differs between two runs that are done."""
+    names = {name for run in (alone, other) for name in weighed(run)}
+    found = [str(name) for name in sorted(names) if content(alone / name) != content(other / name)]
+    if timeless(alone) != timeless(other):
         found.append("metrics.jsonl")
-    one, two = runs.load(alone).record, runs.load(path).record
-    found += [f"run.json: {key}" for key in ("status", "metrics", "checks", "rows") if differing(key, one, two)]
-    return found
+    one, two = told(alone), told(other)
+    return found + [f"run.json: {key}" for key in one if one[key] != two[key]]
 
 
-def differing(key: str, one: dict[str, Any], two: dict[str, Any]) -> bool:
-    if key != "checks":
-        return one.get(key) != two.get(key)
-    # A check at every save is there for the saves that were made: more of them after kills.
-    return {name: c for name, c in one["checks"].items() if not name.startswith("reload checkpoint")} != {
-        name: c for name, c in two["checks"].items() if not name.startswith("reload checkpoint")}
+def weighed(run: Path) -> Iterator[Path]:
+    yield Path("samples.jsonl")
+    yield from (file.relative_to(run) for file in (run / "final").rglob("*") if file.is_file())
+    last = checkpoints.newest(run)
+    assert last
+    yield from (file.relative_to(run) for file in last.rglob("*") if file.suffix in (".safetensors", ".pt") or file.name == "state.json")
+
+
+def content(file: Path) -> bytes | None:
+    return file.read_bytes() if file.is_file() else None
 
 
 def timeless(run: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if not key.startswith("seconds") and not key.endswith(
         ("_runtime", "_per_second"))} for row in runs.read_lines(run / "metrics.jsonl")]
+
+
+def told(run: Path) -> dict[str, Any]:
+    """What run.json says came of it; of the checks at each save, a run that was killed may have had more."""
+    record = runs.load(run).record
+    checks = {name: own for name, own in record["checks"].items() if not name.startswith("reload checkpoint")}
+    return {key: record.get(key) for key in ("status", "metrics", "rows")} | {"checks": checks}

@@ -66,7 +66,8 @@ class Process:
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self.first = newest_step(self.path)
+        self.first, self.clock = newest_step(self.path), time.time()
+        (self.notes / "stack").write_text("")
         self.screen = (self.notes / "screen").open("w+", encoding="utf-8", errors="replace")
         self.child = subprocess.Popen([sys.executable, "-c", TOLD, str(self.notes / "stack"), *self.words],
                                       stdout=self.screen, stderr=subprocess.STDOUT)
@@ -124,10 +125,12 @@ def plan(kills: int, stage: str, choose: Random) -> list[Aim]:
     def saves(least: int) -> Callable[[Process], bool]:
         return lambda process: process.steps() >= least and unsealed(process.path, "checkpoint-*")
 
-    early = [Aim("start", lambda _: True, choose.uniform(0, 8)), Aim("begun", begun, choose.uniform(0, 1))]
-    late = [Aim("final", lambda process: unsealed(process.path, "final"), choose.uniform(0, 0.1)),
-            Aim("after", lambda process: "samples after" in process.shown() or sealed_final(process), 0.0),
-            Aim("end", sealed_final, choose.uniform(0, 0.05))]
+    early = [Aim("start", lambda _: True, choose.uniform(0, 8)), Aim("begun", begun, choose.uniform(0, 0.2))]
+    final = Aim("final", lambda process: unsealed(process.path, "final"), choose.uniform(0, 0.1))
+    end = Aim("end", sealed_final, choose.uniform(0, 0.1))
+    after = end if stage == "reward" else Aim("after", lambda process: "samples after" in process.shown(),
+                                              choose.uniform(0, 0.05))
+    late = [after, final, end] if stage == "ppo" else [final, after, end]
     middle, rollout = [], 0.8 if stage == "ppo" else 0.15
     for number in range(kills - len(early) - len(late)):
         least = choose.randint(1, 2) if stage == "ppo" else choose.randint(2, 6)
@@ -138,12 +141,14 @@ def plan(kills: int, stage: str, choose: Random) -> list[Aim]:
 
 
 def begun(process: Process) -> bool:
-    return (process.path / "resolved.json").exists() and (
-        "samples before" in process.shown() or "check: " in process.shown() or "going on" in process.shown())
+    """Samples are being taken before the first step; in stages that take none, the first row is near."""
+    return "samples before" in process.shown() or "it/s" in process.shown()
 
 
 def sealed_final(process: Process) -> bool:
-    return (process.path / "final" / checkpoints.MANIFEST).exists()
+    """By this process: one that was killed may have left a whole final/ too."""
+    sealed = process.path / "final" / checkpoints.MANIFEST
+    return sealed.exists() and sealed.stat().st_mtime > process.clock
 
 
 def killed(process: Process, aim: Aim) -> str | None:
