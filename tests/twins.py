@@ -25,7 +25,8 @@ def weighed(run: Path) -> Iterator[Path]:
     yield from (file.relative_to(run) for file in (run / "final").rglob("*") if file.is_file())
     last = checkpoints.newest(run)
     assert last
-    yield from (file.relative_to(run) for file in last.rglob("*") if file.suffix in (".safetensors", ".pt") or file.name == "state.json")
+    state = ("*.safetensors", "optimizer.pt", "scheduler.pt", "state.json")
+    yield from (file.relative_to(run) for pattern in state for file in last.rglob(pattern))
 
 
 def content(file: Path) -> bytes | None:
