@@ -142,6 +142,20 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Seen:
     return seen
 
 
+def killed_in_save(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """The next stage stops while it saves this checkpoint: files are there, the manifest is not."""
+    from prefloop import models
+
+    seal = models.seal
+
+    def cut(folder: Path, *rest: Any) -> str:
+        if folder.name == f"checkpoint-{step}":
+            raise KeyboardInterrupt
+        return seal(folder, *rest)
+
+    monkeypatch.setattr(models, "seal", cut)
+
+
 def flip_byte(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
