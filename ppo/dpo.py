@@ -78,6 +78,10 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
             moved.check(run, model)
             check_reference(run, model, reference)
             ranks.by_first("final", lambda: finish(run, model, chat, checkpoint, run.final))
+            if ranks.sharded():  # every process looks at what was saved, whole
+                base = models.load_base(checkpoint, model_config)
+                model = models.add_adapter(base, REFERENCE, checkpoint.adapter, model_config)
+                models.add_adapter(model, POLICY, run.final, model_config)
             summarise(run, model, chat, held_out, args)
             for role, when in ((REFERENCE, "before"), (POLICY, "after")):
                 training.samples(run, model, chat, source.prompts_of("test")[:4], role, when, answer_length(args))
@@ -167,7 +171,7 @@ def dataset(rows: list[Row]) -> Dataset:
 
 def adapter_weights(model: PeftModel, name: str) -> dict[str, Tensor]:
     weights = get_peft_model_state_dict(model, adapter_name=name)
-    return {key: weight.detach().cpu().clone() for key, weight in weights.items()}
+    return {key: ranks.gathered(weight.detach()).cpu().clone() for key, weight in weights.items()}
 
 
 def check_start(run: runs.Run, trainer: TokenDPOTrainer, model: PeftModel, chat: Chat, rows: list[Row]) -> None:
@@ -209,7 +213,8 @@ def check_reference(run: runs.Run, model: PeftModel, before: dict[str, Tensor]) 
 def finish(run: runs.Run, model: PeftModel, chat: Chat, checkpoint: models.Checkpoint, folder: Path) -> None:
     """Make `folder` a checkpoint: weights saved, loaded back and compared, then sealed by its manifest."""
     if folder == run.final:
-        checkpoints.discard(folder)  # what an earlier try left
+        if ranks.first():
+            checkpoints.discard(folder)  # what an earlier try left
         models.save_adapter(model, POLICY, folder)
         models.save_tokenizer(chat, folder)
     models.check_reload(run, model, chat, folder, POLICY)

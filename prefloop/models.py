@@ -186,7 +186,10 @@ def load_base(checkpoint: Checkpoint, config: ModelConfig) -> PreTrainedModel:
     name = config.dtype if config.dtype != "auto" else "bfloat16" if where.type == "cuda" else "float32"
     dtype = getattr(torch, name)
     quantised = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-                                   bnb_4bit_compute_dtype=dtype) if config.four_bit else None
+                                   bnb_4bit_compute_dtype=dtype,
+                                   # FSDP shares out floating-point weights only: the 4 bits are kept in these.
+                                   **({"bnb_4bit_quant_storage": dtype} if ranks.sharded() else {})
+                                   ) if config.four_bit else None
     try:
         model = AutoModelForCausalLM.from_pretrained(
             checkpoint.base, revision=checkpoint.revision, dtype=dtype, quantization_config=quantised,
@@ -280,9 +283,11 @@ def load_adapter(model: PeftModel, name: str, folder: Path) -> None:
 
 def save_adapter(model: PeftModel, name: str, folder: Path) -> None:
     """adapter_model.safetensors and adapter_config.json, as plain PEFT reads them, in fp32."""
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {key: value.detach().float().cpu().contiguous()
+    weights = {key: ranks.gathered(value.detach()).float().cpu().contiguous()
                for key, value in get_peft_model_state_dict(model, adapter_name=name).items()}
+    if not ranks.first():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / ADAPTER, metadata={"format": "pt"})
     settings = model.peft_config[name]
     was = settings.inference_mode
@@ -307,10 +312,13 @@ def check_reload(run: runs.Run, model: nn.Module, chat: Chat, folder: Path, name
 
     The random state is put back, so that a run with this check and one without it go the same way.
     """
-    if not isinstance(model, PeftModel):
+    if ranks.sharded():
+        ranks.meet(f"{folder.name} is written")
+    if ranks.sharded() or not isinstance(model, PeftModel):
         finite.require_files(folder)
         saved = {key: value for file in sorted(folder.glob("*.safetensors")) for key, value in load_file(file).items()}
-        own = {key: value.cpu() for key, value in model.state_dict().items()}
+        held = get_peft_model_state_dict(model, adapter_name=name) if ranks.sharded() else model.state_dict()
+        own = {key: ranks.gathered(value.detach()).cpu() for key, value in held.items()}
         same = all(torch.equal(own[key], value.to(own[key].dtype)) for key, value in saved.items())
         run.check(f"reload {folder.name}", same, f"{len(saved)} tensors equal to those in memory")
         return
@@ -342,14 +350,17 @@ def _gap(model: nn.Module, ours: tuple[str, Head | None], theirs: tuple[str, Hea
 
 
 def save_tokenizer(chat: Chat, folder: Path) -> None:
-    chat.tokenizer.save_pretrained(str(folder))
+    if ranks.first():
+        chat.tokenizer.save_pretrained(str(folder))
 
 
-def seal(folder: Path, checkpoint: Checkpoint, stage: str) -> str:
+def seal(folder: Path, checkpoint: Checkpoint, stage: str) -> None:
     """Make `folder` a checkpoint: an adapter's manifest names the base it belongs to."""
+    if not ranks.first():
+        return
     for pickle in folder.glob("training_args.bin"):
         os.remove(pickle)
     about: dict[str, Any] = {"stage": stage}
     if (folder / ADAPTER).is_file():
         about |= {"base": checkpoint.base, "revision": checkpoint.revision, "base_checksum": checkpoint.base_checksum}
-    return checkpoints.seal(folder, **about)
+    checkpoints.seal(folder, **about)

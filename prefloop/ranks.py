@@ -15,6 +15,7 @@ from typing import Any
 from prefloop.errors import RequestError
 
 SEVERAL = ("sft", "reward", "dpo")  # the stages that several processes can share
+SHARING = ("sft", "dpo")  # those that can share the weights out too
 
 
 def world() -> int:
@@ -34,10 +35,23 @@ def first() -> bool:
     return rank() == 0
 
 
+def sharded() -> bool:
+    """Whether FSDP shares the weights out: a pass over them then takes every process, and so does gathering them."""
+    return world() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
+def gathered(weight: Any) -> Any:
+    """The whole of a weight that may be shared out."""
+    return weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+
+
 def require_able(stage: str) -> None:
     if world() > 1 and stage not in SEVERAL:
         raise RequestError(f"{stage} runs in one process for now, and {world()} were started: start it without "
                            f"torchrun ({', '.join(SEVERAL)} can share several)")
+    if sharded() and stage not in SHARING:
+        raise RequestError(f"{stage} cannot share its weights out (FSDP) for now, as {' and '.join(SHARING)} can; "
+                           f"configs/accelerate/ddp.yaml gives each GPU the whole base")
 
 
 def tell(what: str, value: Any) -> None:
@@ -64,9 +78,10 @@ def meet(what: str) -> None:
 
 
 def by_first(what: str, work: Callable[[], None]) -> None:
-    """`work`, done once, when all have come to it and before any goes on."""
+    """`work`, done when all have come to it and before any goes on: by the first process, or by all if it takes all
+    of them to read the weights. What it writes is then the first one's still."""
     meet(f"{what} begins")
-    if first():
+    if first() or sharded():
         work()
     meet(f"{what} is done")
 

@@ -64,6 +64,9 @@ RANGES = {
 }
 
 
+SHARING = "accelerate is asked to share weights out: configs/accelerate/fsdp_qlora.yaml says how"
+
+
 def section(owner: type, **defaults: Any) -> config.Section:
     """`train:` of a stage on transformers.Trainer: no bf16 without a GPU, NaN shown, nothing sent anywhere."""
     cpu = {} if torch.cuda.is_available() else WITHOUT_GPU
@@ -74,6 +77,8 @@ def section(owner: type, **defaults: Any) -> config.Section:
                            "resume_from_checkpoint": "`prefloop resume RUN` continues a run",
                            "auto_find_batch_size": "micro-batches halve by themselves where memory runs out",
                            "push_to_hub": "nothing is sent anywhere",
+                           "fsdp": SHARING, "fsdp_config": SHARING,
+                           "deepspeed": "it was not tried; configs/accelerate/ has DDP and FSDP",
                            "packing": "every row stays whole, and by itself"},
                           RANGES)
 
@@ -119,9 +124,11 @@ class Recorder(TrainerCallback):
         folder = self.run.path / f"checkpoint-{state.global_step}"
 
         def make_whole() -> None:
-            checkpoints.write_json(folder / UNLOGGED, unlogged(self.trainer))
+            if ranks.first():
+                checkpoints.write_json(folder / UNLOGGED, unlogged(self.trainer))
             self.finish(folder)
-            checkpoints.rotate(self.run.path, self.keep)
+            if ranks.first():
+                checkpoints.rotate(self.run.path, self.keep)
 
         ranks.by_first(folder.name, make_whole)  # every process has put its random state there
         if self.stopping:
@@ -150,6 +157,9 @@ def require_finite(run: runs.Run, what: str, tensors: list[torch.Tensor], step: 
 
 def attach(trainer: Trainer, run: runs.Run, finish: Callable[[Path], None]) -> None:
     """Give the trainer its recorder and its bar; rotation of checkpoints is ours."""
+    if ranks.sharded() and not trainer.is_fsdp_enabled:
+        raise RequestError("accelerate was asked to share weights out (FSDP), which it does over GPUs only: each "
+                           "process would hold them all")
     run.rewind(int(run.resumed_from.name.removeprefix("checkpoint-")) if run.resumed_from else 0)
     keep, trainer.args.save_total_limit = trainer.args.save_total_limit, None
     trainer.remove_callback(ProgressCallback)
@@ -230,7 +240,7 @@ class Moved:
         self.before = {key: p.detach().clone().cpu() for key, p in model.named_parameters() if p.requires_grad}
 
     def check(self, run: runs.Run, model: nn.Module, what: str = "weights") -> None:
-        now = {key: p.detach().cpu() for key, p in model.named_parameters() if key in self.before}
+        now = {key: ranks.gathered(p.detach()).cpu() for key, p in model.named_parameters() if key in self.before}
         finite = all(bool(p.isfinite().all()) for p in now.values())
         changed = sum(int((p != self.before[key]).sum()) for key, p in now.items())
         share = changed / sum(p.numel() for p in now.values())

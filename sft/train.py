@@ -64,6 +64,9 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
                 run.note(before=before)
             fit(run, model, chat, checkpoint, train, args)
             ranks.by_first("final", lambda: finish(run, model, chat, checkpoint, run.final))
+            if ranks.sharded():  # every process looks at what was saved, whole
+                base = models.load_base(checkpoint, model_config)
+                model = models.add_adapter(base, ADAPTER, run.final, model_config)
             training.samples(run, model, chat, prompts, role(model), "after", length)
             summarise(run, nll(model, chat, held_out, args.per_device_eval_batch_size))
 
@@ -120,6 +123,8 @@ def start(checkpoint: Checkpoint, model_config: ModelConfig, seed: int) -> nn.Mo
     torch.manual_seed(seed)
     base = models.load_base(checkpoint, model_config)
     if model_config.whole:
+        if ranks.sharded():
+            raise RequestError("model.whole: what FSDP shares out is saved as an adapter; drop this key")
         if checkpoint.adapter:
             raise RequestError(f"{checkpoint.path}: model.whole needs a base without an adapter")
         return base.requires_grad_(True)
@@ -157,7 +162,8 @@ def finish(run: runs.Run, model: Any, chat: Chat, checkpoint: Checkpoint, folder
     from prefloop import models
 
     if folder == run.final:
-        checkpoints.discard(folder)  # what an earlier try left
+        if ranks.first():
+            checkpoints.discard(folder)  # what an earlier try left
         if role(model):
             models.save_adapter(model, ADAPTER, folder)
         else:

@@ -14,6 +14,7 @@ import simulated_rater
 import tiny
 
 from prefloop.errors import RequestError
+from prefloop.formats import snapshot
 from prefloop.generate import write_answers
 from prefloop.launch import loop
 from prefloop.records import Answers, Response
@@ -140,8 +141,8 @@ def test_two_rounds_with_a_simulated_rater(tmp_path: Path) -> None:
     assert done.returncode in (0, 4), done.stderr  # 4: the second round was undecided or worse
     told = [json.loads((tmp_path / "loop" / f"round{n}-compare" / "run.json").read_text()) for n in (1, 2)]
     assert told[1]["parents"]["run0"]["path"] in {str(tmp_path / "loop" / f"round1-{way}") for way in ("ppo", "dpo")}
-    counts = [json.loads((tmp_path / "loop" / f"round{n}-rankings" / "manifest.json").read_text()) for n in (1, 2)]
-    assert counts[0]["sha256"] != counts[1]["sha256"]
+    rankings = [snapshot.read(tmp_path / "loop" / f"round{n}-rankings").rankings for n in (1, 2)]
+    assert set(rankings[0]) < set(rankings[1])  # the second round learns from both
     again = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
     assert again.returncode == done.returncode
     assert "seconds" not in again.stdout  # nothing was left to do

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 
 from prefloop import checkpoints, cli, ranks
 
+ROOT = Path(__file__).resolve().parent.parent
 ROWS = 48  # a multiple of every global batch below: at the end of an epoch, processes fill up what is missing
 SETTINGS = ("train.max_steps=8", "train.save_steps=4", "train.learning_rate=0.01", "train.max_length=64",
             "train.gradient_checkpointing=false", "train.logging_steps=4", f"data.limit={ROWS}")
@@ -43,15 +45,15 @@ def request(home: Path, stage: str, start: Path, name: str, batch: int) -> list[
             f"run.name={name}", f"train.per_device_train_batch_size={batch}", *SETTINGS]
 
 
-def both_ways(home: Path, stage: str, start: Path, launcher: tuple[str, ...]) -> tuple[Path, Path]:
+def both_ways(home: Path, stage: str, start: Path, launcher: tuple[str, ...], name: str = "") -> tuple[Path, Path]:
     """One run with batches of 8, and one of two processes with batches of 4."""
-    runs = home / "runs"
-    assert tiny.launch(*request(home, stage, start, f"{stage}-one", 8)) == 0
-    two = started(launcher, *request(home, stage, start, f"{stage}-two", 4))
+    runs, stem = home / "runs", f"{stage}{name}"
+    assert tiny.launch(*request(home, stage, start, f"{stem}-one", 8)) == 0
+    two = started(launcher, *request(home, stage, start, f"{stem}-two", 4))
     out, err = two.communicate(timeout=300)
     assert two.returncode == 0, err
     assert out.count("check: weights:") == 1  # one process speaks for both
-    return runs / f"{stage}-one", runs / f"{stage}-two"
+    return runs / f"{stem}-one", runs / f"{stem}-two"
 
 
 def gap(one: Path, two: Path, name: str) -> float:
@@ -120,6 +122,36 @@ def test_reward_and_dpo_too(home: Path) -> None:
     assert gap(one, two, "adapter_model.safetensors") < 1e-4
     assert gap(one, two, "head.safetensors") < 1e-4
     assert gap(*both_ways(home, "dpo", start, SEVERAL), "adapter_model.safetensors") < 1e-4
+
+
+@pytest.mark.skipif("SOAK" not in os.environ, reason="minutes: make soak")
+def test_weights_shared_out_are_trained_as_whole_ones_are(home: Path) -> None:
+    """FSDP2, plain and in NF4: no GPU is at hand, so two processes on a CPU are told to be devices."""
+    accelerate = ("accelerate.commands.launch", "--config_file", str(ROOT / "configs/accelerate/fsdp_qlora.yaml"),
+                  str(ROOT / "tests/fsdp_on_cpu.py"))
+    start = tiny.sft_run(home / "runs", home / "base", home / "data", name="whole-start")
+    for stage, base in (("sft", home / "base"), ("dpo", start)):
+        one, two = both_ways(home, stage, base, accelerate, "shared")
+        assert gap(one, two, "adapter_model.safetensors") < 1e-4
+        if stage == "sft":  # go on from the first checkpoint
+            for name in ("final", "checkpoint-8"):
+                shutil.rmtree(two / name)
+            (two / "run.json").write_text(json.dumps({**tiny.record(two), "status": "interrupted"}))
+            assert started(accelerate, "resume", two).wait(200) == 0
+            assert gap(one, two, "adapter_model.safetensors") < 1e-4
+    words = [*request(home, "sft", home / "base", "shared-nf4", 4), "model.four_bit=true"]
+    assert started(accelerate, *words).wait(200) == 0
+
+
+@pytest.mark.parametrize(("stage", "told"), [("reward", "reward cannot share its weights out (FSDP) for now"),
+                                             ("sft", "train.fsdp: accelerate is asked to share weights out")])
+def test_sharing_out_is_refused_where_it_does_not_work(stage: str, told: str, monkeypatch: pytest.MonkeyPatch,
+                                                       capfd: pytest.CaptureFixture[str]) -> None:
+    if stage == "reward":
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert cli.main([stage, "train.fsdp=full_shard", "model.path=x", "data.path=y"]) == 2
+    assert told in capfd.readouterr().err
 
 
 @pytest.mark.skipif("SOAK" not in os.environ, reason="a minute and more: make soak")
