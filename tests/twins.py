@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from prefloop import checkpoints, runs
 
 
@@ -29,8 +31,19 @@ def weighed(run: Path) -> Iterator[Path]:
     yield from (file.relative_to(run) for pattern in state for file in last.rglob(pattern))
 
 
-def content(file: Path) -> bytes | None:
-    return file.read_bytes() if file.is_file() else None
+def content(file: Path) -> Any:
+    """Its bytes; of what torch saved, every number's, for equal dictionaries may be written in two ways."""
+    if not file.is_file():
+        return None
+    return plain(torch.load(file, "cpu", weights_only=True)) if file.suffix == ".pt" else file.read_bytes()
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def timeless(run: Path) -> list[dict[str, Any]]:

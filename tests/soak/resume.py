@@ -104,8 +104,15 @@ def newest_step(path: Path) -> int:
     return max((int(folder.name[11:]) for folder in checkpoints.steps(path)), default=0)
 
 
-def unsealed(path: Path, name: str) -> bool:
-    return any(not (folder / checkpoints.MANIFEST).exists() for folder in path.glob(name))
+def unsealed(process: Process, name: str) -> bool:
+    """Whether a folder without its manifest is there, made by this process and not left by one that was killed."""
+    return any(not (folder / checkpoints.MANIFEST).exists() and made(folder) > process.clock
+               for folder in process.path.glob(name))
+
+
+def made(path: Path) -> float:
+    """When it was last written to; never, where it is gone."""
+    return path.stat().st_mtime if path.exists() else 0.0
 
 
 @dataclass(frozen=True)
@@ -123,10 +130,10 @@ def plan(kills: int, stage: str, choose: Random) -> list[Aim]:
         return lambda process: process.steps() >= least
 
     def saves(least: int) -> Callable[[Process], bool]:
-        return lambda process: process.steps() >= least and unsealed(process.path, "checkpoint-*")
+        return lambda process: process.steps() >= least and unsealed(process, "checkpoint-*")
 
     early = [Aim("start", lambda _: True, choose.uniform(0, 8)), Aim("begun", begun, choose.uniform(0, 0.2))]
-    final = Aim("final", lambda process: unsealed(process.path, "final"), choose.uniform(0, 0.1))
+    final = Aim("final", lambda process: unsealed(process, "final"), choose.uniform(0, 0.1))
     end = Aim("end", sealed_final, choose.uniform(0, 0.1))
     after = end if stage == "reward" else Aim("after", lambda process: "samples after" in process.shown(),
                                               choose.uniform(0, 0.05))
@@ -146,9 +153,7 @@ def begun(process: Process) -> bool:
 
 
 def sealed_final(process: Process) -> bool:
-    """By this process: one that was killed may have left a whole final/ too."""
-    sealed = process.path / "final" / checkpoints.MANIFEST
-    return sealed.exists() and sealed.stat().st_mtime > process.clock
+    return made(process.path / "final" / checkpoints.MANIFEST) > process.clock
 
 
 def killed(process: Process, aim: Aim) -> str | None:
