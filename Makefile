@@ -5,13 +5,14 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT := 0
 
-.PHONY: help setup demo test lint bench soak
+.PHONY: help setup demo test lint gpu bench soak
 
 help:
 	@echo "make demo   the whole loop on simulated raters, then the page (SERVE=0 stops at the table, SEED=1 another seed)"
 	@echo "make test   lint and every test"
 	@echo "make soak   campaigns that take long: kill -9 and resume (NAME=resume runs one, STAGE=sft a slice of it)"
 	@echo "make lint   ruff, pyright and the house's rules"
+	@echo "make gpu    every stage on one CUDA GPU: peak memory of a 0.5B and an 8B shape, as JSON lines"
 	@echo "make bench  NAME=x: the figures of tests/benchmarks/x.py, as one JSON object on the last line"
 
 .venv/ready: pyproject.toml constraints.txt launch/setup.sh
@@ -31,6 +32,10 @@ lint: setup
 test: lint
 	bash launch/setup.sh browser
 	$(BIN)/pytest
+
+# On one CUDA GPU, a network not needed; elsewhere each test says that it is skipped.
+gpu: setup
+	$(BIN)/pytest -s tests/gpu
 
 bench: setup
 	$(BIN)/python tests/benchmarks/$(NAME).py

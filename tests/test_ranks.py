@@ -20,7 +20,7 @@ from prefloop import checkpoints, cli, ranks
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = 48  # a multiple of every global batch below: at the end of an epoch, processes fill up what is missing
-SETTINGS = ("train.max_steps=8", "train.save_steps=4", "train.learning_rate=0.01", "train.max_length=64",
+SETTINGS = ("train.max_steps=8", "train.save_steps=4", "train.learning_rate=0.001", "train.max_length=64",
             "train.gradient_checkpointing=false", "train.logging_steps=4", f"data.limit={ROWS}")
 TORCHRUN = ("torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint",
             "127.0.0.1:0", "-m", "prefloop.cli")
