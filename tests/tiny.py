@@ -148,10 +148,10 @@ def killed_in_save(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
     seal = models.seal
 
-    def cut(folder: Path, *rest: Any) -> str:
+    def cut(folder: Path, *rest: Any) -> None:
         if folder.name == f"checkpoint-{step}":
             raise KeyboardInterrupt
-        return seal(folder, *rest)
+        seal(folder, *rest)
 
     monkeypatch.setattr(models, "seal", cut)
 
