@@ -325,7 +325,9 @@ def test_what_a_killed_import_left_is_cleared_and_a_running_one_s_is_not(tmp_pat
     (tmp_path / "in.jsonl").write_bytes(row + dumped({"prompt": "p", "completion": "d", "label": False}))
     held: set[Path] = set()
     for kill in (True, False):
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                 # In a shell's background, where a suite may run, children ignore Ctrl-C.
+                                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         deadline, left = time.monotonic() + 60, held
         while (len(held := set(tmp_path.glob(".out*.partial"))) < 2 or held & left) and time.monotonic() < deadline:
             time.sleep(0.02)
