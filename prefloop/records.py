@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -181,6 +181,14 @@ class Pair:
     probability: float = 1.0
 
 
+def decided(ranks: Sequence[int | None]) -> list[tuple[int, int]]:
+    """The places of the better and the worse answer of each pair. What was left unranked is below all that was not."""
+    last = len(ranks) + max([rank for rank in ranks if rank is not None], default=0)
+    place = [last if rank is None else rank for rank in ranks]
+    return [(i, j) if place[i] < place[j] else (j, i)
+            for i, j in combinations(range(len(place)), 2) if place[i] != place[j]]
+
+
 @dataclass(frozen=True)
 class Ranking:
     """One rater's ordering of K answers of one prompt.
@@ -253,11 +261,7 @@ class Ranking:
             yield Pair(self.prompt, self.responses[better].text, self.responses[worse].text, 1.0 / len(decided))
 
     def decided(self) -> list[tuple[int, int]]:
-        """The places of the better and the worse answer of each pair."""
-        last = len(self.ranks) + max([r for r in self.ranks if r is not None], default=0)
-        place = [last if rank is None else rank for rank in self.ranks]
-        return [(i, j) if place[i] < place[j] else (j, i)
-                for i, j in combinations(range(len(place)), 2) if place[i] != place[j]]
+        return decided(self.ranks)
 
     def to_json(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("rater", "strength", "none_acceptable", "reason", "edited",

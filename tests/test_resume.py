@@ -28,6 +28,8 @@ import importlib, json, os, signal, sys
 import prefloop.cli, prefloop.sft.train, prefloop.reward.train, prefloop.ppo.dpo, prefloop.ppo.train, prefloop.training
 import prefloop.ppo.trainer, prefloop.ppo.held_out, trl
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background is born to ignore
+
 def trap(place, number, call):
     module, name = place.split(":")
     owner = importlib.import_module(module)

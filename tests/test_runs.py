@@ -132,6 +132,21 @@ def test_someone_elses_folder_is_not_taken(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "r").iterdir()] == ["thesis.tex"]
 
 
+@pytest.fixture(autouse=True)
+def in_front() -> Iterator[None]:
+    """As a job in front has it: those in the background are born to ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_what_was_ignored_stays_ignored(tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with runs.start(ASKED, runs.RunConfig(str(tmp_path), "r")):
+        signalled(signal.SIGINT, seconds=0.01)
+    assert status(tmp_path / "r") == "done"
+
+
 def signalled(*numbers: signal.Signals, seconds: float = 60.0) -> None:
     for number in numbers:
         os.kill(os.getpid(), number)
@@ -168,6 +183,28 @@ def test_a_second_signal_does_not_wait(tmp_path: Path, monkeypatch: pytest.Monke
         done.append(signalled(signal.SIGINT, signal.SIGINT))
     assert not done
     assert status(tmp_path / "r") == "interrupted"
+
+
+TALKER = """
+import sys
+from prefloop import config, runs
+with runs.start(config.Asked("sft", {}), runs.RunConfig(sys.argv[1], "r")):
+    for number in range(20_000):
+        print("a line that nobody reads", flush=True)
+"""
+
+
+def test_a_run_outlives_the_reader_of_its_output(tmp_path: Path) -> None:
+    """`prefloop ... | tee log`: Ctrl-C ends tee at once, while the step is still being saved."""
+    process = subprocess.Popen([sys.executable, "-c", TALKER, str(tmp_path)], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    assert process.stdout
+    assert process.stderr
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 0
+    assert status(tmp_path / "r") == "done"
 
 
 def test_a_run_that_is_not_resumed_says_how_it_is_done_again(tmp_path: Path,
