@@ -15,9 +15,13 @@ from .actors import Actors
 
 def same_base(policy: Checkpoint, reward: Checkpoint) -> None:
     """Reward, policy and value are adapters on one base in memory: they must have been trained on the same one."""
-    if reward.adapter is None or not (reward.adapter / heads.HEAD).is_file():
+    kind = models.reward_kind(reward)
+    if kind is None:
         raise RequestError(f"reward.path: {reward.path} is no reward model (it has no adapter with {heads.HEAD}); "
                            f"name a reward run")
+    if kind != "adapter":
+        raise RequestError(f"reward.path: {reward.path} is a reward model of kind {kind}, and PPO holds reward and "
+                           f"policy on one base: train one with model.kind=adapter model.path={policy.path}")
     if reward.base_checksum != policy.base_checksum:
         raise RequestError(f"reward.path: {reward.path} was trained on the base {reward.base} (checksum "
                            f"{reward.base_checksum[:12]}), but the policy {policy.path} stands on {policy.base} "

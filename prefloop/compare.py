@@ -80,6 +80,7 @@ class Contestant:
     own_logprobs: list[list[float]]
     baseline_logprobs: list[list[float]] | None = None
     rewards: list[list[float]] | None = None
+    spreads: list[list[float]] | None = None
 
     def texts(self) -> list[list[str]]:
         return [[self.chat.text(ids) for ids in own] for own in self.ids]
@@ -122,22 +123,16 @@ def main(asked: config.Asked) -> int:
 
 def refuse(found: list[Checkpoint], reward: Checkpoint | None) -> None:
     """What cannot be compared, said before a base is loaded."""
-    from prefloop.heads import HEAD
+    from prefloop import models
 
     folders = [one.folder.resolve() for one in found if one.folder]
     if len(set(folders)) < len(folders):
         raise RequestError("compare.runs names one run twice, by two paths: its folder and its final/")
     for one in found:
-        if one.folder and (one.folder / HEAD).is_file():
+        if models.reward_kind(one):
             raise RequestError(f"{one.path}: a reward model writes no answers; name it as compare.reward")
-    if reward is None:
-        return
-    if not (reward.folder and (reward.folder / HEAD).is_file()):
-        raise RequestError(f"{reward.path}: it has no {HEAD}, so it is no reward model; name a reward run")
-    if reward.base_checksum != found[0].base_checksum:
-        raise RequestError(f"{reward.path}: this reward model stands on another base ({reward.base}) than the "
-                           f"baseline {found[0].path} ({found[0].base}); train one on the baseline's base, or leave "
-                           f"out compare.reward")
+    if reward:
+        models.require_reward(reward)
 
 
 def shared_prompts(source: Snapshot, found: list[Checkpoint], split: str, limit: int | None,
@@ -163,6 +158,7 @@ def answered(found: list[Checkpoint], reward: Checkpoint | None, prompts: list[P
     made: dict[str, Contestant] = {}
     for base in {one.base_checksum: one for one in found[1:] if one.base_checksum != found[0].base_checksum}:
         made |= on_base(found, base, prompts, hold, sampling)[1]
+    model: Any
     model, own = on_base(found, found[0].base_checksum, prompts, hold, sampling)
     made |= own
     baseline, *others = everyone = [made[one.path] for one in found]
@@ -171,7 +167,9 @@ def answered(found: list[Checkpoint], reward: Checkpoint | None, prompts: list[P
         if sampling.temperature and same_tokens(one.chat, baseline.chat, prompts):
             one.baseline_logprobs = logprobs(model, baseline.role, one, prompts, sampling)
     if reward:
-        score(model, reward, everyone, prompts, model_config(reward, hold))
+        if not reward.adapter or reward.base_checksum != found[0].base_checksum:
+            model = None  # it makes room for the reward model's own
+        score(reward, everyone, prompts, model_config(reward, hold), model)
     return everyone
 
 
@@ -236,20 +234,23 @@ def by_prompt(values: list[float], answers: int) -> list[list[float]]:
     return [values[first : first + answers] for first in range(0, len(values), answers)]
 
 
-def score(model: nn.Module, reward: Checkpoint, everyone: list[Contestant], prompts: list[Prompt],
-          settings: ModelConfig) -> None:
-    """Rewards of the answers as people would read them: text, and the end of the turn."""
-    from prefloop import heads, models
+def score(reward: Checkpoint, everyone: list[Contestant], prompts: list[Prompt], settings: ModelConfig,
+          base: Any) -> None:
+    """Rewards of the answers as people would read them: text, and the end of the turn.
 
-    assert reward.folder is not None
-    model = models.add_adapter(model, "reward", reward.adapter, settings)  # type: ignore[arg-type]
-    head, chat = heads.Head.load(reward.folder, models.device()), models.load_chat(reward)
-    asked = [chat.prompt_ids(prompt) for prompt in prompts]
-    for one in everyone:
-        pairs = [(ids, chat.answer_ids(text)) for ids, own in zip(asked, one.texts(), strict=True) for text in own]
-        values = heads.score(model.eval(), head, "reward", [a + b for a, b in pairs], [len(a) for a, _ in pairs],
-                              chat.pad_id)
-        one.rewards = by_prompt(values.tolist(), len(one.ids[0]))
+    `base` is the baseline's, which a reward adapter that was trained on it is put on.
+    """
+    from prefloop import scoring
+
+    scorer = scoring.load(reward.path, settings, base)
+    answers = [(one, prompt, text) for one in everyone
+               for prompt, own in zip(prompts, one.texts(), strict=True) for text in own]
+    found = scoring.scored(scorer, [(prompt, text) for _, prompt, text in answers], what="rewards")
+    size, each = len(prompts) * len(everyone[0].ids[0]), len(everyone[0].ids[0])
+    for n, one in enumerate(everyone):
+        own = slice(n * size, (n + 1) * size)
+        one.rewards = by_prompt(found.mean_N[own].tolist(), each)
+        one.spreads = by_prompt(found.spread_N[own].tolist(), each)
 
 
 def judge(contestants: list[Contestant], level: float) -> dict[str, Any]:
@@ -274,6 +275,8 @@ def run_figures(one: Contestant, baseline: Contestant, level: float) -> dict[str
     if one.rewards is not None:
         means = [mean(own) for own in one.rewards]
         figures["reward"] = mean_of(means, level)
+        if one.spreads and any(map(any, one.spreads)):  # of one member there is none
+            figures["disagreement"] = mean_of([mean(own) for own in one.spreads], level)
         if one is not baseline and baseline.rewards is not None:
             figures |= reward_figures(one.rewards, baseline.rewards, level)
     return figures

@@ -31,6 +31,7 @@ from prefloop.passes import acting, answer_logprobs, plain
 
 ADAPTER = "adapter_model.safetensors"
 SETTINGS = "adapter_config.json"
+ENCODER, LINEAR = "encoder.json", "linear.json"  # which says that a folder holds a reward model of this kind
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json",
                    "added_tokens.json", "tokenizer.model", "vocab.json", "merges.txt")
 
@@ -103,14 +104,39 @@ def resolve(path: str, revision: str | None = None) -> Checkpoint:
 def resolve_policy(path: str, revision: str | None = None) -> Checkpoint:
     """`resolve`, for a checkpoint that is to write answers: a reward model is refused."""
     found = resolve(path, revision)
-    if found.folder and (found.folder / HEAD).is_file():
+    if reward_kind(found):
         raise RequestError(f"{path}: a reward model writes no answers; name the SFT run (or PPO's, or DPO's) instead")
     return found
 
 
+def reward_kind(found: Checkpoint) -> Literal["adapter", "encoder", "linear"] | None:
+    """Which kind of reward model a checkpoint is, by its files; None if it is none."""
+    if found.folder is None:
+        return None
+    if (found.folder / LINEAR).is_file():
+        return "linear"
+    if not (found.folder / HEAD).is_file():
+        return None
+    return "encoder" if (found.folder / ENCODER).is_file() else "adapter" if found.adapter else None
+
+
+def require_reward(found: Checkpoint) -> str:
+    """Which kind of reward model it is; RequestError if it is none."""
+    kind = reward_kind(found)
+    if kind is None:
+        what = "a plain model" if found.folder is None else f"it has no {HEAD}, so it"
+        raise RequestError(f"{found.path}: {what} is no reward model; name a reward run")
+    return kind
+
+
+def context_of(model: nn.Module) -> int | None:
+    """How many tokens a row may have, where the model says so."""
+    return getattr(plain(model).config.get_text_config(), "max_position_embeddings", None)
+
+
 def require_context(model: nn.Module, longest: int, keys: str) -> None:
     """A row longer than the model's context would be read past it in silence; `keys` name what to lower."""
-    context = getattr(plain(model).config.get_text_config(), "max_position_embeddings", None)
+    context = context_of(model)
     if context is not None and longest > context:
         raise RequestError(f"{keys}: up to {longest} tokens, but the model's context is {context}; lower it")
 

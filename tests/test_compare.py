@@ -88,6 +88,21 @@ def test_a_run_against_its_copy_is_a_draw(home: Path, tmp_path: Path) -> None:
         assert len(first) == 2
 
 
+def test_a_reward_model_on_another_base_judges_too(home: Path, tmp_path: Path) -> None:
+    """It is given texts: its scores are those that `prefloop score` gives to what was compared."""
+    reward = home / "runs" / "whole-reward"
+    _, report = verdict(home, tmp_path, ["sft", "other"], f"compare.reward={reward}")
+    rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    asked = [{"prompt": row["prompt"]["messages"], "answer": own} for row in rows for (own,) in row["answers"].values()]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    assert tiny.launch("score", f"model.path={reward}", f"score.answers={tmp_path / 'asked.jsonl'}",
+                       f"score.out={tmp_path / 'scores.jsonl'}") == 0
+    scores = [json.loads(line)["score"] for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    told = [own for row in rows for (own,) in row["rewards"].values()]
+    assert told == pytest.approx(scores, abs=1e-5)
+    assert "disagreement" not in report["runs"]["sft"]  # of one member there is none
+
+
 def test_swapping_the_runs_mirrors_the_win_rate(home: Path, tmp_path: Path) -> None:
     reward = f"compare.reward={home / 'runs' / 'reward'}"
     _, there = verdict(home, tmp_path / "there", ["sft", "other"], reward)
@@ -161,7 +176,6 @@ def test_the_verdict(intervals: list[tuple[float, float]], said: str) -> None:
     (["sft", "nowhere"], "", "no such folder"),
     (["sft", "reward"], "", "a reward model writes no answers"),
     (["sft", "other"], "compare.reward={home}/runs/other", "it is no reward model"),
-    (["sft", "other"], "compare.reward={home}/runs/whole-reward", "stands on another base"),
     (["sft", "other"], "compare.split=validatoin", "split"),
     (["sft", "other"], "sampling.max_prompt_tokens=1", "every prompt is over"),
     (["sft", "other"], "compare.rewrd=x", "did you mean compare.reward?"),

@@ -1,0 +1,136 @@
+"""Scores of answers by a saved reward model of any kind: what judges, probes, serves and compares asks through this.
+
+A kind is told by what the folder holds (models.reward_kind): an adapter and a head on a base, or a model of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prefloop import models
+from prefloop.errors import RequestError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+    from prefloop.chat import Chat
+    from prefloop.heads import Head
+    from prefloop.models import Checkpoint, ModelConfig
+    from prefloop.records import Prompt
+
+Array = NDArray[np.float64]
+ROLE = "reward"  # the adapter's name on its base
+BATCHES = 8  # that are scored between two moves of the bar
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a reward model says of N answers, in units of its spread over the answers it was scaled on.
+
+    `mean_N` is centred and scaled, and the mean over the ensemble's members; `spread_N` is their standard deviation,
+    in the same units, and 0 for one member. `objectives_ND` holds what each of the D objectives says by itself.
+    """
+
+    mean_N: Array
+    spread_N: Array
+    objectives_ND: Array
+
+
+class Scorer(Protocol):
+    """A reward model that can be asked. `objectives` names the columns of `Scores.objectives_ND`."""
+
+    objectives: tuple[str, ...]
+
+    def score(self, asked: Sequence[tuple[Prompt, str]], batch: int = 32) -> Scores:
+        """Scores in the order asked, `batch` rows at a time. An answer longer than it can read is a RequestError."""
+        ...
+
+    def reads(self, asked: Sequence[tuple[Prompt, str]]) -> list[bool]:
+        """Of each answer, whether it can be read whole."""
+        ...
+
+
+def load(path: str, config: ModelConfig, base: PreTrainedModel | PeftModel | None = None) -> Scorer:
+    """The reward model that `path` names, verified. `base` is one in memory that its adapter stands on.
+
+    RequestError: `path` names no reward model, or one that is damaged.
+    """
+    found = models.resolve(path)
+    kind = models.require_reward(found)
+    if kind == "adapter":
+        return AdapterScorer.on(base or models.load_base(found, config), found, config)
+    raise RequestError(f"{path}: a reward model of kind {kind} cannot be loaded yet")
+
+
+@dataclass
+class AdapterScorer:
+    """An adapter on a base and the head that reads it."""
+
+    model: PeftModel
+    head: Head
+    chat: Chat
+    objectives: tuple[str, ...] = ("overall",)
+
+    @classmethod
+    def on(cls, base: PreTrainedModel | PeftModel, found: Checkpoint, config: ModelConfig) -> AdapterScorer:
+        from prefloop.heads import Head
+
+        assert found.folder is not None
+        head, chat = Head.load(found.folder, models.device()), models.load_chat(found)
+        model = models.add_adapter(base, ROLE, found.adapter, config)
+        return cls(model.eval(), head, chat)
+
+    def score(self, asked: Sequence[tuple[Prompt, str]], batch: int = 32) -> Scores:
+        from prefloop import heads
+
+        rows, starts = self._rows(asked)
+        require_read(self._fit(rows), f"the base's context of {models.context_of(self.model)} tokens")
+        values_N = heads.score(self.model, self.head, ROLE, rows, starts, self.chat.pad_id, batch)
+        return of_one(values_N.numpy())
+
+    def reads(self, asked: Sequence[tuple[Prompt, str]]) -> list[bool]:
+        return self._fit(self._rows(asked)[0])
+
+    def _fit(self, rows: list[list[int]]) -> list[bool]:
+        context = models.context_of(self.model)
+        return [context is None or len(row) <= context for row in rows]
+
+    def _rows(self, asked: Sequence[tuple[Prompt, str]]) -> tuple[list[list[int]], list[int]]:
+        """A row of tokens for each, and where its answer begins."""
+        prompts = {prompt: self.chat.prompt_ids(prompt) for prompt in dict.fromkeys(prompt for prompt, _ in asked)}
+        return ([prompts[prompt] + self.chat.answer_ids(answer) for prompt, answer in asked],
+                [len(prompts[prompt]) for prompt, _ in asked])
+
+
+def scored(scorer: Scorer, asked: Sequence[tuple[Prompt, str]], batch: int = 32, what: str = "scoring") -> Scores:
+    """Scores in the order asked, those of like length together, with a progress bar."""
+    from tqdm import tqdm
+
+    lengths = [sum(len(message.content) for message in prompt.messages) + len(answer) for prompt, answer in asked]
+    order = sorted(range(len(asked)), key=lengths.__getitem__)
+    parts = [order[first : first + batch * BATCHES] for first in range(0, len(order), batch * BATCHES)]
+    found = []
+    with tqdm(total=len(asked), desc=what, unit="answer", mininterval=1) as bar:
+        for part in parts:
+            found.append(scorer.score([asked[n] for n in part], batch))
+            bar.update(len(part))
+    back = np.argsort(order)
+    return Scores(*(np.concatenate([getattr(one, f.name) for one in found])[back] for f in fields(Scores)))
+
+
+def of_one(mean: Any) -> Scores:
+    """The scores of a model with one member and one objective."""
+    mean_N = np.asarray(mean, dtype=np.float64)
+    return Scores(mean_N, np.zeros_like(mean_N), mean_N[:, None])
+
+
+def require_read(read: list[bool], limit: str) -> None:
+    if not all(read):
+        raise RequestError(f"answer {read.index(False) + 1} of {len(read)} is longer than this reward model can read "
+                           f"({limit}); so are {read.count(False) - 1} more; leave them out")
