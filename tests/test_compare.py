@@ -93,7 +93,8 @@ def test_a_reward_model_on_another_base_judges_too(home: Path, tmp_path: Path) -
     reward = home / "runs" / "whole-reward"
     _, report = verdict(home, tmp_path, ["sft", "other"], f"compare.reward={reward}")
     rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
-    asked = [{"prompt": row["prompt"]["messages"], "answer": own} for row in rows for (own,) in row["answers"].values()]
+    asked = [{"prompt": row["prompt"]["messages"], "answer": own}
+             for row in rows for (own,) in row["answers"].values()]
     (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     assert tiny.launch("score", f"model.path={reward}", f"score.answers={tmp_path / 'asked.jsonl'}",
                        f"score.out={tmp_path / 'scores.jsonl'}") == 0
