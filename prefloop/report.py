@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
+from markupsafe import Markup
 
-TEMPLATE = Path(__file__).with_name("report.html")
+TEMPLATE, STYLE = Path(__file__).with_name("report.html"), Path(__file__).with_name("report.css")
 SHOWN = 5  # prompts on either side
 
 
@@ -38,14 +39,19 @@ class Bar:
 
 def page(report: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """The HTML of a report (as report.json holds it) and its answers (the rows of answers.jsonl)."""
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        TEMPLATE.read_text(encoding="utf-8"))
     best = best_of(report)
     ordered = contrasts(report["baseline"], best, rows) if best else []
     losses = [one for one in ordered[:SHOWN] if one.gain < 0]
     gains = [one for one in reversed(ordered[-SHOWN:]) if one.gain > 0]
-    return template.render(report=report, best=best, Bar=Bar, reward_axis=reward_axis(report), sides=(
+    return rendered(TEMPLATE, report=report, best=best, reward_axis=reward_axis(report), sides=(
         ("Got worse", "the reward fell most", losses), ("Got better", "the reward rose most", gains)))
+
+
+def rendered(template: Path, **facts: Any) -> str:
+    """A page in the style of all reports. Texts from outside are escaped."""
+    made = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        template.read_text(encoding="utf-8"))
+    return made.render(style=Markup(STYLE.read_text(encoding="utf-8")), Bar=Bar, **facts)
 
 
 def best_of(report: dict[str, Any]) -> str | None:
