@@ -29,6 +29,7 @@ class FeedbackConfig:
 
     store: str = "sqlite:///feedback.db"
     answers: tuple[str, ...] | str = ()
+    scores: str | None = None
     raters_per_item: int = 1
     lease_minutes: float = 30
     host: str = "127.0.0.1"
@@ -60,7 +61,7 @@ def main(asked: config.Asked) -> None:
     refuse(settings)
     with Store(settings.store) as store:
         for path in settings.files:
-            found = queue(store, path, settings.raters_per_item)
+            found = queue(store, path, settings.raters_per_item, Path(settings.scores) if settings.scores else None)
             print(f"{path}: {found.new} items queued, {found.known} queued before, {found.alone} left out (fewer than "
                   "two distinct answers)")
         if not store.progress().items:

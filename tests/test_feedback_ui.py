@@ -248,6 +248,36 @@ def test_a_malformed_row_is_named_and_nothing_is_queued(tmp_path: Path, store: S
     assert store.progress().items == 3
 
 
+def test_what_a_reward_model_is_unsure_of_comes_first(tmp_path: Path) -> None:
+    rows, path, scores = [answers(n) for n in range(8)], tmp_path / "a.jsonl", tmp_path / "scores.jsonl"
+    path.write_text("".join(json.dumps(row.to_json()) + "\n" for row in rows))
+    spread = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
+    told = [{"prompt_id": row.prompt.id, "response_id": one.id, "text": one.text, "score": 0.0, "spread": own}
+            for row, own in zip(rows, spread, strict=True) for one in row.responses]
+    scores.write_text("".join(json.dumps(row) + "\n" for row in told))
+    with Store(f"sqlite:///{tmp_path / 'f.db'}") as store:
+        assert queueing.queue(store, path, scores=scores) == queueing.Queued(8, 0, 0)
+        order = []
+        for n in range(8):
+            lease = store.lease(f"rater {n}", 60)
+            assert lease is not None
+            order.append(lease.prompt.messages[-1].content)
+            store.submit(lease.token, lease.rater, Judgement((1, 2, 3, 4)))
+    # Each fourth is the file's next.
+    assert order == [f"question {n}" for n in (7, 6, 5, 0, 4, 3, 2, 1)]
+
+
+@pytest.mark.parametrize(("line", "names"), [
+    ('{"prompt_id": "p", "response_id": "r", "score": 1.0}', "its scores have no spread"),
+    ("[1]", "scores.jsonl:1: not a row of scores"),
+])
+def test_scores_that_say_nothing_are_refused(tmp_path: Path, store: Store, line: str, names: str) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(answers(9).to_json()))
+    (tmp_path / "scores.jsonl").write_text(line)
+    with pytest.raises(RequestError, match=names):
+        queueing.queue(store, tmp_path / "a.jsonl", scores=tmp_path / "scores.jsonl")
+
+
 def test_a_store_becomes_a_snapshot(tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     url, out = f"sqlite:///{store.path}", str(tmp_path / "snapshots" / "first")
     wanted = config.Asked("snapshot", {"snapshot": {"store": url, "out": out}})
