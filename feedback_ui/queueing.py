@@ -81,7 +81,7 @@ def spreads(path: Path) -> dict[tuple[str, str], float]:
     """By prompt and answer, how far the members of a reward model disagree."""
     found: dict[tuple[str, str], float] = {}
     try:
-        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):  # noqa: B007 - an error below names it
             if line.strip():
                 row = json.loads(line)
                 found[row["prompt_id"], row["response_id"]] = float(row.get("spread") or 0.0)
