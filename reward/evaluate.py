@@ -21,6 +21,7 @@ DRAWS = 1000
 SHOWN = 25  # slices of one kind
 BY_LENGTH = ("much shorter won", "shorter won", "about as long", "longer won", "much longer won")
 QUARTERS = ("least sure", "less sure", "more sure", "most sure")
+THIRDS = ("members agree", "in between", "members disagree")
 LENGTH_EDGES = np.log([0.5, 0.8, 1.25, 2.0])
 Figure = dict[str, float]
 
@@ -135,6 +136,10 @@ def slices(held: HeldOut, told: Told, right_P: Array, trained_by: frozenset[str]
         "rater": by(largest(raters), lambda name: raters == name),
         "confidence": by(QUARTERS, lambda name: quarter_P == QUARTERS.index(name)),
     }
+    if held.spread_E.any():
+        apart_P = held.spread_E[held.better_P] + held.spread_E[held.worse_P]
+        third_P = np.digitize(apart_P, np.quantile(apart_P, [1 / 3, 2 / 3]))
+        found["disagreement"] = by(THIRDS, lambda name: third_P == THIRDS.index(name))
     unseen = np.array([one not in trained_by for one in raters])
     if unseen.any() and not unseen.all():
         found["raters"] = [told.slice("raters it learned from", right_P, ~unseen),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from prefloop.records import decided
 
@@ -21,7 +21,8 @@ class HeldOut:
     """P decided pairs of judgements over N prompts; E entries, an answer in a judgement; A distinct answers.
 
     `better_P` and `worse_P` are entries; `gaps_P` is the score of the better less that of the worse. `same_P` numbers
-    the two answers of a pair, whoever judged them, and `flipped_P` tells which of them was the better.
+    the two answers of a pair, whoever judged them, and `flipped_P` tells which of them was the better. `words_E` is
+    the logarithm of an answer's words, `spread_E` how far an ensemble disagrees on it.
     """
 
     groups: Sequence[Group]
@@ -35,6 +36,7 @@ class HeldOut:
     judgement_E: Places
     scores_E: Array
     words_E: Array
+    spread_E: Array
     raters: tuple[str, ...]  # of each judgement
     strengths: tuple[str, ...]
 
@@ -48,28 +50,31 @@ class HeldOut:
         return self.words_E[self.better_P] - self.words_E[self.worse_P]
 
 
-def paired(groups: Sequence[Group], scores: Sequence[Sequence[float]]) -> HeldOut:
-    """All pairs of all judgements; `scores` are those of each group's texts."""
+def paired(groups: Sequence[Group], scores: Sequence[ArrayLike],
+           spreads: Sequence[ArrayLike] | None = None) -> HeldOut:
+    """All pairs of all judgements; `scores` (and the ensemble's `spreads`) are those of each group's texts."""
     pairs: list[tuple[int, ...]] = []
-    entries: list[tuple[int, int, float, float]] = []
+    entries: list[tuple[int | float, ...]] = []
     raters, strengths, known = [], [], {}
     answers = 0
-    for n, (group, own) in enumerate(zip(groups, scores, strict=True)):
+    nothing = [np.zeros(len(group.texts)) for group in groups]
+    for number, (group, given, apart) in enumerate(zip(groups, scores, spreads or nothing, strict=True)):
+        own, spread = np.asarray(given), np.asarray(apart)
         words = [float(np.log1p(len(text.split()))) for text in group.texts]
         for judgement in group.judgements:
             first, places = len(entries), judgement.places
-            entries += [(answers + place, len(raters), own[place], words[place]) for place in places]
+            entries += [(answers + n, len(raters), own[n], words[n], spread[n]) for n in places]
             for better, worse in decided(judgement.ranks):
                 low, high = sorted((places[better], places[worse]))
-                same = known.setdefault((n, low, high), len(known))
-                pairs.append((n, len(raters), first + better, first + worse, same, places[better] != low))
+                same = known.setdefault((number, low, high), len(known))
+                pairs.append((number, len(raters), first + better, first + worse, same, places[better] != low))
             raters.append(judgement.rater)
             strengths.append(judgement.strength or "")
         answers += len(group.texts)
     columns = np.array(pairs, dtype=np.intp).reshape(-1, 6).T
-    rows = np.array(entries, dtype=np.float64).reshape(-1, 4).T
+    rows = np.array(entries, dtype=np.float64).reshape(-1, 5).T
     return HeldOut(groups, *columns[:5], columns[5].astype(bool), rows[0].astype(np.intp), rows[1].astype(np.intp),
-                   rows[2], rows[3], tuple(raters), tuple(strengths))
+                   rows[2], rows[3], rows[4], tuple(raters), tuple(strengths))
 
 
 def agreements(held: HeldOut) -> tuple[Places, Array, Array]:
