@@ -332,7 +332,9 @@ def card(run: Run) -> str:
     """What a person reads first: what this is, from what, how good, how to use it."""
     record = run.record
     lines = [f"# {run.path.name}", "", f"A `{record['stage']}` run of prefloop, {record['status']} "
-             f"{record.get('ended', '')} after {record.get('seconds', 0)} seconds.", "", "## From", ""]
+             f"{record.get('ended', '')} after {record.get('seconds', 0)} seconds.", ""]
+    lines += [record["summary"], ""] if "summary" in record else []
+    lines += ["## From", ""]
     for name, parent in record.get("parents", {}).items():
         lines.append(f"- {name}: `{parent.get('path')}` (checksum {str(parent.get('checksum'))[:12]})")
     lines += ["", "## Figures", ""]
