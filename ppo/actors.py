@@ -6,7 +6,6 @@ V vocabulary.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,17 +43,12 @@ class Critic(nn.Module):
 
     def __init__(self, reward_head: heads.Head) -> None:
         super().__init__()
-        self.head = copy.deepcopy(reward_head).requires_grad_(True)
-        with torch.no_grad():  # shift and scale folded in: in units of scaled scores
-            self.head.linear.weight.div_(reward_head.scale)
-            self.head.linear.bias.sub_(reward_head.shift).div_(reward_head.scale)
-        self.head.shift, self.head.scale = 0.0, 1.0
-        self.head.likelihood = None  # of the reward's adapter, which the critic's is not
+        self.head = reward_head.folded()  # in units of scaled scores; a likelihood is of the reward's own adapter
         self.span: float | None = None
 
     def forward(self, hidden_BTH: Tensor, before_BT: Tensor) -> Tensor:
         """Values_N at the places where `before_BT` is true: those one before each answer token."""
-        values_BT = self.head(hidden_BTH)
+        values_BT = self.head(hidden_BTH).squeeze(-1)
         if self.head.pooling == "mean":
             assert self.span is not None
             values_BT = (values_BT * before_BT).cumsum(1) / before_BT.cumsum(1).clamp_min(self.span)

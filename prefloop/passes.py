@@ -48,12 +48,18 @@ def hidden_states(model: nn.Module, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
 
 def token_logprobs(model: nn.Module, hidden_BTH: Tensor, ids_BT: Tensor, answer_BT: Tensor,
                    temperature: float = 1.0, entropy: bool = False) -> Tensor:
-    """log p of every token where `answer_BT` is 1, N in row order; with `entropy`, N2: the entropy beside it.
+    """log p of every token where `answer_BT` is 1, N in row order; with `entropy`, N2: the entropy beside it."""
+    wanted_BT = answer_BT.bool()
+    before_BT = torch.roll(wanted_BT, -1, dims=1)  # a token is predicted one place before it
+    return logprobs(model, hidden_BTH[before_BT], ids_BT[wanted_BT], temperature, entropy)
+
+
+def logprobs(model: nn.Module, hidden_NH: Tensor, tokens_N: Tensor, temperature: float = 1.0,
+             entropy: bool = False) -> Tensor:
+    """log p of tokens that these hidden states predict, N; with `entropy`, N2: the entropy beside it.
 
     Logits are made only for these, a chunk at a time, and made again for the backward pass.
     """
-    wanted_BT = answer_BT.bool()
-    before_BT = torch.roll(wanted_BT, -1, dims=1)  # a token is predicted one place before it
     head: nn.Module = plain(model).get_output_embeddings()  # type: ignore[assignment]
 
     def of(hidden_NH: Tensor, tokens_N: Tensor) -> Tensor:
@@ -62,8 +68,8 @@ def token_logprobs(model: nn.Module, hidden_BTH: Tensor, ids_BT: Tensor, answer_
         return torch.stack([own_N, -(logprobs_NV.exp() * logprobs_NV).sum(-1)], 1) if entropy else own_N
 
     chunk = max(1, LOGITS_AT_ONCE // plain(model).config.get_text_config().vocab_size)
-    pieces = list(zip(hidden_BTH[before_BT].split(chunk), ids_BT[wanted_BT].split(chunk), strict=True))
-    if len(pieces) == 1 or not hidden_BTH.requires_grad:
+    pieces = list(zip(hidden_NH.split(chunk), tokens_N.split(chunk), strict=True))
+    if len(pieces) == 1 or not hidden_NH.requires_grad:
         return torch.cat([of(*piece) for piece in pieces])
     return torch.cat([recomputed(of, *piece, use_reentrant=False) for piece in pieces])  # type: ignore[misc]
 

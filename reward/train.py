@@ -45,7 +45,7 @@ class RewardModel(nn.Module):
     def forward(self, rows: list[list[int]], starts: list[int]) -> Tensor:
         """Raw scores_B."""
         with passes.acting(self.backbone, ADAPTER):
-            return heads.score_rows(self.backbone, self.head, rows, starts, self.pad_id)
+            return heads.score_rows(self.backbone, self.head, rows, starts, self.pad_id).squeeze(1)
 
     def gradient_checkpointing_enable(self, **settings: object) -> None:
         # Non-reentrant, and the frozen base's inputs need no gradient of their own then. The recomputation runs in
@@ -178,21 +178,15 @@ def raw_scores(model: RewardModel, groups: list[Group]) -> list[Tensor]:
     rows = [list(row) for group in groups for row in group.rows]
     starts = [group.start for group in groups for _ in group.rows]
     model.eval()
-    flat = heads.score(model.backbone, model.head, ADAPTER, rows, starts, model.pad_id)
-    return list((flat * model.head.scale + model.head.shift).split([len(group.rows) for group in groups]))
+    flat = heads.outputs(model.backbone, model.head, ADAPTER, rows, starts, model.pad_id).squeeze(1)
+    return list(flat.split([len(group.rows) for group in groups]))
 
 
 def scale(run: runs.Run, model: RewardModel, groups: list[Group]) -> None:
-    """Set the head's zero and unit on the answers that were ranked, which the SFT model wrote.
-
-    By median and quartiles: a few answers that are no language at all have scores so low that, with mean and standard
-    deviation, they alone would set the unit, and PPO would see little difference among the others.
-    """
+    """Set the head's zero and unit on the answers that were ranked, which the SFT model wrote."""
     scores_N = torch.cat(raw_scores(model, groups))[:SCALED_ON]
-    low, middle, high = scores_N.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
-    spread = (high - low) / 1.349  # the standard deviation of a normal distribution with these quartiles
+    spread = model.head.settle(scores_N[:, None])
     run.check("spread", spread > 1e-6, f"scores of {len(scores_N)} training answers have a spread of {spread:.3g}")
-    model.head.shift, model.head.scale = middle, spread
 
 
 def accuracy(model: RewardModel, groups: list[Group]) -> tuple[list[float], list[float]]:

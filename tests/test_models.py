@@ -113,10 +113,10 @@ def test_scores_ignore_padding_and_batch_and_see_the_end(model: models.PeftModel
 def test_mean_pooling_by_hand() -> None:
     head = heads.Head(1)
     head.linear.weight.data.fill_(2.0)
-    hidden_BTH = torch.tensor([[[1.0], [2.0], [4.0], [9.0]]])
-    assert float(head.pooled(hidden_BTH, torch.tensor([[0, 1, 1, 0]]))) == 6.0
+    values_RAO = head(torch.tensor([[[2.0], [4.0], [9.0]]])).detach()
+    assert float(head.pooled(values_RAO, torch.tensor([[1, 1, 0]]))) == 6.0
     head.pooling = "last"
-    assert float(head.pooled(hidden_BTH, torch.tensor([[0, 1, 1, 0]]))) == 8.0
+    assert float(head.pooled(values_RAO, torch.tensor([[1, 1, 0]]))) == 8.0
 
 
 def test_an_adapter_and_its_head_survive_the_round_trip(model: models.PeftModel, tmp_path: Path) -> None:

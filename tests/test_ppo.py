@@ -254,7 +254,7 @@ def test_the_critic_begins_as_the_reward_of_what_is_written_so_far(pooling: str)
     critic.span = 3.0
     hidden_BTH = torch.randn(2, 9, 4, generator=torch.Generator().manual_seed(0))
     before_BT = torch.tensor([[0, 0, 1, 1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0, 0, 0, 0]]).bool()
-    scaled_BT = ((head(hidden_BTH) - head.shift) / head.scale).tolist()
+    scaled_BT = ((head(hidden_BTH).squeeze(-1) - head.shift) / head.scale).tolist()
     own = [scaled_BT[0][2:7], scaled_BT[1][:2]]
     expected = [sum(row[: t + 1]) / max(t + 1, 3.0) if pooling == "mean" else row[t]
                 for row in own for t in range(len(row))]

@@ -95,7 +95,7 @@ def test_the_likelihood_is_the_mean_over_the_answer(base: Path) -> None:
     with torch.no_grad():
         means = torch.stack([own.mean() for own in passes.answer_logprobs(model, rows, starts, chat.pad_id)])
         got_B = heads.score_rows(model, head, rows, starts, chat.pad_id)
-    torch.testing.assert_close(got_B, heads.LIKELIHOOD * means)
+    torch.testing.assert_close(got_B.squeeze(1), heads.LIKELIHOOD * means)
 
 
 def test_in_four_bits_adapter_and_head_stay_fp32(sft: Path, data: Path, tmp_path: Path,
