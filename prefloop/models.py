@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -160,6 +162,11 @@ def _ours(path: str, folder: Path, stage: str) -> Checkpoint:
     return Checkpoint(path, base, wanted, checksum, revision, folder, stage or manifest.get("stage", ""))
 
 
+def model_folder(checkpoint: Checkpoint) -> Path:
+    """Where the files of its base are."""
+    return _model_folder(checkpoint.base, checkpoint.revision)
+
+
 def _model_folder(path: str, revision: str | None) -> Path:
     """The local folder of a model: itself, or a hub model's snapshot, downloaded if it is not there yet."""
     where = Path(path)
@@ -205,9 +212,22 @@ def load_chat(checkpoint: Checkpoint) -> Chat:
     return chat
 
 
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """What transformers has against the files of a model, as one line."""
+    transformers_logging.disable_progress_bar()  # of loading, which takes a moment; downloads keep theirs
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, MemoryError,
+            SafetensorError) as error:
+        if memory.ran_out(error):
+            raise RunError(f"{name}: out of memory while it was loaded; hold it in 4 bits (model.four_bit=true), or "
+                           f"take a smaller model") from None
+        raise RequestError(f"{name}: not a model that can be loaded: {' '.join(str(error).split())[:300]}") from None
+
+
 def load_base(checkpoint: Checkpoint, config: ModelConfig) -> PreTrainedModel:
     """The base model on the device, in NF4 with double quantisation or plain, in evaluation mode and frozen."""
-    transformers_logging.disable_progress_bar()  # of loading, which takes a moment; downloads keep theirs
     where = device()
     name = config.dtype if config.dtype != "auto" else "bfloat16" if where.type == "cuda" else "float32"
     dtype = getattr(torch, name)
@@ -216,17 +236,10 @@ def load_base(checkpoint: Checkpoint, config: ModelConfig) -> PreTrainedModel:
                                    # FSDP shares out floating-point weights only: the 4 bits are kept in these.
                                    **({"bnb_4bit_quant_storage": dtype} if ranks.sharded() else {})
                                    ) if config.four_bit else None
-    try:
+    with loading(checkpoint.base):
         model = AutoModelForCausalLM.from_pretrained(
             checkpoint.base, revision=checkpoint.revision, dtype=dtype, quantization_config=quantised,
             device_map={"": where}, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, MemoryError,
-            SafetensorError) as error:
-        if memory.ran_out(error):
-            raise RunError(f"{checkpoint.base}: out of memory while it was loaded; hold it in 4 bits "
-                           f"(model.four_bit=true), or take a smaller model") from None
-        raise RequestError(f"{checkpoint.base}: not a model that can be loaded: "
-                           f"{' '.join(str(error).split())[:300]}") from None
     require_finite(model, checkpoint)
     if config.four_bit and where.type == "cpu":
         from bitsandbytes.nn import Linear4bit
@@ -243,7 +256,7 @@ def require_finite(model: nn.Module, checkpoint: Checkpoint) -> None:
     """A base with a NaN in it would make every loss one: said here, with the file and the key."""
     bad = finite.culprit(model)
     if bad:
-        finite.require_files(_model_folder(checkpoint.base, checkpoint.revision))
+        finite.require_files(model_folder(checkpoint))
         raise RunError(f"{checkpoint.base}: {bad} holds values that are not finite in this precision (model.dtype)")
 
 

@@ -65,6 +65,10 @@ def load(path: str, config: ModelConfig, base: PreTrainedModel | PeftModel | Non
     kind = models.require_reward(found)
     if kind == "adapter":
         return AdapterScorer.on(base or models.load_base(found, config), found, config)
+    if kind == "encoder":
+        from prefloop import encoders
+
+        return encoders.load(found)
     raise RequestError(f"{path}: a reward model of kind {kind} cannot be loaded yet")
 
 
