@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from prefloop import config, wire
 from prefloop.compare import HoldConfig
+from prefloop.doors import address, listening
 from prefloop.errors import RequestError
 from prefloop.generate import SamplingConfig
 from prefloop.records import Prompt
@@ -17,7 +18,7 @@ from prefloop.store import Store
 from .child import Child
 from .held_out import Contestant, HeldOut, read
 from .queueing import MOST_ANSWERS
-from .server import address, listening, require_local, until_stopped
+from .server import require_local, until_stopped
 from .trying import Tries
 from .voting import Voting
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefloop import config
+from prefloop.doors import address, listening, loopback
 from prefloop.errors import RequestError
 from prefloop.store import Store
 from prefloop.store.opening import path_of
@@ -110,37 +109,9 @@ def until_stopped(app: Callable[[], FastAPI], door: socket.socket) -> None:
         made.run(sockets=[door])
 
 
-def address(door: socket.socket) -> str:
-    host, port = door.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def listening(section: str, host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    door = socket.socket(family, socket.SOCK_STREAM)
-    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        door.bind((host, port))
-        door.listen(128)
-    except OSError as error:
-        door.close()
-        if error.errno == errno.EADDRINUSE:
-            raise RequestError(f"port {port} is in use on {host}; choose another with {section}.port={port + 1}, or 0 "
-                               "for any that is free") from None
-        raise RequestError(f"cannot listen on {host} port {port}: {error.strerror}") from None
-    return door
-
-
 def require_local(section: str, host: str, port: int) -> None:
-    if not _loopback(host):
+    if not loopback(host):
         raise ValueError(f"{section}.host: {host!r} can be reached from other machines, and this page has no "
                          "sign-in yet; use 127.0.0.1 (and an SSH tunnel from elsewhere)")
     if not 0 <= port < 65536:
         raise ValueError(f"{section}.port: {port} is not a port")
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -29,6 +29,7 @@ COMMANDS = {
     "snapshot": ("prefloop.feedback_ui.exporting", "freeze the rankings given so far for training"),
     "reward": ("prefloop.reward.train", "train a reward model on rankings"),
     "score": ("prefloop.reward.score", "score answers with a reward model"),
+    "serve": ("prefloop.reward.serve", "score answers over HTTP, as other trainers' remote reward"),
     "ppo": ("prefloop.ppo.train", "improve a policy by PPO against a reward model"),
     "dpo": ("prefloop.ppo.dpo", "improve a policy by DPO on rankings"),
     "compare": ("prefloop.compare", "sample from checkpoints on the same prompts and give a verdict"),

@@ -242,7 +242,7 @@ def score(reward: Checkpoint, everyone: list[Contestant], prompts: list[Prompt],
     """
     from prefloop import scoring
 
-    scorer = scoring.load(reward.path, settings, base)
+    scorer = scoring.load(reward, settings, base)
     answers = [(one, prompt, text) for one in everyone
                for prompt, own in zip(prompts, one.texts(), strict=True) for text in own]
     found = scoring.scored(scorer, [(prompt, text) for _, prompt, text in answers], what="rewards")

@@ -56,12 +56,12 @@ class Scorer(Protocol):
         ...
 
 
-def load(path: str, config: ModelConfig, base: PreTrainedModel | PeftModel | None = None) -> Scorer:
-    """The reward model that `path` names, verified. `base` is one in memory that its adapter stands on.
+def load(path: str | Checkpoint, config: ModelConfig, base: PreTrainedModel | PeftModel | None = None) -> Scorer:
+    """The reward model at `path`, verified. `base` is one in memory that its adapter stands on.
 
     RequestError: `path` names no reward model, or one that is damaged.
     """
-    found = models.resolve(path)
+    found = models.resolve(path) if isinstance(path, str) else path
     kind = models.require_reward(found)
     if kind == "adapter":
         return AdapterScorer.on(base or models.load_base(found, config), found, config)
@@ -69,7 +69,7 @@ def load(path: str, config: ModelConfig, base: PreTrainedModel | PeftModel | Non
         from prefloop import encoders
 
         return encoders.load(found)
-    raise RequestError(f"{path}: a reward model of kind {kind} cannot be loaded yet")
+    raise RequestError(f"{found.path}: a reward model of kind {kind} cannot be loaded yet")
 
 
 @dataclass
