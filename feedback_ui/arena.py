@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -92,22 +94,15 @@ def main(asked: config.Asked) -> None:
     settings, data, sampling, hold = config.build(asked, sections())
     if sampling.answers != 1:
         raise RequestError(f"sampling.answers: {sampling.answers}; side by side each run gives one answer")
-    folder = Path(settings.folder)
+    new = not Path(settings.folder).exists()
     with ExitStack() as stack:
-        kept = read(Path(settings.answers)) if settings.answers else None
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RequestError(f"arena.folder: {folder}: {error.strerror}") from None
-        store = stack.enter_context(Store(settings.votes))
-        door = stack.enter_context(listening("arena", settings.host, settings.port))
-        child, held_out, contestants = None, kept, ()
-        if settings.runs:
-            child, held_out, contestants = started(stack, settings, data, sampling, hold, kept)
-        assert held_out is not None
-        tries = Tries(contestants, store.seed)
-        voting = Voting(store, settings.rater, held_out, tries, folder / "looked.jsonl", settings.reveal_after)
-        arena = Arena(settings, sampling, held_out, tries, voting, child)
+            arena, store, door = ready(stack, settings, data, sampling, hold)
+        except RequestError:
+            stack.close()
+            if new:  # of a wrong request that began nothing, no folder stays
+                shutil.rmtree(settings.folder, ignore_errors=True)
+            raise
         print(f"Side by side at {address(door)} - {words(arena)}; votes are kept in {store.path}. Ctrl-C stops.",
               flush=True)
 
@@ -118,6 +113,26 @@ def main(asked: config.Asked) -> None:
 
         until_stopped(app, door)
         print(f"Stopped. {store.progress().done} votes are kept in {store.path}.")
+
+
+def ready(stack: ExitStack, settings: ArenaConfig, data: HeldOutPrompts, sampling: SamplingConfig,
+          hold: HoldConfig) -> tuple[Arena, Store, socket.socket]:
+    """All that the page needs, and the port it will be served at."""
+    folder = Path(settings.folder)
+    kept = read(Path(settings.answers)) if settings.answers else None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"arena.folder: {folder}: {error.strerror}") from None
+    store = stack.enter_context(Store(settings.votes))
+    door = stack.enter_context(listening("arena", settings.host, settings.port))
+    child, held_out, contestants = None, kept, ()
+    if settings.runs:
+        child, held_out, contestants = started(stack, settings, data, sampling, hold, kept)
+    assert held_out is not None
+    tries = Tries(contestants, store.seed)
+    voting = Voting(store, settings.rater, held_out, tries, folder / "looked.jsonl", settings.reveal_after)
+    return Arena(settings, sampling, held_out, tries, voting, child), store, door
 
 
 def started(stack: ExitStack, settings: ArenaConfig, data: HeldOutPrompts, sampling: SamplingConfig,

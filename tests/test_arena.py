@@ -221,6 +221,7 @@ def test_a_wrong_request_is_one_line(arena_home: Path, tmp_path: Path, overrides
     said = capfd.readouterr().err.strip().splitlines()
     assert len(said) == 1
     assert why in said[0]
+    assert not (tmp_path / "arena").exists()
 
 
 # -- held-out prompts ------------------------------------------------------------------------------------------------
