@@ -30,6 +30,7 @@ COMMANDS = {
     "reward": ("prefloop.reward.train", "train a reward model on rankings"),
     "score": ("prefloop.reward.score", "score answers with a reward model"),
     "serve": ("prefloop.reward.serve", "score answers over HTTP, as other trainers' remote reward"),
+    "probe": ("prefloop.reward.probes", "try how a reward model takes answers that were changed on purpose"),
     "ppo": ("prefloop.ppo.train", "improve a policy by PPO against a reward model"),
     "dpo": ("prefloop.ppo.dpo", "improve a policy by DPO on rankings"),
     "compare": ("prefloop.compare", "sample from checkpoints on the same prompts and give a verdict"),

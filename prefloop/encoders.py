@@ -47,8 +47,8 @@ class Reader:
 
     def rows(self, asked: Sequence[tuple[Prompt, str]]) -> list[Row | None]:
         """A row for each prompt with its answer; None where the answer alone is over the limit."""
-        prompts = {prompt: self._ids(spoken(prompt)) for prompt in dict.fromkeys(prompt for prompt, _ in asked)}
-        return [self._row(prompts[prompt], self._ids(answer)) for prompt, answer in asked]
+        prompts = {prompt: self.ids(spoken(prompt)) for prompt in dict.fromkeys(prompt for prompt, _ in asked)}
+        return [self._row(prompts[prompt], self.ids(answer)) for prompt, answer in asked]
 
     def _row(self, prompt: list[int], answer: list[int]) -> Row | None:
         head, middle, tail, types = self._frame
@@ -68,7 +68,7 @@ class Reader:
         return (ids[: first[0]], ids[first[-1] + 1 : second[0]], ids[second[-1] + 1 :],
                 (types[first[0]], types[second[0]]))
 
-    def _ids(self, text: str) -> list[int]:
+    def ids(self, text: str) -> list[int]:
         """Of plain text: a literal [SEP] in it is no separator."""
         clean = text.encode("utf-8", "replace").decode("utf-8")
         return list(self.tokenizer.encode(clean, add_special_tokens=False, split_special_tokens=True))
@@ -116,6 +116,10 @@ class EncoderScorer:
 
     def reads(self, asked: Sequence[tuple[Prompt, str]]) -> list[bool]:
         return [row is not None for row in self.reader.rows(asked)]
+
+    def taken_for_structure(self) -> int:
+        tokenizer = self.reader.tokenizer
+        return scoring.obeyed(tokenizer, [self.reader.ids(token) for token in tokenizer.all_special_tokens])
 
 
 @torch.no_grad()

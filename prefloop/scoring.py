@@ -17,7 +17,8 @@ from prefloop.errors import RequestError
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from prefloop.chat import Chat
     from prefloop.heads import Head
@@ -55,6 +56,10 @@ class Scorer(Protocol):
         """Of each answer, whether it can be read whole."""
         ...
 
+    def taken_for_structure(self) -> int:
+        """How many of its tokenizer's own special tokens it would obey where an answer has them written out."""
+        ...
+
 
 def load(path: str | Checkpoint, config: ModelConfig, base: PreTrainedModel | PeftModel | None = None) -> Scorer:
     """The reward model at `path`, verified. `base` is one in memory that its adapter stands on.
@@ -79,7 +84,10 @@ class AdapterScorer:
     model: PeftModel
     head: Head
     chat: Chat
-    objectives: tuple[str, ...] = ("overall",)
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        return tuple(self.head.objectives)
 
     @classmethod
     def on(cls, base: PreTrainedModel | PeftModel, found: Checkpoint, config: ModelConfig) -> AdapterScorer:
@@ -95,11 +103,14 @@ class AdapterScorer:
 
         rows, starts = self._rows(asked)
         require_read(self._fit(rows), f"the base's context of {models.context_of(self.model)} tokens")
-        values_N = heads.score(self.model, self.head, ROLE, rows, starts, self.chat.pad_id, batch)
-        return of_one(values_N.numpy())
+        return of_head(self.head, heads.outputs(self.model, self.head, ROLE, rows, starts, self.chat.pad_id, batch))
 
     def reads(self, asked: Sequence[tuple[Prompt, str]]) -> list[bool]:
         return self._fit(self._rows(asked)[0])
+
+    def taken_for_structure(self) -> int:
+        tokenizer = self.chat.tokenizer
+        return obeyed(tokenizer, [self.chat.answer_ids(token)[:-1] for token in tokenizer.all_special_tokens])
 
     def _fit(self, rows: list[list[int]]) -> list[bool]:
         context = models.context_of(self.model)
@@ -116,8 +127,11 @@ def scored(scorer: Scorer, asked: Sequence[tuple[Prompt, str]], batch: int = 32,
     """Scores in the order asked, those of like length together, with a progress bar."""
     from tqdm import tqdm
 
-    lengths = [sum(len(message.content) for message in prompt.messages) + len(answer) for prompt, answer in asked]
-    order = sorted(range(len(asked)), key=lengths.__getitem__)
+    longest: dict[Prompt, int] = {}  # answers of one prompt stay together: some models read it once for all
+    for prompt, answer in asked:
+        longest[prompt] = max(longest.get(prompt, 0), len(answer) + sum(len(m.content) for m in prompt.messages))
+    number = {prompt: n for n, prompt in enumerate(longest)}
+    order = sorted(range(len(asked)), key=lambda n: (longest[asked[n][0]], number[asked[n][0]], len(asked[n][1])))
     parts = [order[first : first + batch * BATCHES] for first in range(0, len(order), batch * BATCHES)]
     found = []
     with tqdm(total=len(asked), desc=what, unit="answer", mininterval=1) as bar:
@@ -128,10 +142,23 @@ def scored(scorer: Scorer, asked: Sequence[tuple[Prompt, str]], batch: int = 32,
     return Scores(*(np.concatenate([getattr(one, f.name) for one in found])[back] for f in fields(Scores)))
 
 
+def of_head(head: Head, raw_RO: Tensor) -> Scores:
+    """The scores of a head with several outputs."""
+    by_member_RE = head.by_member(raw_RO).double()
+    return Scores(by_member_RE.mean(1).numpy(), by_member_RE.std(1, correction=0).numpy(),
+                  head.by_objective(raw_RO).double().mean(2).numpy())
+
+
 def of_one(mean: Any) -> Scores:
     """The scores of a model with one member and one objective."""
     mean_N = np.asarray(mean, dtype=np.float64)
     return Scores(mean_N, np.zeros_like(mean_N), mean_N[:, None])
+
+
+def obeyed(tokenizer: PreTrainedTokenizerBase, written: list[list[int]]) -> int:
+    """How many of these ids of written-out special tokens have one of these tokens among them."""
+    special = {one for one in tokenizer.all_special_ids if one != tokenizer.unk_token_id}
+    return sum(not special.isdisjoint(ids) for ids in written)
 
 
 def require_read(read: list[bool], limit: str) -> None:
