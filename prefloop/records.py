@@ -194,7 +194,8 @@ class Ranking:
     """One rater's ordering of K answers of one prompt.
 
     `ranks[i]` is the rank of `responses[i]`: 1 is best, equal ranks are a tie, None was left unranked.
-    `shown` lists indices into `responses` in the order the rater saw them.
+    `shown` lists indices into `responses` in the order the rater saw them. `dimensions` holds ranks of the same
+    answers by one thing each, such as {"helpful": (1, 2)}, where the rater ranked or rated these too.
     """
 
     prompt: Prompt
@@ -209,6 +210,7 @@ class Ranking:
     seconds: float | None = None
     guideline: str = ""
     kind: str = "normal"
+    dimensions: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _typed(self, str, "rater", "reason", "edited", "guideline")
@@ -237,11 +239,12 @@ class Ranking:
                 raise RequestError(f"responses[{place}]: the answer equals its rival responses[{texts.index(text)}]")
 
     def _check_ranks(self) -> None:
-        if len(self.ranks) != len(self.responses):
-            raise RequestError(f"ranks: {len(self.ranks)} ranks for {len(self.responses)} answers")
-        for rank in self.ranks:
-            if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
-                raise RequestError(f"ranks: {rank!r} is not a whole number from 1, or null for unranked")
+        for name, ranks in {"ranks": self.ranks, **self._named_dimensions()}.items():
+            if len(ranks) != len(self.responses):
+                raise RequestError(f"{name}: {len(ranks)} ranks for {len(self.responses)} answers")
+            for rank in ranks:
+                if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
+                    raise RequestError(f"{name}: {rank!r} is not a whole number from 1, or null for unranked")
         if not self.none_acceptable and all(rank is None for rank in self.ranks):
             raise RequestError("ranks: no answer was ranked")
         if self.shown:
@@ -249,6 +252,15 @@ class Ranking:
             # By their text, for what is not a number does not sort beside one.
             if sorted(self.shown, key=repr) != sorted(range(len(self.ranks)), key=repr):
                 raise RequestError(f"shown: {self.shown!r} does not list each of the {len(self.ranks)} answers once")
+
+    def _named_dimensions(self) -> dict[str, tuple[int | None, ...]]:
+        _typed(self, dict, "dimensions")
+        for name, ranks in self.dimensions.items():
+            if not isinstance(name, str) or not name.strip() or name == "overall":
+                raise RequestError(f"dimensions: {name!r} is no name for a dimension; overall is the ranking itself")
+            if not isinstance(ranks, tuple):
+                raise RequestError(f"dimensions.{name}: expected a list of ranks, got {type(ranks).__name__}")
+        return {f"dimensions.{name}": ranks for name, ranks in self.dimensions.items()}
 
     def pairs(self) -> Iterator[Pair]:
         """Every pair that one answer won; the weights of one ranking sum to 1.
@@ -267,11 +279,14 @@ class Ranking:
         own = {name: getattr(self, name) for name in ("rater", "strength", "none_acceptable", "reason", "edited",
                                                       "seconds", "guideline", "kind")}
         return {"prompt": self.prompt.to_json(), "responses": [r.to_json() for r in self.responses],
-                "ranks": list(self.ranks), "shown": list(self.shown), **own}
+                "ranks": list(self.ranks), "shown": list(self.shown), **own,
+                **({"dimensions": {name: list(ranks) for name, ranks in self.dimensions.items()}}
+                   if self.dimensions else {})}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Ranking:
         own = {name: row[name] for name in ("strength", "none_acceptable", "reason", "edited", "seconds",
                                             "guideline", "kind") if name in row}
+        dimensions = {name: tuple(ranks) for name, ranks in row.get("dimensions", {}).items()}
         return cls(Prompt.from_json(row["prompt"]), tuple(Response.from_json(r) for r in row["responses"]),
-                   tuple(row["ranks"]), row["rater"], shown=tuple(row.get("shown", ())), **own)
+                   tuple(row["ranks"]), row["rater"], shown=tuple(row.get("shown", ())), dimensions=dimensions, **own)

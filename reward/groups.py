@@ -1,80 +1,153 @@
-"""Rankings as a reward model reads them: one element per prompt, each of its answers once, pairs by index."""
+"""Rankings as a language model reads them: a prompt, each of its answers once as tokens, and what was said of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
 
 from prefloop.chat import Chat
-from prefloop.records import Pair, Ranking
+from prefloop.heads import OVERALL
+from prefloop.records import STRENGTHS
+
+from .judgements import Group, Judgement
+from .loss import NOBODY, UNRANKED
 
 
 @dataclass(frozen=True)
-class Group:
-    """One prompt: a token row per distinct answer, which all begin at `start`; pairs (chosen, rejected, weight)."""
+class Tokens:
+    """One group as token ids: the prompt, its answers (which end in the end of a turn), and the judgements."""
 
     prompt_id: str
-    rows: tuple[tuple[int, ...], ...]
-    start: int
-    pairs: tuple[tuple[int, int, float], ...]
+    prompt: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+    judgements: tuple[Judgement, ...]
+
+    @property
+    def rows(self) -> list[list[int]]:
+        return [[*self.prompt, *answer] for answer in self.answers]
+
+    @property
+    def length(self) -> int:
+        """Tokens to be read when the answers share their prompt."""
+        return len(self.prompt) + sum(map(len, self.answers))
 
 
 @dataclass(frozen=True)
-class Grouped:
-    groups: list[Group]
+class Encoded:
+    """Groups that say something, the judgements in them, and how many judgements were left out for what reason."""
+
+    groups: list[Tokens]
     rankings: int
     over_length: int
     undecided: int
 
 
-def grouped(chat: Chat, rankings: list[Ranking], max_length: int | None) -> Grouped:
-    """Pairs of all raters, gathered by prompt. A ranking with an answer over the limit is left out and counted."""
-    by_prompt: dict[str, list[Pair]] = {}
-    over_length = undecided = 0
-    for ranking in rankings:
-        longest = max(len(row) for row in _rows(chat, ranking))
-        pairs = list(ranking.pairs())
-        if max_length is not None and longest > max_length:
-            over_length += 1
-        elif not pairs:
-            undecided += 1
-        else:
-            by_prompt.setdefault(ranking.prompt.id, []).extend(pairs)
-    used = len(rankings) - over_length - undecided
-    return Grouped([_group(chat, pairs) for pairs in by_prompt.values()], used, over_length, undecided)
+def encoded(chat: Chat, groups: Iterable[Group], max_length: int | None,
+            says: Callable[[Judgement], bool]) -> Encoded:
+    """Groups as tokens. A judgement of an answer over the limit, or that says nothing, is left out and counted."""
+    found: list[Tokens] = []
+    used = over_length = undecided = 0
+    for group in groups:
+        prompt = tuple(chat.prompt_ids(group.prompt))
+        answers = [tuple(chat.answer_ids(text)) for text in group.texts]
+        short = [one for one in group.judgements if max_length is None or
+                 max(len(answers[place]) for place in one.places) + len(prompt) <= max_length]
+        kept = [one for one in short if says(one)]
+        over_length += len(group.judgements) - len(short)
+        undecided += len(short) - len(kept)
+        used += len(kept)
+        if kept:
+            found.append(_named(Tokens(group.prompt.id, prompt, tuple(answers), tuple(kept))))
+    return Encoded(found, used, over_length, undecided)
 
 
-def _rows(chat: Chat, ranking: Ranking) -> list[list[int]]:
-    prompt = chat.prompt_ids(ranking.prompt)
-    return [prompt + chat.answer_ids(response.text) for response in ranking.responses]
+def _named(group: Tokens) -> Tokens:
+    """Without the answers that no judgement names."""
+    named = sorted({place for one in group.judgements for place in one.places})
+    place_of = {old: new for new, old in enumerate(named)}
+    judgements = tuple(replace(one, places=tuple(place_of[n] for n in one.places)) for one in group.judgements)
+    return replace(group, answers=tuple(group.answers[n] for n in named), judgements=judgements)
 
 
-def _group(chat: Chat, pairs: list[Pair]) -> Group:
-    texts = list(dict.fromkeys(text for pair in pairs for text in (pair.chosen, pair.rejected)))
-    place = {text: n for n, text in enumerate(texts)}
-    prompt = chat.prompt_ids(pairs[0].prompt)
-    return Group(pairs[0].prompt.id, tuple(tuple(prompt + chat.answer_ids(text)) for text in texts), len(prompt),
-                 tuple((place[pair.chosen], place[pair.rejected], pair.weight) for pair in pairs))
+def levels_of(judgement: Judgement, objective: str) -> list[int]:
+    """1 for the best, and on without gaps; all NOBODY where the judgement says nothing of this objective."""
+    given = judgement.ranks if objective == OVERALL else judgement.dimensions.get(objective)
+    if given is None:
+        return [NOBODY] * len(judgement.places)
+    place_of = {rank: n for n, rank in enumerate(sorted({rank for rank in given if rank is not None}), start=1)}
+    return [UNRANKED if rank is None else place_of[rank] for rank in given]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """J judgements over rows of a batch, padded to K answers; D objectives, E members of an ensemble.
+
+    `shares_EJ`: what each counts for, so that the judgements of one prompt that weigh 1 sum to 1.
+    """
+
+    rows_JK: Tensor
+    levels_DJK: Tensor
+    offsets_JK: Tensor
+    strength_J: Tensor
+    none_J: Tensor
+    reliability_J: Tensor
+    shares_EJ: Tensor
+
+    def to(self, where: torch.device) -> Judged:
+        return Judged(*(getattr(self, name).to(where) for name in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of several groups on top of each other, and their pairs as indices into them."""
+    """Rows of several prompts on top of each other, and what was said of them."""
 
     rows: list[list[int]]
     starts: list[int]
-    chosen: list[int]
-    rejected: list[int]
-    weights: list[float]
+    judged: Judged
+    prompts: int
 
 
-def collate(groups: list[Group]) -> Batch:
-    rows, starts, chosen, rejected, weights = [], [], [], [], []
+def collated(groups: Sequence[Tokens], objectives: Sequence[str], members: int = 1, seed: int = 0) -> Batch:
+    rows, starts, judgements = [], [], []
     for group in groups:
-        first = len(rows)
-        rows += [list(row) for row in group.rows]
-        starts += [group.start] * len(group.rows)
-        for better, worse, weight in group.pairs:
-            chosen.append(first + better)
-            rejected.append(first + worse)
-            weights.append(weight)
-    return Batch(rows, starts, chosen, rejected, weights)
+        times = resampled(seed, members, group.prompt_id)
+        judgements += [(one, len(rows), [one.weight * n / len(group.judgements) for n in times])
+                       for one in group.judgements]
+        rows += group.rows
+        starts += [len(group.prompt)] * len(group.answers)
+    width = max(len(one.places) for one, _, _ in judgements)
+
+    def padded(values: Iterable[float], filling: float = 0) -> list[float]:
+        own = list(values)
+        return own + [filling] * (width - len(own))
+
+    judged = Judged(
+        torch.tensor([padded(first + place for place in one.places) for one, first, _ in judgements]),
+        torch.tensor([[padded(levels_of(one, name), NOBODY) for one, _, _ in judgements] for name in objectives]),
+        torch.tensor([padded(one.offsets) for one, _, _ in judgements], dtype=torch.float32),
+        torch.tensor([STRENGTHS.index(one.strength) if one.strength else -1 for one, _, _ in judgements]),
+        torch.tensor([one.none_acceptable for one, _, _ in judgements]),
+        torch.tensor([one.reliability for one, _, _ in judgements], dtype=torch.float32),
+        torch.tensor([share for _, _, share in judgements], dtype=torch.float32).T)
+    return Batch(rows, starts, judged, len(groups))
+
+
+def resampled(seed: int, members: int, prompt_id: str) -> list[int]:
+    """How often each member of an ensemble draws this prompt: a bootstrap of prompts, as independent Poisson(1) draws
+    from the names alone (Oza and Russell 2001). A single model takes every prompt once."""
+    if members == 1:
+        return [1]
+    drawn = []
+    for member in range(members):
+        name = hashlib.sha256(f"{seed}\x1f{member}\x1f{prompt_id}".encode()).digest()
+        left, count, term = int.from_bytes(name[:8]) / 2**64, 0, math.exp(-1)
+        while left >= term and count < 20:
+            left, count = left - term, count + 1
+            term /= count
+        drawn.append(count)
+    return drawn

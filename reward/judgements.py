@@ -57,4 +57,4 @@ def gathered(rankings: Iterable[Ranking]) -> list[Group]:
 def _judgement(ranking: Ranking, places: tuple[int, ...]) -> Judgement:
     shown = tuple(ranking.shown.index(n) for n in range(len(places))) if ranking.shown else ()
     return Judgement(places, ranking.ranks, ranking.rater, shown, ranking.strength, ranking.none_acceptable,
-                     kind=ranking.kind)
+                     ranking.dimensions, ranking.kind)

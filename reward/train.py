@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
-from transformers import Trainer
+from torch import Tensor
 from trl import RewardConfig
 
 from prefloop import checkpoints, config, heads, models, passes, ranks, runs, stats, training
 from prefloop.chat import Chat
 from prefloop.errors import RequestError
 from prefloop.formats import snapshot
+from prefloop.records import decided
 
-from . import loss
-from .groups import Batch, Group, Grouped, collate, grouped
+from .criterion import Criterion, LossConfig, says
+from .groups import Batch, Encoded, Tokens, collated, encoded
+from .judgements import gathered
+from .trainer import ADAPTER, RankingTrainer, RewardModel, save
 
-ADAPTER = "reward"
 SCALED_ON = 1000  # answers that set the reward's zero and unit
 
 
@@ -28,83 +30,53 @@ class HeadConfig:
     """`head:`. A `mean` over the answer's tokens learns more from few rankings than the `last` token alone.
 
     `likelihood` also reads how likely the answer is to the model itself: for small bases, whose hidden states do not
-    say by themselves whether an answer fits its prompt.
+    say by themselves whether an answer fits its prompt. `members` is the size of an ensemble, each member trained on
+    a bootstrap of prompts. `objectives` are weighted: `overall` is the ranking, others are dimensions of rankings.
     """
 
     pooling: Literal["mean", "last"] = "mean"
     likelihood: bool = False
+    members: int = 1
+    objectives: dict[str, float] = field(default_factory=lambda: {heads.OVERALL: 1.0})
 
-
-class RewardModel(nn.Module):
-    """The base acting through the reward adapter, and the head that reads it."""
-
-    def __init__(self, backbone: nn.Module, head: heads.Head, pad_id: int) -> None:
-        super().__init__()
-        self.backbone, self.head, self.pad_id = backbone, head, pad_id
-
-    def forward(self, rows: list[list[int]], starts: list[int]) -> Tensor:
-        """Raw scores_B."""
-        with passes.acting(self.backbone, ADAPTER):
-            return heads.score_rows(self.backbone, self.head, rows, starts, self.pad_id).squeeze(1)
-
-    def gradient_checkpointing_enable(self, **settings: object) -> None:
-        # Non-reentrant, and the frozen base's inputs need no gradient of their own then. The recomputation runs in
-        # `backward`, where no other adapter is active than the one that the base was given last.
-        passes.plain(self.backbone).gradient_checkpointing_enable({"use_reentrant": False})
-
-
-class RankingTrainer(Trainer):
-    """transformers.Trainer over groups; it saves an adapter and a head rather than a whole model."""
-
-    run: runs.Run
-    chat: Chat
-
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Batch], return_outputs: bool = False,
-                     num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        batch = inputs["batch"]
-        scores_B = model(batch.rows, batch.starts)
-        pairs = pair_tensors(batch, scores_B.device)
-        total = loss.bradley_terry(scores_B, *pairs)
-        coefficient = self.args.center_rewards_coefficient  # type: ignore[attr-defined]
-        if coefficient:
-            total = total + coefficient * loss.centring(scores_B, *pairs)
-        return total / sum(batch.weights)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        if self.args.should_save:
-            save(self.model, self.chat, Path(output_dir or str(self.args.output_dir)))  # type: ignore[arg-type]
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        own: RewardModel = model or self.model  # type: ignore[assignment]
-        folder = Path(resume_from_checkpoint)
-        models.load_adapter(own.backbone, ADAPTER, folder)  # type: ignore[arg-type]
-        own.head.load_state_dict(heads.Head.load(folder, own.head.linear.weight.device).state_dict())
+    def __post_init__(self) -> None:
+        if self.members < 1:
+            raise ValueError("head.members is at least 1")
+        weights = list(self.objectives.values())
+        if not all(isinstance(one, int | float) and math.isfinite(one) for one in weights) or not any(weights):
+            raise ValueError("head.objectives gives each objective a weight, such as {overall: 1, helpful: 0.5}")
 
 
 def sections() -> config.Sections:
     return {"model": config.Section(models.ModelConfig), "head": config.Section(HeadConfig),
-            "data": config.Section(training.DataConfig),
+            "loss": config.Section(LossConfig), "data": config.Section(training.DataConfig),
             "train": training.section(RewardConfig, learning_rate=1e-4, remove_unused_columns=False),
             "run": config.Section(runs.RunConfig)}
 
 
 def main(asked: config.Asked, resume: Path | None = None) -> None:
-    model_config, head_config, data, args, where = config.build(asked, sections())
+    model_config, head_config, loss_config, data, args, where = config.build(asked, sections())
     if model_config.whole:
         raise RequestError("model.whole: a reward model is an adapter and a head; leave it out")
     source = snapshot.read(Path(data.path))
     checkpoint = models.resolve_policy(model_config.path, model_config.revision)
     with runs.start(asked, where, resume, policy=checkpoint.lineage(), data=source.lineage()) as run:
-        run.resolved(model=model_config, head=head_config, data=data, train=args)
+        run.resolved(model=model_config, head=head_config, loss=loss_config, data=data, train=args)
         chat = models.load_chat(checkpoint)
-        train = grouped(chat, source.rankings_of("train")[: data.limit], args.max_length)
-        held_out = grouped(chat, source.rankings_of("test"), args.max_length)
+
+        def read(split: str, limit: int | None = None) -> Encoded:
+            return encoded(chat, gathered(source.rankings_of(split)[:limit]), args.max_length,
+                           lambda one: says(loss_config, list(head_config.objectives), one))
+
+        train, held_out = read("train", data.limit), read("test")
         report(run, train, held_out, data.path, args.max_length)
 
         def learn(args: RewardConfig) -> None:
-            model = start(chat, checkpoint, model_config, head_config, args.seed)
+            criterion = Criterion(loss_config, list(head_config.objectives), train.groups)
+            model = start(chat, checkpoint, model_config, head_config, criterion, args.seed)
             longest = max(len(row) for group in train.groups for row in group.rows)
             models.require_context(model.backbone, longest, "train.max_length")
+            share(model)
             if "before" not in run.record:
                 run.note(before=accuracy(model, held_out.groups)[0])
             fit(run, model, chat, checkpoint, train.groups, args)
@@ -116,47 +88,58 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         training.within_memory(run, args, learn)
 
 
-def report(run: runs.Run, train: Grouped, held_out: Grouped, path: str, max_length: int | None) -> None:
+def report(run: runs.Run, train: Encoded, held_out: Encoded, path: str, max_length: int | None) -> None:
     if not train.groups:
         raise RequestError(f"{path}: no ranking to train on: {train.over_length} are over train.max_length="
-                           f"{max_length} tokens, {train.undecided} say only ties")
+                           f"{max_length} tokens, {train.undecided} say nothing to this loss (only ties, or none of "
+                           f"head.objectives)")
     over, undecided = train.over_length + held_out.over_length, train.undecided + held_out.undecided
     run.note(rows={"rankings": train.rankings, "prompts": len(train.groups), "held_out_rankings": held_out.rankings,
-                   "held_out_prompts": len(held_out.groups), "over_length": over, "only_ties": undecided})
+                   "held_out_prompts": len(held_out.groups), "over_length": over, "say_nothing": undecided})
     print(f"{train.rankings} rankings of {len(train.groups)} prompts to train on, {held_out.rankings} of "
-          f"{len(held_out.groups)} held out; left out: {over} over {max_length} tokens, {undecided} of only ties")
+          f"{len(held_out.groups)} held out; left out: {over} over {max_length} tokens, {undecided} that say nothing "
+          f"to this loss")
 
 
 def start(chat: Chat, checkpoint: models.Checkpoint, model_config: models.ModelConfig, head_config: HeadConfig,
-          seed: int) -> RewardModel:
+          criterion: Criterion, seed: int) -> RewardModel:
     """The reward adapter begins as a copy of the SFT adapter; the head is new."""
     torch.manual_seed(seed)
     base = models.load_base(checkpoint, model_config)
     backbone = models.add_adapter(base, ADAPTER, checkpoint.adapter, model_config)
     models.train_only(backbone, {ADAPTER})
     width = passes.plain(backbone).config.get_text_config().hidden_size
-    head = heads.Head(width, head_config.pooling, head_config.likelihood)
-    return RewardModel(backbone, head.to(models.device()), chat.pad_id)
+    head = heads.Head(width, head_config.pooling, head_config.likelihood, head_config.objectives, head_config.members)
+    where = models.device()
+    return RewardModel(backbone, head.to(where), criterion.to(where), chat.pad_id)
 
 
-def fit(run: runs.Run, model: RewardModel, chat: Chat, checkpoint: models.Checkpoint, groups: list[Group],
+def share(model: RewardModel) -> None:
+    """Find out whether a prompt can be read once for all of its answers, and say so."""
+    with passes.acting(model.backbone, ADAPTER):
+        shares = heads.sharing(model.backbone, model.head, model.pad_id)
+    print("a prompt is read once for all of its answers" if shares else
+          "this base reads every answer with its prompt by itself: in a line that they share it scores otherwise")
+
+
+def fit(run: runs.Run, model: RewardModel, chat: Chat, checkpoint: models.Checkpoint, groups: list[Tokens],
         args: RewardConfig) -> None:
     args.output_dir = str(run.path)
+    objectives, members = list(model.head.objectives), model.head.members
+
+    def collate(rows: list[Tokens]) -> dict[str, Batch]:
+        return {"batch": collated(rows, objectives, members, args.seed)}
+
     with training.settling():
         trainer = RankingTrainer(model, args, train_dataset=groups,  # type: ignore[arg-type]
-                                 data_collator=lambda rows: {"batch": collate(rows)})
+                                 data_collator=collate)
     trainer.run, trainer.chat = run, chat
     training.fp32_adapters(run, model)
     training.attach(trainer, run, lambda folder: finish(run, model, chat, checkpoint, folder))
     moved = training.Moved(model)
     training.train(trainer, run)
     moved.check(run, model)
-
-
-def save(model: RewardModel, chat: Chat, folder: Path) -> None:
-    models.save_adapter(model.backbone, ADAPTER, folder)  # type: ignore[arg-type]
-    model.head.save(folder)
-    models.save_tokenizer(chat, folder)
+    run.note(learned=model.criterion.learned())
 
 
 def finish(run: runs.Run, model: RewardModel, chat: Chat, checkpoint: models.Checkpoint, folder: Path) -> None:
@@ -168,34 +151,33 @@ def finish(run: runs.Run, model: RewardModel, chat: Chat, checkpoint: models.Che
     models.seal(folder, checkpoint, "reward")
 
 
-def pair_tensors(batch: Batch, where: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    return (torch.tensor(batch.chosen, device=where), torch.tensor(batch.rejected, device=where),
-            torch.tensor(batch.weights, device=where))
-
-
-def raw_scores(model: RewardModel, groups: list[Group]) -> list[Tensor]:
-    """Raw scores_K of each group, in evaluation mode."""
-    rows = [list(row) for group in groups for row in group.rows]
-    starts = [group.start for group in groups for _ in group.rows]
+def raw_scores(model: RewardModel, groups: list[Tokens]) -> list[Tensor]:
+    """Raw scores_KO of each group's answers, in evaluation mode."""
+    rows = [row for group in groups for row in group.rows]
+    starts = [len(group.prompt) for group in groups for _ in group.answers]
     model.eval()
-    flat = heads.outputs(model.backbone, model.head, ADAPTER, rows, starts, model.pad_id).squeeze(1)
-    return list(flat.split([len(group.rows) for group in groups]))
+    flat = heads.outputs(model.backbone, model.head, ADAPTER, rows, starts, model.pad_id)
+    return list(flat.split([len(group.answers) for group in groups]))
 
 
-def scale(run: runs.Run, model: RewardModel, groups: list[Group]) -> None:
+def scale(run: runs.Run, model: RewardModel, groups: list[Tokens]) -> None:
     """Set the head's zero and unit on the answers that were ranked, which the SFT model wrote."""
-    scores_N = torch.cat(raw_scores(model, groups))[:SCALED_ON]
-    spread = model.head.settle(scores_N[:, None])
-    run.check("spread", spread > 1e-6, f"scores of {len(scores_N)} training answers have a spread of {spread:.3g}")
+    raw_NO = torch.cat(raw_scores(model, groups))[:SCALED_ON]
+    spread = model.head.settle(raw_NO)
+    run.check("spread", spread > 1e-6, f"scores of {len(raw_NO)} training answers have a spread of {spread:.3g}")
 
 
-def accuracy(model: RewardModel, groups: list[Group]) -> tuple[list[float], list[float]]:
-    """Per prompt, the weighted share of pairs ordered right (ties half), and the mean negative log-likelihood."""
+def accuracy(model: RewardModel, groups: list[Tokens]) -> tuple[list[float], list[float]]:
+    """Per prompt that decides anything, the share of pairs ordered right (ties half), and the mean negative
+    log-likelihood, by scaled scores."""
     right, nll = [], []
-    for group, scores_K in zip(groups, raw_scores(model, groups), strict=True):
-        chosen_P, rejected_P, weights_P = pair_tensors(collate([group]), scores_K.device)
-        right.append(float((loss.accuracy(scores_K, chosen_P, rejected_P) * weights_P).sum() / weights_P.sum()))
-        nll.append(float(loss.bradley_terry(scores_K, chosen_P, rejected_P, weights_P) / weights_P.sum()))
+    for group, raw_KO in zip(groups, raw_scores(model, groups) if groups else [], strict=True):
+        scores = model.head.by_member(raw_KO).mean(1).tolist()
+        gaps = [scores[one.places[i]] - scores[one.places[j]] for one in group.judgements for i, j in
+                decided(one.ranks)]
+        if gaps:
+            right.append(sum((gap > 0) + 0.5 * (gap == 0) for gap in gaps) / len(gaps))
+            nll.append(sum(math.log1p(math.exp(-abs(gap))) + max(-gap, 0.0) for gap in gaps) / len(gaps))
     return right, nll
 
 
@@ -211,7 +193,7 @@ def check_scores(run: runs.Run, model: RewardModel, chat: Chat) -> None:
     run.check("end of answer", least > 0, f"leaving out the end token changes every score, by {least:.1e} or more")
 
 
-def summarise(run: runs.Run, model: RewardModel, groups: list[Group]) -> None:
+def summarise(run: runs.Run, model: RewardModel, groups: list[Tokens]) -> None:
     before = run.record.pop("before", None)
     if not groups:
         run.note(metrics={"held_out_prompts": 0})

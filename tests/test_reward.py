@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,10 @@ from tiny import launch, sft_run, tiny_model, tiny_snapshot, watch
 from prefloop import checkpoints, heads, models, passes
 from prefloop.chat import probe_rows
 from prefloop.records import Message, Prompt, Ranking, Response
-from prefloop.reward import loss
-from prefloop.reward.groups import collate, grouped
-
-
-def test_bradley_terry_by_hand() -> None:
-    scores_B, chosen_P, rejected_P = torch.tensor([1.0, 0.0, -1.0]), torch.tensor([0, 0]), torch.tensor([1, 2])
-    got = loss.bradley_terry(scores_B, chosen_P, rejected_P, torch.tensor([0.25, 0.75]))
-    assert float(got) == pytest.approx(0.25 * math.log(1 + math.e**-1) + 0.75 * math.log(1 + math.e**-2))
-    assert float(loss.centring(scores_B, chosen_P, rejected_P, torch.tensor([1.0, 1.0]))) == 1.0
-    assert loss.accuracy(torch.tensor([1.0, 1.0, 2.0]), torch.tensor([0, 2, 0]), torch.tensor([1, 0, 2])).tolist() == [
-        0.5, 1.0, 0.0]
+from prefloop.reward.criterion import LossConfig, says
+from prefloop.reward.groups import collated, encoded
+from prefloop.reward.judgements import gathered
+from prefloop.reward.loss import UNRANKED
 
 
 @pytest.fixture(scope="module")
@@ -50,18 +42,22 @@ def words(sft: Path, data: Path, root: Path, name: str, *more: str) -> tuple[str
 def test_raters_of_one_prompt_share_its_answers(base: Path) -> None:
     chat = models.load_chat(models.resolve(str(base)))
     prompt = Prompt((Message("user", "Q"),))
-    answers = tuple(Response(t) for t in ("a", "b", "c"))
-    rankings = [Ranking(prompt, answers, (1, 2, 3), "ann"), Ranking(prompt, answers[::-1], (1, 1, 2), "bob"),
-                Ranking(prompt, answers, (1, 1, 1), "cat")]
-    found = grouped(chat, rankings, 64)
+    answers = tuple(Response(t) for t in ("a", "b", "c", "d"))
+    rankings = [Ranking(prompt, answers[:3], (1, 3, None), "ann"), Ranking(prompt, answers[2::-1], (2, 2, 5), "bob"),
+                Ranking(prompt, answers[:2], (1, 1), "cat"), Ranking(prompt, answers[2:], (1, 1), "dan")]
+    ignoring = LossConfig(ties="ignore")
+    found = encoded(chat, gathered(rankings), 64, lambda one: says(ignoring, ["overall"], one))
     (group,) = found.groups
-    assert len(group.rows) == 3
-    assert (found.rankings, found.over_length, found.undecided) == (2, 0, 1)
-    assert sorted(group.pairs) == sorted([(0, 1, 1 / 3), (0, 2, 1 / 3), (1, 2, 1 / 3), (2, 0, 0.5), (1, 0, 0.5)])
-    batch = collate([group, group])
-    assert (batch.chosen[5:], batch.rejected[5:]) == ([3 + i for i, _, _ in group.pairs],
-                                                      [3 + j for _, j, _ in group.pairs])
-    assert grouped(chat, rankings, 3).over_length == 3
+    assert (found.rankings, found.over_length, found.undecided) == (2, 0, 2)
+    assert [row[len(group.prompt):] for row in group.rows] == [chat.answer_ids(text) for text in "abc"]  # not d
+    batch = collated([group, group], ["overall"])
+    assert (batch.prompts, len(batch.rows), batch.starts) == (2, 6, [len(group.prompt)] * 6)
+    assert batch.judged.rows_JK.tolist() == [[0, 1, 2], [2, 1, 0], [3, 4, 5], [5, 4, 3]]
+    assert batch.judged.levels_DJK[0, :2].tolist() == [[1, 2, UNRANKED], [1, 1, 2]]
+    assert batch.judged.shares_EJ.tolist() == [[0.5] * 4]
+    tied = encoded(chat, gathered(rankings), 64, lambda one: says(LossConfig(), ["overall"], one))
+    assert (tied.rankings, tied.undecided, len(tied.groups[0].rows)) == (4, 0, 4)
+    assert encoded(chat, gathered(rankings), 3, lambda _: True).over_length == 4
 
 
 def test_a_run_learns_is_scaled_and_is_sealed(sft: Path, data: Path, tmp_path: Path) -> None:
@@ -124,7 +120,7 @@ def test_only_ties_is_an_error_that_says_so(base: Path, tmp_path: Path, capsys: 
 
     prompt = next(p for p in (Prompt((Message("user", str(n)),)) for n in range(99)) if p.split == "train")
     data = snapshot.write(tmp_path / "s", [Ranking(prompt, (Response("a"), Response("b")), (1, 1), "ann")])
-    assert launch(*words(base, data, tmp_path, "r")) == 2
+    assert launch(*words(base, data, tmp_path, "r", "loss.ties=ignore")) == 2
     assert "no ranking to train on" in capsys.readouterr().err
 
 
