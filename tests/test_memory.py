@@ -38,8 +38,8 @@ def hold(monkeypatch: pytest.MonkeyPatch, rows: int, work: str = "training", aft
     return came
 
 
-# Rows of a micro-batch of 4: rankings have 3 answers each, and TRL lays chosen and rejected on top of each other.
-ROWS = {"sft": 1, "reward": 3, "dpo": 2}
+# Rows of a micro-batch of 4: a ranking's answers share one, and TRL lays chosen and rejected on top of each other.
+ROWS = {"sft": 1, "reward": 1, "dpo": 2}
 ASKED = "train.per_device_train_batch_size={}", "train.gradient_accumulation_steps={}"
 
 
