@@ -1,0 +1,114 @@
+"""Learning the linear kind: a penalised maximum likelihood fit on differences of features.
+
+With perfect raters it is convex; with raters of some reliability the likelihood is that of reliability.py, begun at
+the convex fit. Each answer may have a worth of its own beside its features', N(0, tau^2): then fifty comparisons of
+one odd answer are not taken for fifty facts about its words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import sparse
+from scipy.optimize import minimize
+
+from prefloop.linear import LinearScorer, Reader
+from prefloop.records import digest
+
+from .comparisons import Array, Comparisons, compared
+from .judgements import Group
+from .worth import log_likelihood
+
+PRIORS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # variances of a weight that are tried
+FOLDS = 3
+MAX_STEPS = 200
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A scorer, and what it was fitted with: the variance of a weight, and tau."""
+
+    scorer: LinearScorer
+    prior: float
+    tau: float
+
+
+def learn(groups: Sequence[Group], seed: int = 0, members: int = 1, tau: float = 0.0,
+          prior: float | None = None) -> Fitted:
+    """A linear reward model of these groups, in the raw unit of its likelihood, nats.
+
+    The penalty is chosen by the held-out likelihood of whole prompts, unless `prior` states it.
+    """
+    asked = [(group.prompt, text) for group in groups for text in group.texts]
+    reader = Reader.learned(asked)
+    features_AF, votes = reader.features(asked), compared(groups)
+    prior = prior or chosen(features_AF, votes, tau, seed)
+    weights = [weights_of(features_AF, resampled(votes, groups, seed, member), prior, tau)
+               for member in range(members if members > 1 else 0)]
+    weights = weights or [weights_of(features_AF, votes, prior, tau)]
+    return Fitted(LinearScorer(reader, np.stack(weights)), prior, tau)
+
+
+def weights_of(features_AF: sparse.csr_matrix, votes: Comparisons, prior: float, tau: float = 0.0,
+               start_F: Array | None = None) -> Array:
+    """The mode of the weights, each N(0, prior); with tau, of each answer's own worth beside them."""
+    size, scale = features_AF.shape[1], np.sqrt(prior)
+
+    def negative(x: Array) -> tuple[float, Array]:
+        theta_A = scale * (features_AF @ x[:size]) + (tau * x[size:] if tau else 0.0)
+        told_P, by_gap_P = log_likelihood(votes.differences(theta_A) + votes.offset_P, votes.outcome_P,
+                                                      votes.reliability_P)
+        slope_A = votes.gathered(votes.weight_P * by_gap_P)
+        slope = np.concatenate([scale * (features_AF.T @ slope_A), tau * slope_A if tau else np.zeros(0)])
+        return float(x @ x / 2 - votes.weight_P @ told_P), x - slope
+
+    start = np.zeros(size + (features_AF.shape[0] if tau else 0))
+    if start_F is not None:
+        start[:size] = start_F / scale
+    options = {"maxiter": MAX_STEPS, "maxcor": 20, "ftol": 1e-10}
+    return scale * minimize(negative, start, jac=True, method="L-BFGS-B", options=options).x[:size]
+
+
+def chosen(features_AF: sparse.csr_matrix, votes: Comparisons, tau: float, seed: int) -> float:
+    """The variance of a weight under which held-out prompts' judgements are most probable."""
+    fold_P = folds(votes, seed)
+    told = dict.fromkeys(PRIORS, 0.0)
+    for fold in range(FOLDS):
+        if not (fold_P == fold).any() or (fold_P == fold).all():
+            return PRIORS[len(PRIORS) // 2]
+        weights_F = None
+        for prior in PRIORS:
+            weights_F = weights_of(features_AF, subset(votes, fold_P != fold), prior, tau, weights_F)
+            told[prior] += held_out(features_AF @ weights_F, subset(votes, fold_P == fold), tau)
+    return max(told, key=lambda prior: told[prior])
+
+
+def held_out(theta_A: Array, votes: Comparisons, tau: float) -> float:
+    """The log likelihood of comparisons of answers that were not learned from, whose own worth is unknown."""
+    gaps_P = votes.differences(theta_A) / np.sqrt(1 + np.pi / 8 * 2 * tau**2)
+    return float(votes.weight_P @ log_likelihood(gaps_P, votes.outcome_P, votes.reliability_P)[0])
+
+
+def folds(votes: Comparisons, seed: int) -> np.ndarray:
+    """Each comparison's fold, by its prompt; prompts with most comparisons are dealt first, so that folds are even."""
+    group_P = votes.group_A[votes.first_P]
+    size_G = np.bincount(group_P, minlength=int(votes.group_A[-1]) + 1)
+    order = np.lexsort((np.random.default_rng(seed).random(len(size_G)), -size_G))
+    fold_G = np.empty(len(size_G), dtype=np.intp)
+    fold_G[order] = np.arange(len(size_G)) % FOLDS
+    return fold_G[group_P]
+
+
+def subset(votes: Comparisons, kept_P: np.ndarray) -> Comparisons:
+    fields = ("first_P", "second_P", "outcome_P", "weight_P", "said_P", "left_P", "rater_P", "reliability_P",
+              "offset_P")
+    return replace(votes, **{name: getattr(votes, name)[kept_P] for name in fields})
+
+
+def resampled(votes: Comparisons, groups: Sequence[Group], seed: int, member: int) -> Comparisons:
+    """A bootstrap over prompts: how often each was drawn is decided by its id, whatever the other prompts are."""
+    draws = [int(digest("member", str(seed), str(member), group.prompt.id), 16) for group in groups]
+    times_G = np.array([np.random.default_rng(draw).poisson(1.0) for draw in draws], dtype=np.float64)
+    return replace(votes, weight_P=votes.weight_P * times_G[votes.group_A[votes.first_P]])

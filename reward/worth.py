@@ -1,0 +1,231 @@
+"""What answers are worth, given how reliable the raters are: expectation propagation (Minka 2001).
+
+theta_a = beta * prior_a + own_a, own_a ~ N(0, tau^2); a comparison sees d = theta_i - theta_j + gamma * left. Of own,
+the answers of a group are jointly Gaussian: their prior times one factor exp(pull * d - hold * d^2 / 2) a comparison,
+each fitted to the moments of its own likelihood where all the others leave d (its cavity). beta and gamma are the mode
+of the evidence of this approximation.
+
+Dimensions as in comparisons.py; K answers of a group, Q points of a quadrature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit, log_expit
+from scipy.stats import norm
+
+from .comparisons import Array, Comparisons, Places
+
+NODES_Q, WEIGHTS_Q = np.polynomial.hermite_e.hermegauss(21)
+LOG_WEIGHTS_Q = np.log(WEIGHTS_Q / WEIGHTS_Q.sum())
+SPREADS = np.array([5.0, 1.0])  # of beta's and gamma's prior, which matters only where the data say nothing
+SWEEPS, DAMPING = 30, 0.6
+LEVEL = 0.95
+STACK = 4_000_000  # numbers of stacked matrices in memory at once
+
+
+@dataclass(frozen=True)
+class Worth:
+    """theta_A with its posterior mean, beta, gamma with its 95% interval (None where no place is known), tau; the
+    evidence; and of each comparison its factor (pull_P, hold_P), and offset_P = beta * prior + gamma * left."""
+
+    theta_A: Array
+    beta: float
+    gamma: float
+    gamma_interval: tuple[float, float] | None
+    tau: float
+    evidence: float
+    pull_P: Array
+    hold_P: Array
+    offset_P: Array
+
+
+def log_likelihood(gaps: Array, outcome: Array, eta: Array) -> tuple[Array, Array]:
+    """log p of each outcome, and its derivative by the gap."""
+    slope = (2 * eta - 1) * expit(gaps) * expit(-gaps)
+    p = np.clip((1 - eta) + (2 * eta - 1) * expit(gaps), 1e-300, 1.0)
+    q = np.clip(eta + (1 - 2 * eta) * expit(gaps), 1e-300, 1.0)
+    exact = eta == 1  # where p or q itself may round to 0
+    told = np.where(exact, outcome * log_expit(gaps) + (1 - outcome) * log_expit(-gaps),
+                    outcome * np.log(p) + (1 - outcome) * np.log(q))
+    return told, np.where(exact, outcome - expit(gaps), slope * (outcome / p - (1 - outcome) / q))
+
+
+def seen(mean_P: Array, variance_P: Array) -> Array:
+    """The mean of sigmoid(d) over d ~ N(mean, variance) (MacKay 1992, equation 10)."""
+    return expit(mean_P / np.sqrt(1 + np.pi / 8 * variance_P))
+
+
+def inferred(votes: Comparisons, prior_A: Array, eta_R: Array, tau: float, start: Worth | None = None) -> Worth:
+    """Sweeps over all comparisons at once, damped, with a step of beta and gamma behind each."""
+    eta_P, known_P2 = eta_R[votes.rater_P], np.stack([votes.differences(prior_A), votes.left_P], axis=1)
+    size = len(votes.first_P)
+    pull_P, hold_P, slope_2 = (start.pull_P, start.hold_P, np.array([start.beta, start.gamma])) if start else (
+        np.zeros(size), np.zeros(size), np.array([float(prior_A.any()), 0.0]))
+    for _ in range(SWEEPS):
+        mean_P, variance_P = marginals(votes, pull_P, hold_P, tau)
+        away_P, spread_P = without(mean_P, variance_P, pull_P, hold_P)
+        moments = tilted(away_P, spread_P, known_P2 @ slope_2, votes, eta_P)
+        new_hold_P = np.maximum(1 / moments.variance_P - 1 / spread_P, 1e-6)
+        new_pull_P = moments.mean_P * (new_hold_P + 1 / spread_P) - away_P / spread_P
+        change = float(np.abs(new_pull_P - pull_P).max(initial=0.0))
+        hold_P, pull_P = (DAMPING * new + (1 - DAMPING) * old
+                          for new, old in ((new_hold_P, hold_P), (new_pull_P, pull_P)))
+        curvature_22 = _curvature(votes, known_P2, hold_P, tau)
+        uphill_2 = known_P2.T @ ((moments.mean_P - away_P) / spread_P) - slope_2 / SPREADS**2
+        step_2 = DAMPING * np.linalg.solve(curvature_22, uphill_2)
+        slope_2 = slope_2 + step_2 * min(1.0, 1.0 / max(1e-9, float(np.abs(step_2).max())))
+        if change < 1e-3 and float(np.abs(step_2).max()) < 1e-3:
+            break
+    mean_P, variance_P = marginals(votes, pull_P, hold_P, tau)
+    own_A, volume = _own(votes, pull_P, hold_P, tau)
+    log_z = tilted(*without(mean_P, variance_P, pull_P, hold_P), known_P2 @ slope_2, votes, eta_P).log_z_P
+    evidence = volume + float((log_z - _overlap(mean_P, variance_P, pull_P, hold_P)).sum())
+    half = norm.ppf((1 + LEVEL) / 2) * float(np.sqrt(np.linalg.inv(curvature_22)[1, 1]))
+    beta, gamma = float(slope_2[0]), float(slope_2[1])
+    interval = (gamma - half, gamma + half) if votes.left_P.any() else None
+    return Worth(beta * prior_A + own_A, beta, gamma, interval, tau, evidence, pull_P, hold_P, known_P2 @ slope_2)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of a cavity times its comparison's likelihood."""
+
+    log_z_P: Array
+    mean_P: Array
+    variance_P: Array
+
+
+def tilted(away_P: Array, spread_P: Array, offset_P: Array, votes: Comparisons, eta_P: Array) -> Moments:
+    own_PQ = away_P[:, None] + np.sqrt(spread_P)[:, None] * NODES_Q
+    told_PQ, _ = log_likelihood(own_PQ + offset_P[:, None], votes.outcome_P[:, None], eta_P[:, None])
+    log_PQ = votes.said_P[:, None] * told_PQ + LOG_WEIGHTS_Q
+    top_P = log_PQ.max(axis=1)
+    mass_PQ = np.exp(log_PQ - top_P[:, None])
+    total_P = mass_PQ.sum(axis=1)
+    mean_P = (mass_PQ * own_PQ).sum(axis=1) / total_P
+    variance_P = (mass_PQ * (own_PQ - mean_P[:, None]) ** 2).sum(axis=1) / total_P
+    return Moments(top_P + np.log(total_P), mean_P, np.maximum(variance_P, 1e-6))
+
+
+def without(mean_P: Array, variance_P: Array, pull_P: Array, hold_P: Array) -> tuple[Array, Array]:
+    """Mean and variance of d where each comparison's own factor is taken away."""
+    spread_P = 1 / np.maximum(1 / variance_P - hold_P, 1e-6)
+    return spread_P * (mean_P / variance_P - pull_P), spread_P
+
+
+def _overlap(mean_P: Array, variance_P: Array, pull_P: Array, hold_P: Array) -> Array:
+    """log of the mean of exp(pull * d - hold * d^2 / 2) over the cavity."""
+    away_P, spread_P = without(mean_P, variance_P, pull_P, hold_P)
+    both_P = 1 / spread_P + hold_P
+    return (-np.log(spread_P * both_P) + (away_P / spread_P + pull_P) ** 2 / both_P - away_P**2 / spread_P) / 2
+
+
+def marginals(votes: Comparisons, pull_P: Array, hold_P: Array, tau: float) -> tuple[Array, Array]:
+    """Mean and variance of own_i - own_j, of each comparison."""
+    mean_P, variance_P = np.empty(len(pull_P)), np.empty(len(pull_P))
+    for stack in stacks(votes, votes.group_A[votes.first_P]):
+        covariance, mean = stack.posterior(pull_P[stack.rows], hold_P[stack.rows], tau)
+        mean_P[stack.rows], variance_P[stack.rows] = stack.gaps(covariance, mean)
+    return mean_P, variance_P
+
+
+def _own(votes: Comparisons, pull_P: Array, hold_P: Array, tau: float) -> tuple[Array, float]:
+    """The posterior mean own_A, and the log volume of the Gaussian product."""
+    own_A, volume = np.zeros(len(votes.group_A)), 0.0
+    starts_G = np.searchsorted(votes.group_A, np.arange(int(votes.group_A[-1]) + 1))
+    for stack in stacks(votes, votes.group_A[votes.first_P]):
+        covariance, mean_NK = stack.posterior(pull_P[stack.rows], hold_P[stack.rows], tau)
+        size = mean_NK.shape[1]
+        own_A[starts_G[stack.group_N][:, None] + np.arange(size)] = mean_NK
+        volume += float((np.linalg.slogdet(covariance)[1] - 2 * size * np.log(tau)).sum()) / 2
+        volume += float((mean_NK * stack.pulled(pull_P[stack.rows])).sum()) / 2
+    return own_A, volume
+
+
+def _curvature(votes: Comparisons, known_P2: Array, hold_P: Array, tau: float) -> Array:
+    """Of the log evidence by beta and gamma, what the answers are worth of their own integrated out."""
+    found = np.diag(SPREADS**-2.0) + known_P2.T @ (hold_P[:, None] * known_P2)
+    for stack in stacks(votes, votes.group_A[votes.first_P]):
+        hold = hold_P[stack.rows]
+        covariance, _ = stack.posterior(hold, hold, tau)
+        cross_NK2 = np.stack([stack.pulled(hold * column[stack.rows]) for column in known_P2.T], axis=-1)
+        found -= np.einsum("nka,nkl,nlb->ab", cross_NK2, covariance, cross_NK2)
+    return found
+
+
+@dataclass(frozen=True)
+class Stack:
+    """N problems of K answers each: comparison p is of answers first_p and second_p of problem slot_p."""
+
+    rows: Places
+    slot: Places
+    first: Places
+    second: Places
+    group_N: Places
+    size: int
+
+    def pulled(self, pull: Array) -> Array:
+        """pull_NK: each comparison's, to its first and from its second."""
+        shape = (len(self.group_N), self.size)
+        at = self.slot * self.size
+        return (np.bincount(at + self.first, pull, shape[0] * shape[1])
+                - np.bincount(at + self.second, pull, shape[0] * shape[1])).reshape(shape)
+
+    def held(self, hold: Array) -> Array:
+        """hold_NKK: the precision that the comparisons add."""
+        count, size = len(self.group_N), self.size
+        flat = np.zeros(count * size * size)
+        at = self.slot * size * size
+        for one, other, sign in ((self.first, self.first, 1), (self.second, self.second, 1),
+                                 (self.first, self.second, -1), (self.second, self.first, -1)):
+            flat += np.bincount(at + one * size + other, sign * hold, len(flat))
+        return flat.reshape(count, size, size)
+
+    def posterior(self, pull: Array, hold: Array, tau: float) -> tuple[Array, Array]:
+        """covariance_NKK and mean_NK of own."""
+        covariance = np.linalg.inv(self.held(hold) + np.eye(self.size) / tau**2)
+        return covariance, np.einsum("nkl,nl->nk", covariance, self.pulled(pull))
+
+    def gaps(self, covariance: Array, mean: Array) -> tuple[Array, Array]:
+        """Mean and variance of each comparison's gap."""
+        n, i, j = self.slot, self.first, self.second
+        return mean[n, i] - mean[n, j], covariance[n, i, i] + covariance[n, j, j] - 2 * covariance[n, i, j]
+
+
+def stacks(votes: Comparisons, problem_P: Places) -> Iterator[Stack]:
+    """The comparisons by problem (each within one group), problems of one size together, as much as memory likes."""
+    starts_G = np.searchsorted(votes.group_A, np.arange(int(votes.group_A[-1]) + 2))
+    group_P = votes.group_A[votes.first_P]
+    size_P = np.diff(starts_G)[group_P]
+    for size in np.unique(size_P):
+        rows = np.flatnonzero(size_P == size)
+        rows = rows[np.argsort(problem_P[rows], kind="stable")]
+        _, slots = np.unique(problem_P[rows], return_inverse=True)
+        many = max(1, STACK // int(size) ** 2)
+        for part in range(0, int(slots[-1]) + 1, many):
+            own = (slots >= part) & (slots < part + many)
+            at, slot = rows[own], slots[own] - part
+            group_N = group_P[at][np.searchsorted(slot, np.arange(slot[-1] + 1))]
+            start = starts_G[group_P[at]]
+            yield Stack(at, slot, votes.first_P[at] - start, votes.second_P[at] - start, group_N, int(size))
+
+
+def cavities(votes: Comparisons, found: Worth) -> Array:
+    """p_P that the first is seen to be the better, by what all but the comparison's rater said of the answers."""
+    group_P = votes.group_A[votes.first_P]
+    whole_G = {int(group): both for stack in stacks(votes, group_P)
+               for group, *both in zip(stack.group_N, stack.held(found.hold_P[stack.rows]),
+                                       stack.pulled(found.pull_P[stack.rows]), strict=True)}
+    seen_P = np.empty(len(group_P))
+    for stack in stacks(votes, group_P * len(votes.raters) + votes.rater_P):
+        hold, pull = found.hold_P[stack.rows], found.pull_P[stack.rows]
+        others = np.stack([whole_G[int(group)][0] for group in stack.group_N]) - stack.held(hold)
+        pulled = np.stack([whole_G[int(group)][1] for group in stack.group_N]) - stack.pulled(pull)
+        covariance = np.linalg.inv(others + np.eye(stack.size) / found.tau**2)
+        mean_P, variance_P = stack.gaps(covariance, np.einsum("nkl,nl->nk", covariance, pulled))
+        seen_P[stack.rows] = seen(mean_P + found.offset_P[stack.rows], variance_P)
+    return seen_P
