@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from prefloop import runs, scoring
+from prefloop import ranks, runs, scoring
 from prefloop.records import Ranking, digest
 
 from . import evaluate, report
@@ -139,7 +139,8 @@ def cross_validated(run: runs.Run, fit: Callable[[int, Sequence[Group]], scoring
 
 def told(run: runs.Run, facts: dict[str, Any]) -> None:
     """The report's files, the figures in run.json, and a line on the screen."""
-    report.write(run, facts)
+    if ranks.first():
+        report.write(run, facts)
     held = facts.get("held_out")
     metrics: dict[str, Any] = {"held_out_prompts": held["prompts"] if held else 0}
     if held:

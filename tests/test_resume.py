@@ -26,7 +26,7 @@ from prefloop import checkpoints, runs
 NURSERY = """
 import importlib, json, os, signal, sys
 import prefloop.cli, prefloop.sft.train, prefloop.reward.train, prefloop.ppo.dpo, prefloop.ppo.train, prefloop.training
-import prefloop.ppo.trainer, prefloop.ppo.held_out, trl
+import prefloop.reward.adapter, prefloop.ppo.trainer, prefloop.ppo.held_out, trl
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background is born to ignore
 
@@ -124,8 +124,8 @@ KILLED = {
             (SEAL, 1), (ROTATE, 1), (STEP, 5), ("prefloop.training:Moved.check", 1), (RELOAD, 1), (SEAL, 1),
             ("prefloop.training:samples", 1), ("prefloop.sft.train:nll", 1), ("prefloop.runs:Run.end", 1),
             ("prefloop.runs:card", 1)],
-    "reward": [(STEP, 9), ("prefloop.heads:Head.save", 1), (STEP, 5), ("prefloop.reward.train:scale", 1),
-               ("prefloop.heads:Head.save", 1), ("prefloop.reward.train:summarise", 1)],
+    "reward": [(STEP, 9), ("prefloop.heads:Head.save", 1), (STEP, 5), ("prefloop.reward.adapter:scale", 1),
+               ("prefloop.heads:Head.save", 1), ("prefloop.reward.train:judge", 1)],
     "dpo": [(STEP, 11), ("prefloop.ppo.dpo:check_start", 1), ("prefloop.training:put_back", 1),
             ("prefloop.ppo.dpo:check_reference", 1), (SEAL, 1), ("prefloop.training:samples", 2)],
     "ppo": [("prefloop.ppo.rollout:sample", 2), ("prefloop.ppo.trainer:Trainer.critic_gradients", 10), (SEAL, 1),
