@@ -21,17 +21,10 @@ from prefloop import checkpoints, memory, models, scoring
 from prefloop.errors import RequestError
 from prefloop.heads import Head
 from prefloop.models import ENCODER, Checkpoint
-from prefloop.passes import answers_of, pad_right
+from prefloop.passes import answers_of, by_length, pad_right
 from prefloop.records import Message, Prompt
 
-
-@dataclass(frozen=True)
-class Row:
-    """A text pair as tokens, with the type of each; the answer, and the token that ends it, begin at `start`."""
-
-    ids: tuple[int, ...]
-    types: tuple[int, ...]
-    start: int
+Row = tuple[list[int], int]  # a text pair as tokens; where the answer begins, the token behind it included
 
 
 @dataclass(frozen=True)
@@ -51,22 +44,20 @@ class Reader:
         return [self._row(prompts[prompt], self.ids(answer)) for prompt, answer in asked]
 
     def _row(self, prompt: list[int], answer: list[int]) -> Row | None:
-        head, middle, tail, types = self._frame
+        head, middle, tail = self._frame
         room = self.max_length - len(head) - len(middle) - len(tail) - len(answer)
         if room < 0:
             return None
         first = [*head, *prompt[len(prompt) - min(room, len(prompt)) :], *middle]
-        second = [*answer, *tail]
-        return Row((*first, *second), (types[0],) * len(first) + (types[1],) * len(second), len(first))
+        return [*first, *answer, *tail], len(first)
 
     @cached_property
-    def _frame(self) -> tuple[list[int], list[int], list[int], tuple[int, int]]:
-        """What the tokenizer puts before, between and behind two texts, and the type of either text's tokens."""
-        pair: Any = self.tokenizer("a", "b", return_token_type_ids=True)
-        ids, types, owner = pair["input_ids"], pair["token_type_ids"], pair.sequence_ids(0)
-        first, second = [[n for n, one in enumerate(owner) if one == own] for own in (0, 1)]
-        return (ids[: first[0]], ids[first[-1] + 1 : second[0]], ids[second[-1] + 1 :],
-                (types[first[0]], types[second[0]]))
+    def _frame(self) -> tuple[list[int], list[int], list[int]]:
+        """What the tokenizer puts before, between and behind two texts."""
+        pair: Any = self.tokenizer("a", "b")
+        first, second = [[n for n, one in enumerate(pair.sequence_ids(0)) if one == own] for own in (0, 1)]
+        ids = pair["input_ids"]
+        return ids[: first[0]], ids[first[-1] + 1 : second[0]], ids[second[-1] + 1 :]
 
     def ids(self, text: str) -> list[int]:
         """Of plain text: a literal [SEP] in it is no separator."""
@@ -88,14 +79,14 @@ class Encoder(nn.Module):
         super().__init__()
         self.backbone, self.head, self.pad_id = backbone, head, pad_id
 
-    def forward(self, rows: Sequence[Row]) -> Tensor:
+    def forward(self, rows: list[list[int]], starts: list[int]) -> Tensor:
         """Raw scores_RO: R rows, O outputs of the head."""
-        where = self.head.linear.weight.device
-        ids_RT, mask_RT = pad_right([list(row.ids) for row in rows], self.pad_id, where)
-        types_RT, _ = pad_right([list(row.types) for row in rows], 0, where)
-        typed = {"token_type_ids": types_RT} if getattr(self.backbone.config, "type_vocab_size", 0) > 1 else {}
+        ids_RT, mask_RT = pad_right(rows, self.pad_id, self.head.linear.weight.device)
+        answer_RT = answers_of(starts, mask_RT)
+        # Where a model tells two texts apart by type, the second is of type 1, and what ends it too.
+        typed = {"token_type_ids": answer_RT} if getattr(self.backbone.config, "type_vocab_size", 0) > 1 else {}
         hidden_RTH = self.backbone(input_ids=ids_RT, attention_mask=mask_RT, **typed).last_hidden_state
-        return self.head.pooled(self.head(hidden_RTH), answers_of([row.start for row in rows], mask_RT))
+        return self.head.pooled(self.head(hidden_RTH), answer_RT)
 
 
 @dataclass
@@ -130,9 +121,9 @@ def outputs(model: Encoder, rows: Sequence[Row], batch: int = 32) -> Tensor:
     model.eval()
 
     def judge(chosen: list[int]) -> None:
-        out[chosen] = model([rows[n] for n in chosen]).cpu()
+        out[chosen] = model([rows[n][0] for n in chosen], [rows[n][1] for n in chosen]).cpu()
 
-    memory.at_once(sorted(range(len(rows)), key=lambda n: len(rows[n].ids)), batch, judge)
+    memory.at_once(by_length([ids for ids, _ in rows]), batch, judge)
     model.train(was_training)
     return out
 
@@ -200,7 +191,7 @@ def tokenizer_of(found: Checkpoint, backbone: PreTrainedModel) -> PreTrainedToke
     except Exception as error:  # whatever the file made the library do
         raise RequestError(f"{found.path}: its tokenizer cannot join two texts: "
                            f"{' '.join(str(error).split())[:200]}") from None
-    if max(len(tokenizer), max(pair.ids) + 1) > backbone.config.vocab_size or tokenizer.pad_token_id is None:
+    if max(len(tokenizer), max(pair[0]) + 1) > backbone.config.vocab_size or tokenizer.pad_token_id is None:
         raise RequestError(f"{found.path}: its tokenizer has {len(tokenizer)} tokens and the encoder "
                            f"{backbone.config.vocab_size}, or none to pad with; it is another encoder's")
     return tokenizer

@@ -50,6 +50,36 @@ def tiny_model(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def tiny_encoder(folder: Path, kind: str = "bert", seed: int = 0) -> Path:
+    """An encoder of 2 layers with a WordPiece tokenizer that joins two texts, in `folder`: bert, distilbert, albert
+    or roberta."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    inner.normalizer = normalizers.Lowercase()
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    inner.train_from_iterator([*(f"Say something about {word}" for word in WORDS), "nice nasty 0 1 2 3 4 5 6 7 8 9"],
+                              trainers.WordPieceTrainer(vocab_size=160, special_tokens=specials, show_progress=False))
+    inner.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    inner.enable_truncation(16)  # as some are saved: what a text has beyond would be lost in silence
+    inner.enable_padding(length=16)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]", pad_token="[PAD]",
+                                        cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
+    torch.manual_seed(seed)
+    sizes = ({"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2} if kind == "distilbert" else
+             {"hidden_size": 32, "embedding_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+              "num_attention_heads": 2})
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), max_position_embeddings=128, pad_token_id=0,
+                                  initializer_range=0.1, **sizes)
+    AutoModelForMaskedLM.from_config(config).save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
 def tiny_adapter(folder: Path, base: Path, seed: int) -> Path:
     """A checkpoint as training leaves it, without the training: an adapter of random weights that changes the base."""
     import torch
