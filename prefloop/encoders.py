@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from prefloop import checkpoints, memory, models, scoring
@@ -24,6 +24,7 @@ from prefloop.models import ENCODER, Checkpoint
 from prefloop.passes import answers_of, by_length, pad_right
 from prefloop.records import Message, Prompt
 
+WEIGHTS = "model.safetensors"
 Row = tuple[list[int], int]  # a text pair as tokens; where the answer begins, the token behind it included
 
 
@@ -78,6 +79,9 @@ class Encoder(nn.Module):
     def __init__(self, backbone: PreTrainedModel, head: Head, pad_id: int) -> None:
         super().__init__()
         self.backbone, self.head, self.pad_id = backbone, head, pad_id
+
+    def gradient_checkpointing_enable(self, **settings: object) -> None:
+        self.backbone.gradient_checkpointing_enable({"use_reentrant": False})
 
     def forward(self, rows: list[list[int]], starts: list[int]) -> Tensor:
         """Raw scores_RO: R rows, O outputs of the head."""
@@ -134,7 +138,8 @@ def load(found: Checkpoint) -> EncoderScorer:
     told = checkpoints.read_json(found.folder / ENCODER)
     if not isinstance(told, dict) or type(told.get("max_length")) is not int:
         raise RequestError(f"{found.folder / ENCODER}: its max_length is no whole number; name another checkpoint")
-    backbone, reader = start(found, told["max_length"], str(found.folder / ENCODER))
+    reader = reader_of(found, told["max_length"], str(found.folder / ENCODER))
+    backbone = backbone_of(found)
     model = Encoder(backbone, Head.load(found.folder, models.device()), reader.pad_id)
     if model.head.linear.in_features != backbone.config.hidden_size:
         raise RequestError(f"{found.folder}: its head reads {model.head.linear.in_features} dimensions, and its "
@@ -150,9 +155,8 @@ def save(model: Encoder, reader: Reader, folder: Path) -> None:
     checkpoints.write_json(folder / ENCODER, {"max_length": reader.max_length})
 
 
-def start(found: Checkpoint, max_length: int, key: str) -> tuple[PreTrainedModel, Reader]:
-    """The encoder of a checkpoint on the device, in fp32, and its tokenizer. `key` names the limit in errors."""
-    require_encoder(found)
+def backbone_of(found: Checkpoint) -> PreTrainedModel:
+    """The encoder of a checkpoint on the device, in fp32."""
     with models.loading(found.base):
         backbone, told = AutoModel.from_pretrained(found.base, revision=found.revision, dtype=torch.float32,
                                                    use_safetensors=True, output_loading_info=True)
@@ -162,12 +166,23 @@ def start(found: Checkpoint, max_length: int, key: str) -> tuple[PreTrainedModel
     if lost:
         raise RequestError(f"{found.path}: its weights lack {lost[0]} and {len(lost) - 1} more; name another folder")
     models.require_finite(backbone, found)
-    positions = models.context_of(backbone)
+    return backbone.to(models.device())
+
+
+def reader_of(found: Checkpoint, max_length: int | None, key: str) -> Reader:
+    """The tokenizer of an encoder, which reads `max_length` tokens, or as many as it can; `key` names that limit.
+
+    RequestError, before any weights are loaded: it is no encoder, cannot read so much, or has no tokenizer.
+    """
+    require_encoder(found)
+    with models.loading(found.base):
+        config: Any = AutoConfig.from_pretrained(found.base, revision=found.revision)
     # RoBERTa's first position is the one behind its padding's.
-    first = (backbone.config.pad_token_id or 0) + 1 if "roberta" in backbone.config.model_type else 0
-    if positions is not None and max_length > positions - first:
-        raise RequestError(f"{key}: {max_length} tokens, and this encoder reads {positions - first}; lower it")
-    return backbone.to(models.device()), Reader(tokenizer_of(found, backbone), max_length)
+    first = (config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
+    most = config.max_position_embeddings - first if hasattr(config, "max_position_embeddings") else 512
+    if max_length is not None and max_length > most:
+        raise RequestError(f"{key}: {max_length} tokens, and this encoder reads {most}; lower it")
+    return Reader(tokenizer_of(found, config.vocab_size), max_length or most)
 
 
 def require_encoder(found: Checkpoint) -> None:
@@ -179,8 +194,8 @@ def require_encoder(found: Checkpoint) -> None:
                            f"DistilBERT, ALBERT, MiniLM and their like")
 
 
-def tokenizer_of(found: Checkpoint, backbone: PreTrainedModel) -> PreTrainedTokenizerBase:
-    """The tokenizer beside an encoder; RequestError if there is none, or one that cannot be this encoder's."""
+def tokenizer_of(found: Checkpoint, known: int) -> PreTrainedTokenizerBase:
+    """The tokenizer beside an encoder of so many known tokens; RequestError if there is none, or another's."""
     folder = models.model_folder(found)
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")):
         raise RequestError(f"{found.path}: it has no tokenizer (no tokenizer.json); put the encoder's own beside it")
@@ -191,7 +206,7 @@ def tokenizer_of(found: Checkpoint, backbone: PreTrainedModel) -> PreTrainedToke
     except Exception as error:  # whatever the file made the library do
         raise RequestError(f"{found.path}: its tokenizer cannot join two texts: "
                            f"{' '.join(str(error).split())[:200]}") from None
-    if max(len(tokenizer), max(pair[0]) + 1) > backbone.config.vocab_size or tokenizer.pad_token_id is None:
+    if max(len(tokenizer), max(pair[0]) + 1) > known or tokenizer.pad_token_id is None:
         raise RequestError(f"{found.path}: its tokenizer has {len(tokenizer)} tokens and the encoder "
-                           f"{backbone.config.vocab_size}, or none to pad with; it is another encoder's")
+                           f"{known}, or none to pad with; it is another encoder's")
     return tokenizer

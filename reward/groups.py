@@ -1,4 +1,4 @@
-"""Rankings as a language model reads them: a prompt, each of its answers once as tokens, and what was said of them."""
+"""Rankings as a model reads them: each answer of a prompt once, as tokens, and what was said of them."""
 
 from __future__ import annotations
 
@@ -10,31 +10,27 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from prefloop.chat import Chat
 from prefloop.heads import OVERALL
 from prefloop.records import STRENGTHS
 
 from .judgements import Group, Judgement
 from .loss import NOBODY, UNRANKED
 
+Row = tuple[list[int], int]  # prompt and answer as tokens; where the answer begins
+
 
 @dataclass(frozen=True)
 class Tokens:
-    """One group as token ids: the prompt, its answers (which end in the end of a turn), and the judgements."""
+    """One group as token ids: a row for each answer, and the judgements."""
 
     prompt_id: str
-    prompt: tuple[int, ...]
-    answers: tuple[tuple[int, ...], ...]
+    rows: tuple[Row, ...]
     judgements: tuple[Judgement, ...]
-
-    @property
-    def rows(self) -> list[list[int]]:
-        return [[*self.prompt, *answer] for answer in self.answers]
 
     @property
     def length(self) -> int:
         """Tokens to be read when the answers share their prompt."""
-        return len(self.prompt) + sum(map(len, self.answers))
+        return self.rows[0][1] + sum(len(ids) - start for ids, start in self.rows)
 
 
 @dataclass(frozen=True)
@@ -47,31 +43,33 @@ class Encoded:
     undecided: int
 
 
-def encoded(chat: Chat, groups: Iterable[Group], max_length: int | None,
+def encoded(rows: Callable[[Group], list[Row | None]], groups: Iterable[Group],
             says: Callable[[Judgement], bool]) -> Encoded:
-    """Groups as tokens. A judgement of an answer over the limit, or that says nothing, is left out and counted."""
+    """Groups as tokens; `rows` gives a row for each answer, None where it is over the limit.
+
+    A judgement of such an answer, or one that says nothing, is left out and counted.
+    """
     found: list[Tokens] = []
     used = over_length = undecided = 0
     for group in groups:
-        prompt = tuple(chat.prompt_ids(group.prompt))
-        answers = [tuple(chat.answer_ids(text)) for text in group.texts]
-        short = [one for one in group.judgements if max_length is None or
-                 max(len(answers[place]) for place in one.places) + len(prompt) <= max_length]
+        own = rows(group)
+        short = [one for one in group.judgements if all(own[place] is not None for place in one.places)]
         kept = [one for one in short if says(one)]
         over_length += len(group.judgements) - len(short)
         undecided += len(short) - len(kept)
         used += len(kept)
         if kept:
-            found.append(_named(Tokens(group.prompt.id, prompt, tuple(answers), tuple(kept))))
+            found.append(_named(group.prompt.id, own, kept))
     return Encoded(found, used, over_length, undecided)
 
 
-def _named(group: Tokens) -> Tokens:
+def _named(prompt_id: str, rows: Sequence[Row | None], judgements: Sequence[Judgement]) -> Tokens:
     """Without the answers that no judgement names."""
-    named = sorted({place for one in group.judgements for place in one.places})
+    named = sorted({place for one in judgements for place in one.places})
     place_of = {old: new for new, old in enumerate(named)}
-    judgements = tuple(replace(one, places=tuple(place_of[n] for n in one.places)) for one in group.judgements)
-    return replace(group, answers=tuple(group.answers[n] for n in named), judgements=judgements)
+    kept = tuple(row for place in named if (row := rows[place]) is not None)
+    return Tokens(prompt_id, kept, tuple(replace(one, places=tuple(place_of[n] for n in one.places))
+                                         for one in judgements))
 
 
 def levels_of(judgement: Judgement, objective: str) -> list[int]:
@@ -118,8 +116,8 @@ def collated(groups: Sequence[Tokens], objectives: Sequence[str], members: int =
         times = resampled(seed, members, group.prompt_id)
         judgements += [(one, len(rows), [one.weight * n / len(group.judgements) for n in times])
                        for one in group.judgements]
-        rows += group.rows
-        starts += [len(group.prompt)] * len(group.answers)
+        rows += [ids for ids, _ in group.rows]
+        starts += [start for _, start in group.rows]
     width = max(len(one.places) for one, _, _ in judgements)
 
     def padded(values: Iterable[float], filling: float = 0) -> list[float]:

@@ -27,6 +27,8 @@ class KindConfig(models.ModelConfig):
             super().__post_init__()
         if self.whole:
             raise ValueError("model.whole: a reward model is an adapter and a head, or model.kind=encoder; drop this")
+        if self.kind == "encoder" and (self.four_bit or self.dtype == "bfloat16"):
+            raise ValueError("model.kind=encoder is trained whole in fp32; leave out model.four_bit and model.dtype")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class HeadConfig:
         weights = list(self.objectives.values())
         if not all(isinstance(one, int | float) and math.isfinite(one) for one in weights) or not any(weights):
             raise ValueError("head.objectives gives each objective a weight, such as {overall: 1, helpful: 0.5}")
+
+    def made(self, width: int) -> heads.Head:
+        """A new head on hidden states of this width."""
+        return heads.Head(width, self.pooling, self.likelihood, self.objectives, self.members)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from prefloop import config, models, runs, scoring
 from prefloop.errors import RequestError
 from prefloop.formats import snapshot
 
-from . import adapter, assess, report
+from . import assess, gradient, report
 from .examine import examine
 from .judgements import Group, gathered
 from .settings import Settings, built, sections
@@ -43,7 +43,7 @@ def examined(train: Sequence[Group], settings: Settings) -> list[str]:
 
 
 def learn(run: runs.Run, settings: Settings, checkpoint: models.Checkpoint, train: list[Group]) -> scoring.Scorer:
-    return adapter.learn(run, settings, checkpoint, train)
+    return gradient.learn(run, settings, checkpoint, train)
 
 
 def cross_validated(run: runs.Run, settings: Settings, checkpoint: models.Checkpoint,

@@ -1,4 +1,4 @@
-"""The reward model as it is trained: a backbone, the head that reads it, the loss, and the trainer on them."""
+"""The reward model as it is trained: what reads the answers, the loss, and the trainer on them."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from prefloop import heads, models, passes, runs
-from prefloop.chat import Chat
+from prefloop import heads, runs
 
 from . import loss
 from .criterion import Criterion
 from .groups import Batch, Tokens
-
-ADAPTER = "reward"
+from .kinds import Kind
 
 
 class RewardModel(nn.Module):
-    """The base acting through the reward adapter, the head that reads it, and what is learned about raters."""
+    """What reads the answers, a kind's reader with its head, and what is learned about raters beside it."""
 
-    def __init__(self, backbone: nn.Module, head: heads.Head, criterion: Criterion, pad_id: int) -> None:
+    def __init__(self, reader: nn.Module, criterion: Criterion) -> None:
         super().__init__()
-        self.backbone, self.head, self.criterion, self.pad_id = backbone, head, criterion, pad_id
+        self.reader, self.criterion = reader, criterion
+
+    @property
+    def head(self) -> heads.Head:
+        return self.reader.head  # type: ignore[return-value]
 
     def forward(self, batch: Batch, centring: float = 0.0) -> Tensor:
         """The loss of a batch, summed over its prompts. `centring` is the weight of (r_i + r_j)^2."""
-        with passes.acting(self.backbone, ADAPTER):
-            raw_RO = heads.score_rows(self.backbone, self.head, batch.rows, batch.starts, self.pad_id,
-                                      bool(self.head.shares))
+        raw_RO = self.reader(batch.rows, batch.starts)
         scores_RDE = raw_RO.unflatten(-1, (len(self.head.objectives), self.head.members))
         judged = batch.judged.to(raw_RO.device)
         total = self.criterion(scores_RDE, judged)
@@ -41,19 +41,17 @@ class RewardModel(nn.Module):
         return total
 
     def gradient_checkpointing_enable(self, **settings: object) -> None:
-        # Non-reentrant, and the frozen base's inputs need no gradient of their own then. The recomputation runs in
-        # `backward`, where no other adapter is active than the one that the base was given last.
-        passes.plain(self.backbone).gradient_checkpointing_enable({"use_reentrant": False})
+        self.reader.gradient_checkpointing_enable()  # type: ignore[operator]
 
 
 class RankingTrainer(Trainer):
-    """transformers.Trainer over prompts with their rankings; it saves an adapter, a head and what the loss learned.
+    """transformers.Trainer over prompts with their rankings; it saves what its kind saves, and what the loss learned.
 
     The loss of a step is the mean over all of its prompts, in whatever micro-batches and processes they are.
     """
 
     run: runs.Run
-    chat: Chat
+    kind: Kind
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -90,18 +88,14 @@ class RankingTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if self.args.should_save:
-            save(self.model, self.chat, Path(output_dir or str(self.args.output_dir)))  # type: ignore[arg-type]
+            save(self.kind, self.model, Path(output_dir or str(self.args.output_dir)))  # type: ignore[arg-type]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         own: RewardModel = model or self.model  # type: ignore[assignment]
-        folder = Path(resume_from_checkpoint)
-        models.load_adapter(own.backbone, ADAPTER, folder)  # type: ignore[arg-type]
-        own.head.load_state_dict(heads.Head.load(folder, own.head.linear.weight.device).state_dict())
-        own.criterion.restore(folder)
+        self.kind.restore(own.reader, Path(resume_from_checkpoint))
+        own.criterion.restore(Path(resume_from_checkpoint))
 
 
-def save(model: RewardModel, chat: Chat, folder: Path) -> None:
-    models.save_adapter(model.backbone, ADAPTER, folder)  # type: ignore[arg-type]
-    model.head.save(folder)
+def save(kind: Kind, model: RewardModel, folder: Path) -> None:
+    kind.save(model.reader, folder)
     model.criterion.save(folder)
-    models.save_tokenizer(chat, folder)

@@ -25,13 +25,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def reader(folder: Path, max_length: int = 64) -> encoders.Reader:
-    return encoders.start(models.resolve(str(folder)), max_length, "train.max_length")[1]
+    return encoders.reader_of(models.resolve(str(folder)), max_length, "train.max_length")
 
 
 def saved(folder: Path, encoder: Path, members: int = 1, max_length: int = 64) -> Path:
     """A reward model as training leaves it, without the training."""
     found = models.resolve(str(encoder))
-    backbone, own = encoders.start(found, max_length, "train.max_length")
+    backbone, own = encoders.backbone_of(found), encoders.reader_of(found, max_length, "train.max_length")
     torch.manual_seed(1)
     head = heads.Head(backbone.config.hidden_size, objectives={"overall": 1.0, "kind": 0.5}, members=members)
     encoders.save(encoders.Encoder(backbone, head, own.pad_id), own, folder)
@@ -113,9 +113,9 @@ def test_an_answer_over_the_limit_is_said(tmp_path: Path, folder: Path) -> None:
 def test_what_is_no_encoder_is_refused(tmp_path: Path, folder: Path) -> None:
     llama = models.resolve(str(tiny_model(tmp_path / "llama")))
     with pytest.raises(RequestError, match=r"a model of type llama, and model\.kind=encoder takes"):
-        encoders.start(llama, 64, "train.max_length")
+        encoders.reader_of(llama, 64, "train.max_length")
     with pytest.raises(RequestError, match=r"train\.max_length: 129 tokens, and this encoder reads 128"):
-        encoders.start(models.resolve(str(folder)), 129, "train.max_length")
+        encoders.reader_of(models.resolve(str(folder)), 129, "train.max_length")
 
 
 @pytest.mark.parametrize(("hurt", "told"), [
@@ -126,8 +126,13 @@ def test_what_is_no_encoder_is_refused(tmp_path: Path, folder: Path) -> None:
 def test_a_damaged_encoder_is_one_line(tmp_path: Path, hurt: object, told: str) -> None:
     folder = tiny_encoder(tmp_path / "e")
     hurt(folder)  # type: ignore[operator]
+
+    def load() -> None:
+        encoders.reader_of(models.resolve(str(folder)), 64, "train.max_length")
+        encoders.backbone_of(models.resolve(str(folder)))
+
     with pytest.raises(RequestError, match=told) as raised:
-        encoders.start(models.resolve(str(folder)), 64, "train.max_length")
+        load()
     assert "\n" not in str(raised.value)
 
 

@@ -26,7 +26,7 @@ from prefloop import checkpoints, runs
 NURSERY = """
 import importlib, json, os, signal, sys
 import prefloop.cli, prefloop.sft.train, prefloop.reward.train, prefloop.ppo.dpo, prefloop.ppo.train, prefloop.training
-import prefloop.reward.adapter, prefloop.ppo.trainer, prefloop.ppo.held_out, trl
+import prefloop.reward.gradient, prefloop.ppo.trainer, prefloop.ppo.held_out, trl
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background is born to ignore
 
@@ -91,6 +91,10 @@ class Nursery:
         assert self.run(*words) == 0, self.screen()
 
     def request(self, stage: str, name: str) -> list[str]:
+        if stage == "encoder":
+            start = ("model.kind=encoder", f"model.path={self.root / 'encoder'}", "train.disable_dropout=false")
+            return ["reward", *start, f"data.path={self.root / 'data'}", f"run.root={self.root}", f"run.name={name}",
+                    *SMALL]
         start = self.root / ("base" if stage == "sft" else "begin")
         more = (f"reward.path={self.root / 'reward'}", *PPO) if stage == "ppo" else SMALL
         return [stage, f"model.path={start}", f"data.path={self.root / 'data'}", f"run.root={self.root}",
@@ -101,6 +105,7 @@ class Nursery:
 def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
     root = tmp_path_factory.mktemp("resume")
     tiny.tiny_model(root / "base")
+    tiny.tiny_encoder(root / "encoder")
     tiny.tiny_snapshot(root / "data")
     errors: IO[str]
     with (root / "errors").open("w") as errors, subprocess.Popen(
@@ -111,7 +116,7 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
         found = Nursery(root, process)
         found.done(*found.request("sft", "begin"))
         found.done(*found.request("reward", "reward"))
-        for stage in ("sft", "reward", "dpo", "ppo"):
+        for stage in ("sft", "reward", "encoder", "dpo", "ppo"):
             found.done(*found.request(stage, f"{stage}-alone"))
         yield found
         assert process.stdin
@@ -124,8 +129,11 @@ KILLED = {
             (SEAL, 1), (ROTATE, 1), (STEP, 5), ("prefloop.training:Moved.check", 1), (RELOAD, 1), (SEAL, 1),
             ("prefloop.training:samples", 1), ("prefloop.sft.train:nll", 1), ("prefloop.runs:Run.end", 1),
             ("prefloop.runs:card", 1)],
-    "reward": [(STEP, 9), ("prefloop.heads:Head.save", 1), (STEP, 5), ("prefloop.reward.adapter:scale", 1),
+    "reward": [(STEP, 9), ("prefloop.heads:Head.save", 1), (STEP, 5), ("prefloop.reward.gradient:scale", 1),
                ("prefloop.heads:Head.save", 1), ("prefloop.reward.train:judge", 1)],
+    "encoder": [(STEP, 9), ("prefloop.encoders:save", 1), (STEP, 5),
+                ("prefloop.reward.encoder:Encoder.check_reload", 1), ("prefloop.reward.gradient:scale", 1),
+                ("prefloop.heads:Head.save", 1)],
     "dpo": [(STEP, 11), ("prefloop.ppo.dpo:check_start", 1), ("prefloop.training:put_back", 1),
             ("prefloop.ppo.dpo:check_reference", 1), (SEAL, 1), ("prefloop.training:samples", 2)],
     "ppo": [("prefloop.ppo.rollout:sample", 2), ("prefloop.ppo.trainer:Trainer.critic_gradients", 10), (SEAL, 1),

@@ -12,6 +12,7 @@ from tiny import launch, sft_run, tiny_model, tiny_snapshot, watch
 from prefloop import checkpoints, heads, models, passes
 from prefloop.chat import probe_rows
 from prefloop.records import Message, Prompt, Ranking, Response
+from prefloop.reward.adapter import Adapter
 from prefloop.reward.criterion import LossConfig, says
 from prefloop.reward.groups import collated, encoded
 from prefloop.reward.judgements import gathered
@@ -40,24 +41,26 @@ def words(sft: Path, data: Path, root: Path, name: str, *more: str) -> tuple[str
 
 
 def test_raters_of_one_prompt_share_its_answers(base: Path) -> None:
-    chat = models.load_chat(models.resolve(str(base)))
+    checkpoint = models.resolve(str(base))
+    kind, short = (Adapter.of(checkpoint, models.ModelConfig(str(base)), longest) for longest in (64, 3))
+    chat = kind.chat
     prompt = Prompt((Message("user", "Q"),))
     answers = tuple(Response(t) for t in ("a", "b", "c", "d"))
     rankings = [Ranking(prompt, answers[:3], (1, 3, None), "ann"), Ranking(prompt, answers[2::-1], (2, 2, 5), "bob"),
                 Ranking(prompt, answers[:2], (1, 1), "cat"), Ranking(prompt, answers[2:], (1, 1), "dan")]
     ignoring = LossConfig(ties="ignore")
-    found = encoded(chat, gathered(rankings), 64, lambda one: says(ignoring, ["overall"], one))
+    found = encoded(kind.rows, gathered(rankings), lambda one: says(ignoring, ["overall"], one))
     (group,) = found.groups
     assert (found.rankings, found.over_length, found.undecided) == (2, 0, 2)
-    assert [row[len(group.prompt):] for row in group.rows] == [chat.answer_ids(text) for text in "abc"]  # not d
+    assert [row[start:] for row, start in group.rows] == [chat.answer_ids(text) for text in "abc"]  # not d
     batch = collated([group, group], ["overall"])
-    assert (batch.prompts, len(batch.rows), batch.starts) == (2, 6, [len(group.prompt)] * 6)
+    assert (batch.prompts, len(batch.rows), batch.starts) == (2, 6, [len(chat.prompt_ids(prompt))] * 6)
     assert batch.judged.rows_JK.tolist() == [[0, 1, 2], [2, 1, 0], [3, 4, 5], [5, 4, 3]]
     assert batch.judged.levels_DJK[0, :2].tolist() == [[1, 2, UNRANKED], [1, 1, 2]]
     assert batch.judged.shares_EJ.tolist() == [[0.5] * 4]
-    tied = encoded(chat, gathered(rankings), 64, lambda one: says(LossConfig(), ["overall"], one))
+    tied = encoded(kind.rows, gathered(rankings), lambda one: says(LossConfig(), ["overall"], one))
     assert (tied.rankings, tied.undecided, len(tied.groups[0].rows)) == (4, 0, 4)
-    assert encoded(chat, gathered(rankings), 3, lambda _: True).over_length == 4
+    assert encoded(short.rows, gathered(rankings), lambda _: True).over_length == 4
 
 
 def test_a_run_learns_is_scaled_and_is_sealed(sft: Path, data: Path, tmp_path: Path) -> None:
