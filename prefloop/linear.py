@@ -117,6 +117,9 @@ class LinearScorer:
     def reads(self, asked: Asked) -> list[bool]:
         return [True] * len(asked)
 
+    def taken_for_structure(self) -> int:
+        return 0  # it has no special tokens
+
 
 def save(model: LinearScorer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
