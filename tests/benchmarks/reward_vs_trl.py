@@ -3,15 +3,15 @@
     make bench NAME=reward_vs_trl
 
 Both train a LoRA adapter and a head on the same Llama shape with the same lengths, in fp32, without gradient
-checkpointing, at the same number of threads. TRL gets its rows as token ids, and the fastest of a small sweep of batch
-sizes and of sampling by length (it has no padding-free option). Sides alternate in processes of their own; a ratio is
-of the CPU seconds inside `trainer.train()`, the median over repeats, and of the peak of resident memory above that of
-the loaded model.
+checkpointing, on one thread. TRL gets its rows as token ids, and the fastest of a small sweep of batch sizes and of
+sampling by length (it has no padding-free option). Sides alternate in processes of their own; a ratio is of the CPU
+seconds inside `trainer.train()`, the median over repeats, and of the peak of resident memory above the loaded model's.
 
-K=4: the real rankings of ../shared/data/finegrained_qa with the passages they were asked about; K=9: rankings made by
-a planted reward (words that are liked and disliked, with Gumbel noise). Held-out accuracy is of a smaller shape, which
-an epoch of either can be paid for: on the real rankings without the passages, and on planted ones, in five splits, each
-side at the best of the same learning rates. Without ../shared everything is planted. SMALL=1 tries everything quickly.
+K=4: the real rankings of ../shared/data/finegrained_qa with the passages they were asked about; K=9: rankings made
+by a planted reward (words that are liked and disliked, with Gumbel noise). Held-out accuracy is of a smaller shape,
+which an epoch of either can be paid for: on the real rankings without the passages, and on planted ones, in five
+splits, each side at the best of the same learning rates. Without ../shared everything is planted. SMALL=1 tries
+everything quickly.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ def speed(root: Path, answers: int) -> dict[str, Any]:
         got = {side: child(side, asked) for side, asked in (sides if turn % 2 else sides[::-1])}
         times.append(got["theirs"]["seconds"] / got["ours"]["seconds"])
         memory.append(got["ours"]["peak"] / got["theirs"]["peak"])
-        print(f"  ours {got['ours']['seconds']:.1f} CPU s, {got['ours']['peak'] / 2**20:.0f} MiB above the model; TRL's "
-              f"{got['theirs']['seconds']:.1f} CPU s, {got['theirs']['peak'] / 2**20:.0f} MiB", flush=True)
+        for side, one in got.items():
+            print(f"  {side}: {one['seconds']:.1f} CPU s, {one['peak'] / 2**20:.0f} MiB above the model", flush=True)
     return {f"speed_ratio_k{answers}": round(statistics.median(times), 2),
             f"memory_ratio_k{answers}": round(statistics.median(memory), 3),
             f"speed_ratios_k{answers}": [round(one, 2) for one in times], f"trl_best_k{answers}": best,
@@ -204,7 +204,8 @@ def prompt_ids(chat: Any, text: str) -> list[int]:
 
 def child(side: str, job: dict[str, Any]) -> dict[str, float]:
     """One training in a process of its own."""
-    done = subprocess.run([sys.executable, __file__, side], input=json.dumps(job), text=True, capture_output=True)
+    done = subprocess.run([sys.executable, __file__, side], input=json.dumps(job), text=True, capture_output=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
     if done.returncode:
         sys.exit(done.stderr[-3000:])
     return json.loads(done.stdout.splitlines()[-1])
@@ -259,30 +260,31 @@ def arguments(job: dict[str, Any]) -> Any:
 
 def ours(job: dict[str, Any]) -> tuple[Any, int, Any]:
     """As the reward stage makes its trainer, without a run folder."""
-    from prefloop import heads, models
+    from prefloop import config, heads, models
     from prefloop.records import Message, Prompt, Ranking, Response
-    from prefloop.reward import train as stage
-    from prefloop.reward.criterion import Criterion, LossConfig, says
+    from prefloop.reward import adapter, settings
+    from prefloop.reward.criterion import Criterion, says
     from prefloop.reward.groups import collated, encoded
     from prefloop.reward.judgements import gathered
     from prefloop.reward.trainer import RankingTrainer
 
     found = models.resolve(job["base"])
-    chat, config, settings = models.load_chat(found), models.ModelConfig(job["base"]), LossConfig(**job.get("loss", {}))
+    asked = settings.built(config.Asked("reward", {
+        "model": {"path": job["base"]}, "data": {"path": "-"}, "loss": job.get("loss", {})}))
+    chat = models.load_chat(found)
     rankings = [Ranking(Prompt((Message("user", prompt),)), tuple(map(Response, answers)), tuple(ranks), "all")
                 for prompt, answers, ranks in job["train"]]
-    groups = encoded(chat, gathered(rankings), CONTEXT, lambda one: says(settings, ["overall"], one)).groups
-    model = stage.start(chat, found, config, stage.HeadConfig(), Criterion(settings, ["overall"], groups),
-                        job.get("seed", 0))
-    stage.share(model)
+    groups = encoded(chat, gathered(rankings), CONTEXT, lambda one: says(asked.loss, ["overall"], one)).groups
+    model = adapter.start(chat, found, asked, Criterion(asked.loss, ["overall"], groups), job.get("seed", 0))
+    adapter.share(model)
     trainer = RankingTrainer(model, arguments(job), train_dataset=groups,
                              data_collator=lambda rows: {"batch": collated(rows, ["overall"])})
 
     def score(prompt: str, answers: list[str]) -> list[float]:
-        asked = prompt_ids(chat, prompt)
+        start = prompt_ids(chat, prompt)
         model.eval()
-        return heads.score(model.backbone, model.head, "reward", [asked + chat.answer_ids(text) for text in answers],
-                           [len(asked)] * len(answers), chat.pad_id).tolist()
+        return heads.score(model.backbone, model.head, "reward", [start + chat.answer_ids(text) for text in answers],
+                           [len(start)] * len(answers), chat.pad_id).tolist()
 
     return trainer, len(groups), score
 
