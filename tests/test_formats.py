@@ -361,3 +361,31 @@ def test_real_transcripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert rows == used + dropped
     assert len(made.pairs()) == used > 0.99 * rows
     assert all(pair.prompt.messages[-1].role == "user" for pair in made.pairs())
+
+
+def test_ratings_by_several_columns_are_dimensions(tmp_path: Path) -> None:
+    rules: dict[str, Any] = {"scores": "help", "dimensions": {"clear": "clarity", "safe": "notes.safety"}}
+    row = {"prompt": "why?", "responses": [{"text": "a", "help": 3, "clarity": 1, "notes": {"safety": None}},
+                                           {"text": "b", "help": 1, "clarity": 4, "notes": {"safety": None}},
+                                           {"text": "c", "help": 2, "clarity": 4, "notes": {"safety": None}}]}
+    found = read("ratings", row, **rules)
+    assert (found.ranks, found.dimensions) == ((1, 3, 2), {"clear": (2, 1, 1)})  # nobody was told to be safe
+    assert Ranking.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert read("rankings", json.loads(json.dumps(found.to_json()))) == found
+    rows = [{"prompt": "why?", "response": text, "help": score, "clarity": 5 - score, "notes": {"safety": 1}}
+            for text, score in (("a", 3), ("b", 1))]
+    content = "".join(json.dumps(one) + "\n" for one in rows).encode()
+    made = ran(tmp_path, content, *(f"import.{key}={json.dumps(told)}" for key, told in rules.items()), form="ratings")
+    (made,) = made.rankings_of(found.prompt.split)
+    assert made.dimensions == {"clear": (2, 1), "safe": (1, 1)}
+    with pytest.raises(RequestError, match=r"import.dimensions: only answers that are rated"):
+        importing.ImportConfig(path="x", format="hh", out="y", dimensions={"clear": "clarity"})
+
+
+@pytest.mark.parametrize(("dimensions", "told"), [
+    ({"overall": (1, 2)}, "overall is the ranking itself"), ({"kind": (1,)}, "dimensions.kind: 1 ranks for 2 answers"),
+    ({"kind": (1, 0)}, "dimensions.kind: 0 is not a whole number"), ({"kind": [1, 2]}, "dimensions.kind: expected"),
+    ([1], "dimensions: expected dict")])
+def test_dimensions_that_make_no_sense_are_refused(dimensions: Any, told: str) -> None:
+    with pytest.raises(RequestError, match=told):
+        Ranking(Prompt((Message("user", "Q"),)), (Response("a"), Response("b")), (1, 2), "ann", dimensions=dimensions)

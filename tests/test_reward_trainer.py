@@ -13,14 +13,16 @@ import torch
 from tiny import launch, tiny_model, tiny_prompt
 from torch import Tensor
 
-from prefloop import heads, models, scoring
+from prefloop import models, scoring
 from prefloop.chat import Chat
 from prefloop.formats import snapshot
 from prefloop.records import STRENGTHS, Ranking, Response
 from prefloop.reward import loss
+from prefloop.reward.adapter import Adapter
 from prefloop.reward.criterion import Criterion, LossConfig, says
 from prefloop.reward.groups import Tokens, collated, encoded, resampled
 from prefloop.reward.judgements import Judgement, gathered
+from prefloop.reward.settings import HeadConfig
 from prefloop.reward.trainer import RewardModel
 
 KINDS = [{"kind": kind, "ties": ties} for kind in ("pairs", "plackett_luce") for ties in ("ignore", "davidson")]
@@ -44,7 +46,8 @@ def ranked(number: int, ranks: tuple[int | None, ...], **more: Any) -> Ranking:
 
 def tokens(chat: Chat, rankings: list[Ranking], config: LossConfig, objectives: tuple[str, ...] = ("overall",),
            ) -> list[Tokens]:
-    return encoded(chat, gathered(rankings), 256, lambda one: says(config, objectives, one)).groups
+    kind = Adapter(models.resolve(chat.tokenizer.name_or_path), models.ModelConfig("any"), chat, 256)
+    return encoded(kind.rows, gathered(rankings), lambda one: says(config, objectives, one)).groups
 
 
 MIXED = [ranked(0, (1, 2, 3)), ranked(1, (1, 1)), ranked(1, (2, 1), rater="bob", strength="better"),
@@ -52,15 +55,11 @@ MIXED = [ranked(0, (1, 2, 3)), ranked(1, (1, 1)), ranked(1, (2, 1), rater="bob",
 
 
 def reward_model(base: Path, criterion: Criterion, **head: Any) -> RewardModel:
-    found, config = models.resolve(str(base)), models.ModelConfig(str(base), lora_r=4)
-    torch.manual_seed(0)
-    backbone = models.add_adapter(models.load_base(found, config), "reward", None, config)
-    for name, weight in backbone.named_parameters():
+    kind = Adapter.of(models.resolve(str(base)), models.ModelConfig(str(base), lora_r=4), 256)
+    model = RewardModel(kind.begin(HeadConfig(**head), 0, 256), criterion)
+    for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.05)
-    models.train_only(backbone, {"reward"})
-    model = RewardModel(backbone, heads.Head(64, **head), criterion, models.load_chat(found).pad_id)
-    model.head.shares = True
     return model
 
 
@@ -74,7 +73,7 @@ def test_two_answers_without_ties_have_trls_loss(base: Path, chat: Chat, config:
     rankings = [ranked(number, (1, 2) if number % 3 else (2, 1)) for number in range(6)]
     settings = LossConfig(**config)
     groups = tokens(chat, rankings, settings)
-    pairs = [(group.rows[one.places[best]], group.rows[one.places[1 - best]])
+    pairs = [(group.rows[one.places[best]][0], group.rows[one.places[1 - best]][0])
              for group in groups for one in group.judgements for best in [one.ranks.index(1)]]
     model = AutoModelForSequenceClassification.from_pretrained(str(base), num_labels=1)
     args = RewardConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none", center_rewards_coefficient=0.01,
@@ -163,7 +162,7 @@ def test_how_easily_raters_tie_is_found(config: dict[str, str], name: str, expec
         total_N = (gaps_N / 2).exp() + (-gaps_N / 2).exp() + expected
         won_N, tied_N = (gaps_N / 2).exp() / total_N, expected / total_N
     draw_N = torch.rand(3000, generator=generator)
-    groups = [Tokens(str(n), (1,), ((2,), (3,)), (Judgement((0, 1), ranks, "ann"),)) for n, ranks in enumerate(
+    groups = [Tokens(str(n), (([1, 2], 1), ([1, 3], 1)), (Judgement((0, 1), ranks, "ann"),)) for n, ranks in enumerate(
         (1, 2) if draw < won else (1, 1) if draw < won + tied else (2, 1)
         for draw, won, tied in zip(draw_N, won_N, tied_N, strict=True))]
     scores_R = torch.stack([gaps_N, torch.zeros(3000)], 1).flatten()
@@ -176,7 +175,7 @@ def test_when_raters_call_a_preference_strong_is_found() -> None:
     gaps_N = torch.randn(4000, generator=generator).abs() * 2
     felt_N = gaps_N + torch.logit(torch.rand(4000, generator=generator).clamp(1e-6, 1 - 1e-6))
     kept = [n for n in range(4000) if felt_N[n] > 0]
-    groups = [Tokens(str(n), (1,), ((2,), (3,)), (
+    groups = [Tokens(str(n), (([1, 2], 1), ([1, 3], 1)), (
         Judgement((0, 1), (1, 2), "ann", strength=STRENGTHS[int((felt_N[n] > cuts).sum())]),)) for n in kept]
     scores_R = torch.stack([gaps_N[kept], torch.zeros(len(kept))], 1).flatten()
     found = fitted(Criterion(LossConfig(ties="ignore"), ["overall"], groups), scores_R, groups)["strength thresholds"]
@@ -201,8 +200,9 @@ def test_an_ensemble_with_objectives_learns_each(base: Path, tmp_path: Path) -> 
         rankings.append(ranked(number, (1, 1, 2) if number % 2 else (1, 2, None), rater="bob"))
     rankings.append(ranked(80, (None, None), none_acceptable=True))
     data = snapshot.write(tmp_path / "data", rankings)
-    words = ["reward", f"model.path={base}", f"data.path={data}", f"run.root={tmp_path}", "run.name=r", "model.lora_r=4",
-             "head.members=3", "head.objectives={overall: 1.0, helpful: 0.25}", "loss.kind=plackett_luce",
+    words = ["reward", f"model.path={base}", f"data.path={data}", f"run.root={tmp_path}", "run.name=r",
+             "model.lora_r=4", "head.members=3", "head.objectives={overall: 1.0, helpful: 0.25}",
+             "loss.kind=plackett_luce",
              "loss.acceptable=true", "train.max_steps=30", "train.save_steps=15", "train.learning_rate=0.01",
              "train.max_length=64", "train.per_device_train_batch_size=4"]
     assert launch(*words) == 0

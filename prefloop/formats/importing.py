@@ -50,7 +50,7 @@ class ImportConfig(Rules):
             _one_of(key, getattr(self, key), known)
         for ours in self.columns:
             _one_of("columns", ours, FORMATS[self.format].columns)
-        for key in ("columns", "raters"):
+        for key in ("columns", "raters", "dimensions"):
             for ours, theirs in getattr(self, key).items():
                 if not (isinstance(theirs, str) or (theirs is None and key == "columns")):
                     raise RequestError(f"import.{key}: {ours!r} should name a column of the file, got {theirs!r}")
@@ -60,6 +60,8 @@ class ImportConfig(Rules):
         if self.opens is not None:
             _one_of("opens", self.opens, ROLES)
         self._check_scores()
+        if self.dimensions and self.format != "ratings":
+            raise RequestError("import.dimensions: only answers that are rated (import.format=ratings) have these")
         self._check_what()
         # YAML reads the 1 of {1: a} as a number; rows hold it as a number or a text.
         object.__setattr__(self, "winners", {str(name): told for name, told in self.winners.items()})

@@ -13,7 +13,8 @@ from prefloop.formats.pairs import RANKS, named, outcome, rater
 from prefloop.formats.row import BadRow, Left, Part, Row, brief, found, number, unpacked, wrong
 from prefloop.records import Message, Prompt, Ranking, Response
 
-OF_A_RANKING = ("strength", "none_acceptable", "reason", "edited", "shown", "seconds", "guideline", "kind")
+OF_A_RANKING = ("strength", "none_acceptable", "reason", "edited", "shown", "seconds", "guideline", "kind",
+                "dimensions")
 TEXTS = ("text", "response", "answer", "content", "completion", "value")
 MOST = 64  # answers of one ranking: its pairs grow with the square
 
@@ -32,6 +33,9 @@ def rankings(row: Row) -> Iterator[Ranking]:
     more: dict[str, Any] = {name: row.get(name) for name in OF_A_RANKING if row.get(name) is not None}
     if isinstance(more.get("shown"), list):
         more["shown"] = tuple(more["shown"])
+    if isinstance(more.get("dimensions"), dict):
+        more["dimensions"] = {name: tuple(own) if isinstance(own, list) else own
+                              for name, own in more["dimensions"].items()}
     for who, ranks in _told_by(row, "ranks", _ranks(row, items, len(responses))):
         _fit(row, who[1], "ranks", ranks, len(responses))
         yield Ranking(asking, responses, tuple(map(_rank, ranks)), who[0], **more)
@@ -142,6 +146,7 @@ def ratings(row: Row) -> Iterator[Ranking | Left | Part]:
     Or one answer a row: `prompt`, `response` and `rating`; the rows of one prompt and rater make a ranking together.
     import.scores names other columns that hold the score, or weighs several; in a row of K answers these are keys of
     each answer. The higher score is the better, equal scores are a tie; an answer that was not rated is left out.
+    import.dimensions names columns, or keys of each answer, whose scores rank the answers by one thing each.
     """
     if row.get("responses") is None and row.get("response") is not None:
         score = _score(row, row.values, "rating")
@@ -155,7 +160,7 @@ def ratings(row: Row) -> Iterator[Ranking | Left | Part]:
     for who, scores in _told_by(row, "ratings", None if row.rules.raters else _scores(row, items)):
         _fit(row, who[1], "ratings", scores, len(answers))
         told = [number(one, f"{who[1]}[{place}]") for place, one in enumerate(scores)]
-        yield from ranked(asking, answers, told, who[0])
+        yield from ranked(asking, answers, told, who[0], [_dimensions(row, one) for one in items])
 
 
 def _scores(row: Row, items: list[Any]) -> Any:
@@ -186,16 +191,40 @@ def _score(row: Row, values: Any, column: str) -> float | None:
     return total / weight
 
 
-def ranked(asking: Prompt, answers: list[Response], scores: list[float | None], who: str) -> Iterator[Ranking | Left]:
+def _dimensions(row: Row, values: Any) -> dict[str, float | None]:
+    """The score of one answer by each of the dimensions."""
+    told = {}
+    for name, path in row.rules.dimensions.items():
+        there, value = found(values, path)
+        if not there:
+            raise BadRow(f"no column {path!r}", f"column {path!r} is missing (import.dimensions)")
+        told[name] = number(value, path)
+    return told
+
+
+def _places(scores: list[Any]) -> tuple[int | None, ...]:
+    """Ranks that scores make: 1 is the highest, None where there is none."""
+    best = sorted({score for score in scores if score is not None}, reverse=True)
+    return tuple(None if score is None else best.index(score) + 1 for score in scores)
+
+
+def _by_dimension(told: list[dict[str, float | None]]) -> dict[str, tuple[int | None, ...]]:
+    """Ranks of several answers by each dimension that was told of any of them."""
+    ranks = {name: _places([one[name] for one in told]) for name in told[0]}
+    return {name: own for name, own in ranks.items() if any(own)}
+
+
+def ranked(asking: Prompt, answers: list[Response], scores: list[float | None], who: str,
+           dimensions: list[dict[str, float | None]]) -> Iterator[Ranking | Left]:
     """The ranking that scores make, of the answers that can be ranked."""
-    kept: dict[str, tuple[Response, float]] = {}
+    kept: dict[str, tuple[Response, float, dict[str, float | None]]] = {}
     left: dict[str, int] = defaultdict(int)
-    for answer, score in zip(answers, scores, strict=True):
+    for answer, score, by in zip(answers, scores, dimensions, strict=True):
         text = answer.text.strip()
         if score is None or not text:
             left["answers without a rating" if text else "empty answers"] += 1
         elif text not in kept:
-            kept[text] = (answer, score)
+            kept[text] = (answer, score, by)
         elif kept[text][1] == score:
             left["answers equal to another, rated alike"] += 1
         else:
@@ -203,9 +232,8 @@ def ranked(asking: Prompt, answers: list[Response], scores: list[float | None], 
                          f"the answer {brief(text)} stands twice, rated {kept[text][1]:g} and {score:g}")
     if len(kept) < 2:
         raise BadRow("fewer than two rated answers", f"of {len(answers)} answers {len(kept)} can be ranked")
-    best = sorted({score for _, score in kept.values()}, reverse=True)
-    yield Ranking(asking, tuple(answer for answer, _ in kept.values()),
-                  tuple(best.index(score) + 1 for _, score in kept.values()), who)
+    used, worth, by_dimension = (list(own) for own in zip(*kept.values(), strict=True))
+    yield Ranking(asking, tuple(used), _places(worth), who, dimensions=_by_dimension(by_dimension))
     yield from (Left(reason, count) for reason, count in left.items())
 
 
@@ -223,7 +251,8 @@ def _part(row: Row, column: str, score: float, binary: bool) -> Part:
     model = row.get("model")
     return Part(f"{asking.id} {who}", {
         "messages": asking.chat(), "stratum": asking.stratum, "source": asking.source, "rater": who, "binary": binary,
-        "text": continuation(row, column, before), "model": model if isinstance(model, str) else "", "score": score})
+        "text": continuation(row, column, before), "model": model if isinstance(model, str) else "", "score": score,
+        "dimensions": _dimensions(row, row.values)})
 
 
 def together(parts: list[dict[str, Any]]) -> Iterator[tuple[Ranking | BadRow, list[int]]]:
@@ -248,18 +277,18 @@ def together(parts: list[dict[str, Any]]) -> Iterator[tuple[Ranking | BadRow, li
 
 def _ranked_together(parts: list[dict[str, Any]], places: list[int]) -> tuple[Ranking | BadRow, list[int]]:
     own = [parts[place] for place in places]
-    best = sorted({one["score"] for one in own}, reverse=True)
     if len(own) < 2:
         return BadRow("the only rated answer of its prompt",
                       "no other row of this rater's rates an answer to this prompt"), places
-    if len(best) == 1 and own[0]["binary"]:
+    ranks = _places([one["score"] for one in own])
+    if set(ranks) == {1} and own[0]["binary"]:
         return BadRow("all answers of its prompt are labelled alike",
                       "no answer to this prompt has the other label"), places
     first = own[0]
     chat = tuple(Message(m["role"], m["content"]) for m in first["messages"])
     asking = Prompt(chat, first["stratum"], first["source"])
     return Ranking(asking, tuple(Response(one["text"], one["model"]) for one in own),
-                   tuple(best.index(one["score"]) + 1 for one in own), first["rater"]), places
+                   ranks, first["rater"], dimensions=_by_dimension([one["dimensions"] for one in own])), places
 
 
 def votes(row: Row) -> Iterator[Ranking]:

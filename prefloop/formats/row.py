@@ -48,6 +48,7 @@ class Rules:
     rater: str | None = None
     raters: dict[str, str] = field(default_factory=dict)
     scores: str | dict[str, float] | None = None
+    dimensions: dict[str, str] = field(default_factory=dict)
     winners: dict[str, str] = field(default_factory=dict)
     cycles: str = "drop"
     roles: dict[str, str] = field(default_factory=dict)

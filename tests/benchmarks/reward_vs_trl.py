@@ -72,7 +72,7 @@ def real(passages: bool) -> list[Question]:
 
     made: list[Question] = []
     for path in sorted(REAL.glob("*.gz")):
-        for line in gzip.open(path, "rt", encoding="utf-8"):
+        for line in gzip.decompress(path.read_bytes()).splitlines():
             row = json.loads(line)
             ranks = order_of({(i, j): {1: "a", 2: "b", 0: "tie"}[won] for i, j, won in row["pairs"]}, 4)
             if ranks and len(set(row["responses"])) == 4:
@@ -260,31 +260,29 @@ def arguments(job: dict[str, Any]) -> Any:
 
 def ours(job: dict[str, Any]) -> tuple[Any, int, Any]:
     """As the reward stage makes its trainer, without a run folder."""
-    from prefloop import config, heads, models
+    from prefloop import config, models
     from prefloop.records import Message, Prompt, Ranking, Response
-    from prefloop.reward import adapter, settings
+    from prefloop.reward import gradient, settings
     from prefloop.reward.criterion import Criterion, says
     from prefloop.reward.groups import collated, encoded
     from prefloop.reward.judgements import gathered
-    from prefloop.reward.trainer import RankingTrainer
+    from prefloop.reward.trainer import RankingTrainer, RewardModel
 
-    found = models.resolve(job["base"])
     asked = settings.built(config.Asked("reward", {
-        "model": {"path": job["base"]}, "data": {"path": "-"}, "loss": job.get("loss", {})}))
-    chat = models.load_chat(found)
+        "model": {"path": job["base"]}, "data": {"path": "-"}, "loss": job.get("loss", {}),
+        "train": {"max_length": CONTEXT}}))
+    kind = gradient.begun(asked, models.resolve(job["base"]))
     rankings = [Ranking(Prompt((Message("user", prompt),)), tuple(map(Response, answers)), tuple(ranks), "all")
                 for prompt, answers, ranks in job["train"]]
-    groups = encoded(chat, gathered(rankings), CONTEXT, lambda one: says(asked.loss, ["overall"], one)).groups
-    model = adapter.start(chat, found, asked, Criterion(asked.loss, ["overall"], groups), job.get("seed", 0))
-    adapter.share(model)
+    groups = encoded(kind.rows, gathered(rankings), lambda one: says(asked.loss, ["overall"], one)).groups
+    reader = kind.begin(asked.head, job.get("seed", 0), CONTEXT)
+    model = RewardModel(reader, Criterion(asked.loss, ["overall"], groups))
     trainer = RankingTrainer(model, arguments(job), train_dataset=groups,
                              data_collator=lambda rows: {"batch": collated(rows, ["overall"])})
 
     def score(prompt: str, answers: list[str]) -> list[float]:
-        start = prompt_ids(chat, prompt)
-        model.eval()
-        return heads.score(model.backbone, model.head, "reward", [start + chat.answer_ids(text) for text in answers],
-                           [len(start)] * len(answers), chat.pad_id).tolist()
+        scorer = kind.scorer(reader.eval())
+        return scorer.score([(Prompt((Message("user", prompt),)), text) for text in answers]).mean_N.tolist()
 
     return trainer, len(groups), score
 
