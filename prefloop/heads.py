@@ -19,6 +19,7 @@ from prefloop.errors import RequestError
 from prefloop.passes import acting, logprobs
 
 HEAD = "head.safetensors"
+SCALED_ON = 1000  # answers that set a reward's zero and unit
 LIKELIHOOD = 5.0  # a head's first weight: mean log-probabilities of one prompt's answers differ by about 0.2
 OVERALL = "overall"  # the objective that the ranking itself is about
 
@@ -85,10 +86,10 @@ class Head(nn.Module):
         self.shift, self.scale = 0.0, 1.0
         raw_RDE = self.by_objective(raw_RO)
         middle_DE = raw_RDE.quantile(0.5, 0)
-        units = [_spread(raw_RD.flatten())[1] for raw_RD in (raw_RDE - middle_DE).unbind(1)]
+        units = [unit(raw_RD.flatten())[1] for raw_RD in (raw_RDE - middle_DE).unbind(1)]
         if min(units) > 0:
             self.zeros_DE, self.units_D = middle_DE, torch.tensor(units)
-            self.shift, self.scale = _spread(self.by_member(raw_RO).mean(1))
+            self.shift, self.scale = unit(self.by_member(raw_RO).mean(1))
         return min(*units, self.scale)
 
     def folded(self) -> Head:
@@ -132,7 +133,7 @@ class Head(nn.Module):
         return head.requires_grad_(False).to(where)
 
 
-def _spread(values_N: Tensor) -> tuple[float, float]:
+def unit(values_N: Tensor) -> tuple[float, float]:
     """The median, and the standard deviation of a normal distribution with these quartiles."""
     low, middle, high = values_N.float().quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
     return middle, (high - low) / 1.349

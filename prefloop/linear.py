@@ -98,21 +98,27 @@ def _vectorizer(**settings: object) -> TfidfVectorizer:
 
 @dataclass(frozen=True)
 class LinearScorer:
-    """`weights_MF` of an ensemble's M members; a score is (features @ weights - shift) / scale."""
+    """`weights_MF` of an ensemble's M members; a score is (features @ weights - shift) / scale.
+
+    Comparisons leave every member's zero to chance, so each has its own.
+    """
 
     reader: Reader
     weights_MF: Array
-    shift: float = 0.0
+    shift_M: Array | float = 0.0
     scale: float = 1.0
     objectives: tuple[str, ...] = ("overall",)
 
     def score(self, asked: Asked, batch: int = 32) -> Scores:
         if not asked:
             return Scores(np.zeros(0), np.zeros(0), np.zeros((0, 1)))
-        raw_NM = np.asarray(self.reader.features(asked) @ self.weights_MF.T)
-        scores_NM = (raw_NM - self.shift) / self.scale
+        scores_NM = (self.raw(asked) - self.shift_M) / self.scale
         mean_N = scores_NM.mean(axis=1)
         return Scores(mean_N, scores_NM.std(axis=1), mean_N[:, None])
+
+    def raw(self, asked: Asked) -> Array:
+        """raw_NM, before shift and scale."""
+        return np.asarray(self.reader.features(asked) @ self.weights_MF.T)
 
     def reads(self, asked: Asked) -> list[bool]:
         return [True] * len(asked)
@@ -127,8 +133,8 @@ def save(model: LinearScorer, folder: Path) -> None:
     found = sorted(reader.vectorizer.vocabulary_, key=reader.vectorizer.vocabulary_.__getitem__)
     save_file({"weights": model.weights_MF, "idf": np.asarray(reader.vectorizer.idf_, dtype=np.float64),
                "centre": reader.centre_S, "spread": reader.spread_S}, folder / WEIGHTS)
-    checkpoints.write_json(folder / LINEAR, {"words": found, "style": list(STYLE), "shift": model.shift,
-                                             "scale": model.scale})
+    checkpoints.write_json(folder / LINEAR, {"words": found, "style": list(STYLE), "scale": model.scale,
+                                             "shift": np.broadcast_to(model.shift_M, len(model.weights_MF)).tolist()})
 
 
 def load(found: Checkpoint) -> LinearScorer:
@@ -140,12 +146,12 @@ def load(found: Checkpoint) -> LinearScorer:
         own = load_file(found.folder / WEIGHTS)
         vectorizer = _vectorizer(vocabulary=told["words"])
         vectorizer.idf_ = own["idf"]
-        model = LinearScorer(Reader(vectorizer, own["centre"], own["spread"]), own["weights"], float(told["shift"]),
-                             float(told["scale"]))
+        model = LinearScorer(Reader(vectorizer, own["centre"], own["spread"]), own["weights"],
+                             np.asarray(told["shift"], dtype=np.float64), float(told["scale"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise RequestError(f"{path}: not a linear model as prefloop saves it ({error}); name another run") from error
     shape = (len(told["words"]) + len(STYLE),)
-    if (told.get("style") != list(STYLE) or model.weights_MF.shape[1:] != shape
+    if (told.get("style") != list(STYLE) or model.weights_MF.shape != (np.size(model.shift_M), *shape)
             or own["centre"].shape != own["spread"].shape != (len(STYLE),)):
         raise RequestError(f"{path}: its features are not those of this version; train it again")
     return model

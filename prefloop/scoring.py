@@ -136,7 +136,7 @@ def scored(scorer: Scorer, asked: Sequence[tuple[Prompt, str]], batch: int = 32,
     order = sorted(range(len(asked)), key=lambda n: (longest[asked[n][0]], number[asked[n][0]], len(asked[n][1])))
     parts = [order[first : first + batch * BATCHES] for first in range(0, len(order), batch * BATCHES)]
     found = []
-    with tqdm(total=len(asked), desc=what, unit="answer", mininterval=1) as bar:
+    with tqdm(total=len(asked), desc=what, unit="answer", mininterval=1, delay=2) as bar:
         for part in parts:
             found.append(scorer.score([asked[n] for n in part], batch))
             bar.update(len(part))

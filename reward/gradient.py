@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from trl import RewardConfig
 
-from prefloop import checkpoints, models, ranks, runs, scoring, training
+from prefloop import checkpoints, heads, models, ranks, runs, scoring, training
 from prefloop.chat import PROBES
 from prefloop.errors import RequestError
 from prefloop.records import Message, Prompt
@@ -21,8 +21,6 @@ from .judgements import Group
 from .kinds import Kind
 from .settings import Settings
 from .trainer import RankingTrainer, RewardModel, save
-
-SCALED_ON = 1000  # answers that set the reward's zero and unit
 
 
 def learn(run: runs.Run, settings: Settings, checkpoint: models.Checkpoint, groups: list[Group]) -> scoring.Scorer:
@@ -105,7 +103,7 @@ def raw_scores(kind: Kind, model: RewardModel, groups: list[Tokens]) -> list[Ten
 
 def scale(run: runs.Run, kind: Kind, model: RewardModel, groups: list[Tokens]) -> None:
     """Set the head's zero and unit on the answers that were ranked, which the SFT model wrote."""
-    raw_NO = torch.cat(raw_scores(kind, model, groups))[:SCALED_ON]
+    raw_NO = torch.cat(raw_scores(kind, model, groups))[:heads.SCALED_ON]
     spread = model.head.settle(raw_NO)
     run.check("spread", spread > 1e-6, f"scores of {len(raw_NO)} training answers have a spread of {spread:.3g}")
 

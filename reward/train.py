@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from prefloop import config, models, runs, scoring
 from prefloop.errors import RequestError
 from prefloop.formats import snapshot
 
-from . import assess, gradient, report
+from . import assess, convex, gradient, linear, report
 from .examine import examine
 from .judgements import Group, gathered
 from .settings import Settings, built, sections
@@ -21,12 +22,13 @@ __all__ = ["main", "sections"]
 def main(asked: config.Asked, resume: Path | None = None) -> None:
     settings = built(asked)
     source = snapshot.read(Path(settings.data.path))
-    checkpoint = models.resolve_policy(settings.model.path, settings.model.revision)
-    with runs.start(asked, settings.run, resume, policy=checkpoint.lineage(), data=source.lineage()) as run:
+    checkpoint = begins_with(settings)
+    parents = {"policy": checkpoint.lineage()} if checkpoint else {}
+    with runs.start(asked, settings.run, resume, **parents, data=source.lineage()) as run:
         run.resolved(**settings.parts())
         told = source.rankings_of("train")[: settings.data.limit]
         train = gathered(assess.learned_from(told, settings.evaluate.held_out_raters))
-        held_out = gathered(source.rankings_of("test"))
+        held_out = gathered(source.rankings_of("test") or source.rankings_of("validation"))
         warnings = examined(train, settings)
         folds = cross_validated(run, settings, checkpoint, train)
         scorer = learn(run, settings, checkpoint, train)
@@ -42,11 +44,21 @@ def examined(train: Sequence[Group], settings: Settings) -> list[str]:
     return warnings
 
 
-def learn(run: runs.Run, settings: Settings, checkpoint: models.Checkpoint, train: list[Group]) -> scoring.Scorer:
+def begins_with(settings: Settings) -> models.Checkpoint | None:
+    """What is trained further: a policy, an encoder, or for the linear kind nothing."""
+    if settings.model.kind == "linear":
+        return None
+    return models.resolve_policy(settings.model.path, settings.model.revision)
+
+
+def learn(run: runs.Run, settings: Settings, checkpoint: models.Checkpoint | None,
+          train: list[Group]) -> scoring.Scorer:
+    if checkpoint is None:
+        return convex.learn(run, settings, train)
     return gradient.learn(run, settings, checkpoint, train)
 
 
-def cross_validated(run: runs.Run, settings: Settings, checkpoint: models.Checkpoint,
+def cross_validated(run: runs.Run, settings: Settings, checkpoint: models.Checkpoint | None,
                     train: list[Group]) -> dict[str, object]:
     """Before the model that is kept, so that no two are in memory."""
     if not settings.evaluate.folds:
@@ -68,8 +80,21 @@ def judge(run: runs.Run, settings: Settings, scorer: scoring.Scorer, train: list
     """The report: how good the model is on prompts it did not learn from, and who taught it."""
     own = assess.judged(scorer, held_out)
     raters = frozenset(one.rater for group in train for one in group.judgements)
+    simple = linear.learn(train, settings.train.seed)
+    baselines = {} if settings.model.kind == "linear" else {"words and style": simple.scorer}
+
+    def simply(groups: Sequence[Group]) -> scoring.Scorer:
+        return linear.learn(groups, settings.train.seed, tau=simple.tau, prior=simple.prior).scorer
+
+    turned = assess.influence(simply, train, own.groups) if settings.evaluate.influence else {}
     scores = [float(score) for scores in own.scores for score in scores]
     assess.told(run, {"run": run.path.name, "kind": settings.model.kind, **facts,
-                      "held_out": assess.figures(own, {}, raters),
+                      "held_out": assess.figures(own, baselines, raters),
+                      "raters": [{"rater": name, "judgements": count, "influence": turned.get(name)}
+                                 for name, count in busiest(train)],
                       "scores": report.histogram(scores) if scores else {},
                       "parents": run.record.get("parents", {})})
+
+
+def busiest(groups: Sequence[Group]) -> list[tuple[str, int]]:
+    return Counter(one.rater for group in groups for one in group.judgements).most_common(report.RATERS)

@@ -99,7 +99,7 @@ def test_members_differ_and_their_spread_is_told() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    model = replace(linear.learn(groups(60), members=2, prior=0.03).scorer, shift=0.3, scale=1.7)
+    model = replace(linear.learn(groups(60), members=2, prior=0.03).scorer, shift_M=0.3, scale=1.7)
     saved.save(model, tmp_path / "model")
     return tmp_path / "model"
 
@@ -109,7 +109,7 @@ def checkpoint(folder: Path) -> models.Checkpoint:
 
 
 def test_what_is_loaded_scores_as_what_was_saved(folder: Path) -> None:
-    model = replace(linear.learn(groups(60), members=2, prior=0.03).scorer, shift=0.3, scale=1.7)
+    model = replace(linear.learn(groups(60), members=2, prior=0.03).scorer, shift_M=0.3, scale=1.7)
     these = asked(groups(20, seed=2))
     one, other = model.score(these), saved.load(checkpoint(folder)).score(these)
     assert other.mean_N == pytest.approx(one.mean_N, abs=1e-9)

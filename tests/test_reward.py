@@ -132,3 +132,26 @@ def test_a_policy_is_no_reward_model(sft: Path, tmp_path: Path, capsys: pytest.C
     (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
     assert launch("score", f"model.path={sft}", f"score.answers={tmp_path / 'a.jsonl'}", "score.out=x.jsonl") == 2
     assert "no reward model" in capsys.readouterr().err
+
+
+def test_the_linear_kind_needs_no_model(data: Path, tmp_path: Path) -> None:
+    words = ("reward", "configs/linear.yaml", f"data.path={data}", f"run.root={tmp_path}", "run.name=r",
+             "evaluate.folds=2", "head.members=3")
+    assert launch(*words) == 0
+    record = json.loads((tmp_path / "r" / "run.json").read_text())
+    assert record["metrics"]["accuracy"] > 0.9
+    assert list(record["parents"]) == ["data"]
+    told = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert told["folds"]["accuracy"]["value"] > 0.9
+    assert told["raters"]
+    assert record["summary"] in (tmp_path / "r" / "README.md").read_text()
+    assert not (tmp_path / "r" / "folds").exists()
+    row = {"prompt": Prompt((Message("user", "Say something about cat 1"),)).to_json(),
+           "responses": [Response(t).to_json() for t in ("red nice", "red nasty")]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    assert launch("score", f"model.path={tmp_path / 'r'}", f"score.answers={tmp_path / 'a.jsonl'}",
+                  f"score.out={tmp_path / 'scores.jsonl'}") == 0
+    nice, nasty = (json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines())
+    assert nice["score"] > nasty["score"]
+    assert nice["spread"] > 0
+    checkpoints.verify(tmp_path / "r" / "final")
