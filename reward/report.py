@@ -41,6 +41,9 @@ def line(facts: dict[str, Any]) -> str:
         return "There were no held-out rankings, so nothing is known of how good it is."
     said = [f"It orders {percent(held['accuracy'])} of {held['pairs']} pairs as people did, on {held['prompts']} "
             f"prompts that it did not learn from."]
+    if held["accuracy"]["low"] <= 0.5:
+        said.append("A coin may do as well: so many pairs do not tell them apart.")
+        return " ".join(said)
     if held["agreement"]:
         said.append(f"Two people agree on {percent(held['agreement'])} of pairs.")
     said.append("Its probabilities can be believed, as far as so many pairs can tell."
