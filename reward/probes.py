@@ -121,7 +121,7 @@ def main(asked: config.Asked) -> None:
              "published": one.published} for one in results]
     checkpoints.write_json(out, {"model": found.lineage(), "data": source.lineage(), "split": settings.split,
                                  "pairs": len(pairs), "seed": settings.seed, "probes": rows})
-    if run:
+    if run and not settings.out:
         shown_in_report(run, rows)
     print(f"{len(pairs)} held-out pairs of {settings.data}\n{table(results)}\n{out} has the figures")
 

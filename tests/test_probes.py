@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -12,7 +13,7 @@ import pytest
 import tiny
 from conftest import Loop
 
-from prefloop import scoring
+from prefloop import checkpoints, scoring
 from prefloop.records import Message, Pair, Prompt, Ranking, Response
 from prefloop.reward import edits, probes, report
 
@@ -216,6 +217,17 @@ def test_a_run_through_the_command_line(loop: Loop, tmp_path: Path, capsys: pyte
         assert row["verdict"] in ("passed", "over its gate", "reported only")
     facts = {"run": "r", "kind": "adapter", "warnings": [], "parents": {}, "probes": one["probes"]}
     assert "Probes" in report.page(facts)
+
+
+def test_the_runs_own_report_shows_them(loop: Loop, tmp_path: Path) -> None:
+    run = shutil.copytree(loop.root / "runs/reward", tmp_path / "judge")
+    assert "<h2>Probes</h2>" not in (run / "report.html").read_text()
+    assert tiny.launch("probe", f"model.path={run}", f"probe.data={loop.root / 'data'}", "probe.split=train",
+                       "probe.pairs=4") == 0
+    assert "<h2>Probes</h2>" in (run / "report.html").read_text()
+    rows = json.loads((run / "probes.json").read_text())["probes"]
+    assert json.loads((run / "report.json").read_text())["probes"] == rows
+    checkpoints.verify(run / "final")
 
 
 @pytest.mark.parametrize(("override", "told"), [
