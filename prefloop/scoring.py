@@ -46,7 +46,8 @@ class Scores:
 class Scorer(Protocol):
     """A reward model that can be asked. `objectives` names the columns of `Scores.objectives_ND`."""
 
-    objectives: tuple[str, ...]
+    @property
+    def objectives(self) -> tuple[str, ...]: ...
 
     def score(self, asked: Sequence[tuple[Prompt, str]], batch: int = 32) -> Scores:
         """Scores in the order asked, `batch` rows at a time. An answer longer than it can read is a RequestError."""

@@ -48,7 +48,8 @@ def test_it_learns_whole_in_fp32_and_is_sealed(home: Path, loop: Loop, monkeypat
 
 
 def test_scores_of_a_file_have_their_spread(home: Path, tmp_path: Path) -> None:
-    lines = [{"prompt": "Say something about cat 1", "answer": text} for text in ("red nice", "red nasty", "x " * 60)]
+    lines: list[dict[str, Any]] = [{"prompt": "Say something about cat 1", "answer": text}
+                                   for text in ("red nice", "red nasty", "x " * 60)]
     lines.append({"prompt": [{"role": "user", "content": "Hi"}], "answer": "lone \ud800 half"})
     (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, lines)))
     out = tmp_path / "scores.jsonl"
