@@ -201,7 +201,8 @@ def length(bench: Bench) -> Result:
     scores = np.stack([bench.chosen_N, bench.rejected_N], 1).ravel()
     own = np.isfinite(scores)
     varied = own.any() and np.ptp(scores[own]) > 0 and np.ptp(words[own]) > 0
-    rank = float(spearmanr(words[own], scores[own])[0]) if varied else 0.0
+    found: Any = spearmanr(words[own], scores[own]) if varied else None
+    rank = float(found.statistic) if found else 0.0
     both = np.concatenate([bench.chosen_N, bench.rejected_N])
     up, again = (share(np.concatenate(one) - both > 0, np.concatenate(one) - both) for one in (filled, repeated))
     cut = share(halved > bench.chosen_N, halved - bench.chosen_N)
