@@ -168,12 +168,11 @@ def probed(scorer: scoring.Scorer, pairs: Sequence[Pair], suspected: Sequence[st
            settings: ProbeConfig) -> list[Result]:
     """Every probe's result."""
     def score(asked: Asked, name: str) -> Array:
-        read = np.array(scorer.reads(asked))
-        found = np.full(len(asked), np.nan)
-        short = [one for one, whole in zip(asked, read, strict=True) if whole]
-        if short:
-            found[read] = scoring.scored(scorer, short, settings.batch, name).mean_N
-        return found
+        distinct = list(dict.fromkeys(asked))  # pairs of one prompt share answers
+        read = [one for one, whole in zip(distinct, scorer.reads(distinct), strict=True) if whole]
+        found = scoring.scored(scorer, read, settings.batch, name).mean_N if read else []
+        known = dict(zip(read, found, strict=True))
+        return np.array([known.get(one, np.nan) for one in asked], dtype=np.float64)
 
     real = score([(pair.prompt, text) for pair in pairs for text in (pair.chosen, pair.rejected)], "real answers")
     bench = Bench(pairs, score, real[::2], real[1::2], settings.seed)
