@@ -72,12 +72,14 @@ def typos(text: str, choose: Random) -> str:
 
 
 def replaced(text: str, table: dict[str, str]) -> str:
-    """Whole words and phrases of `table`, in lower case or as a sentence begins."""
+    """Whole words and phrases of `table`, whether or not they begin with a capital; the new ones then do as well."""
+    known = {key[0].lower() + key[1:]: new for key, new in table.items()}
+
     def other(found: re.Match[str]) -> str:
-        new = table.get(found[0]) or table[found[0][0].lower() + found[0][1:]]
+        new = known[found[0][0].lower() + found[0][1:]]
         return new[0].upper() + new[1:] if found[0][0].isupper() else new
 
-    either = "|".join(f"[{key[0].upper()}{key[0].lower()}]{re.escape(key[1:])}" for key in table)
+    either = "|".join(f"[{key[0].upper()}{key[0]}]{re.escape(key[1:])}" for key in known)
     return re.sub(rf"\b(?:{either})\b", other, text)
 
 

@@ -54,6 +54,20 @@ def test_edits_that_keep_the_meaning_change_the_text_and_nothing_else() -> None:
     assert words != TEXT.split(" ")
 
 
+@pytest.mark.parametrize("text", ["i'm I'm It's it's", "", " ", "\n\n", "can't", "CAN'T", "é" * 30,
+                                  "\U0001f600 \ud800", "\\1 (.*) [a-", "1" * 30, "a b", "İstanbul ﬀ ß", "x" * 5000])
+def test_edits_take_any_text(text: str) -> None:
+    choose = Random(0)
+    for n in range(10):
+        edits.SAME[n](text, choose)
+        edits.reworded(text, n, choose)
+    for edit in (edits.halved, edits.as_list, edits.as_markdown, edits.negated, edits.names_swapped):
+        edit(text)
+    edits.padded(text, choose)
+    edits.falsified(text, choose)
+    assert edits.replaced("I'm sure i'm it, It's", {"I'm": "I am", "it's": "it is"}) == "I am sure I am it, It is"
+
+
 def test_numbers_keep_their_length_and_all_digits_change() -> None:
     changed = edits.renumbered("In 1999, 20", Random(0))
     assert changed is not None
