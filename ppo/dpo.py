@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 from trl import DPOConfig, DPOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from prefloop import checkpoints, config, models, passes, ranks, runs, stats, training
 from prefloop.chat import Chat
@@ -21,9 +22,12 @@ from prefloop.formats import snapshot
 from prefloop.generate import SamplingConfig, sample_ids
 from prefloop.records import Pair, Prompt
 
+from . import labels
+
 POLICY, REFERENCE = "default", "ref"  # TRL's names: it copies the first to the second and freezes the copy
 HELD_OUT = 1000  # pairs of the test split that the figures are made on
 KL_PROMPTS = 64
+LABEL = ("probability", "weight")  # of a pair, where data.labels gives them
 FIRST = 8  # pairs of the check before the first step
 
 
@@ -35,6 +39,8 @@ class Row:
     prompt_ids: list[int]
     chosen_ids: list[int]
     rejected_ids: list[int]
+    probability: float = 1.0
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
@@ -46,6 +52,26 @@ class TokenDPOTrainer(DPOTrainer):
     def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:  # type: ignore[override]
         return dataset
 
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = [*(self._signature_columns or []), *LABEL]
+
+    def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Tensor],
+                      return_outputs: bool) -> object:  # type: ignore[override]
+        if LABEL[0] not in inputs:
+            return super()._compute_loss(model, inputs, return_outputs)
+        with labels.SoftLabels(*(inputs[name] for name in LABEL)):
+            own = {name: value for name, value in inputs.items() if name not in LABEL}
+            return super()._compute_loss(model, own, return_outputs)
+
+
+class Collator(DataCollatorForPreference):
+    """TRL's, with the soft label of each pair where it has one."""
+
+    def torch_call(self, examples: list[dict]) -> dict[str, Tensor]:
+        own = {name: torch.tensor([row[name] for row in examples]) for name in LABEL if name in examples[0]}
+        return super().torch_call(examples) | own
+
 
 def sections() -> config.Sections:
     # TRL's 1e-6 is for training whole models. Adam moves every weight by about the learning rate a step, and LoRA's
@@ -56,14 +82,15 @@ def sections() -> config.Sections:
 
 def main(asked: config.Asked, resume: Path | None = None) -> None:
     model_config, data, args, where = config.build(asked, sections())
-    refuse(model_config, args)
+    refuse(model_config, data, args)
     source = snapshot.read(Path(data.path))
     checkpoint = models.resolve_policy(model_config.path, model_config.revision)
-    with runs.start(asked, where, resume, policy=checkpoint.lineage(), data=source.lineage()) as run:
+    parents = {"labels": labels.lineage(Path(data.labels))} if data.labels else {}
+    with runs.start(asked, where, resume, policy=checkpoint.lineage(), data=source.lineage(), **parents) as run:
         run.resolved(model=model_config, data=data, train=args)
         chat = models.load_chat(checkpoint)
         train, over_length = tokenised(chat, pairs_of(source, "train", data)[: data.limit], args.max_length)
-        held_out, held_over = tokenised(chat, source.pairs("test")[:HELD_OUT], args.max_length)
+        held_out, held_over = tokenised(chat, equal(source.pairs("test")[:HELD_OUT]), args.max_length)
         report(run, train, held_out, over_length + held_over, data.path, args.max_length)
 
         def learn(args: DPOConfig) -> None:
@@ -91,13 +118,26 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
 
 @dataclass(frozen=True)
 class DPOData(training.DataConfig):
-    """`data:` of DPO. With `majority`, several raters' pairs of the same two answers become one, as most had it."""
+    """`data:` of DPO. With `majority`, several raters' pairs of the same two answers become one, as most had it.
+
+    `labels` names a reward run: the same, with how probably the chosen answer is the better one, and a weight.
+    """
 
     majority: bool = False
+    labels: str = ""
 
 
 def pairs_of(source: snapshot.Snapshot, split: str, data: DPOData) -> list[Pair]:
-    return majority(source.pairs(split)) if data.majority else source.pairs(split)
+    pairs = source.pairs(split)
+    if data.labels:
+        return labels.labelled(pairs, labels.read(Path(data.labels)), data.labels)
+    return majority(pairs) if data.majority else equal(pairs)
+
+
+def equal(pairs: list[Pair]) -> list[Pair]:
+    """Without labels each pair counts once: a ranking of four answers, with six pairs, counts six times as much as one
+    of two, where our reward model gives every ranking the weight 1."""
+    return [replace(pair, weight=1.0) for pair in pairs]
 
 
 def majority(pairs: list[Pair]) -> list[Pair]:
@@ -112,7 +152,11 @@ def majority(pairs: list[Pair]) -> list[Pair]:
             for (prompt, first, second), net in votes.items() if net]
 
 
-def refuse(model_config: models.ModelConfig, args: DPOConfig) -> None:
+def refuse(model_config: models.ModelConfig, data: DPOData, args: DPOConfig) -> None:
+    if data.labels and data.majority:
+        raise RequestError("data.majority: data.labels says already what all raters together make of a pair; drop one")
+    if data.labels:
+        labels.refuse(args)
     if model_config.whole:
         raise RequestError("model.whole: DPO trains an adapter, whose start is the reference; drop this key")
     if args.sync_ref_model:
@@ -120,13 +164,9 @@ def refuse(model_config: models.ModelConfig, args: DPOConfig) -> None:
 
 
 def tokenised(chat: Chat, pairs: list[Pair], max_length: int | None) -> tuple[list[Row], int]:
-    """The pairs whose longer side fits, and how many do not: a row is never cut.
-
-    TRL knows no weights, so each pair counts once: a ranking of four answers, with six pairs, counts six times as
-    much as one of two, where our reward model gives every ranking the weight 1.
-    """
+    """The pairs whose longer side fits, and how many do not: a row is never cut."""
     rows = [Row(pair.prompt, chat.prompt_ids(pair.prompt), chat.answer_ids(pair.chosen),
-                chat.answer_ids(pair.rejected)) for pair in pairs]
+                chat.answer_ids(pair.rejected), pair.probability, pair.weight) for pair in pairs]
     fitting = [row for row in rows if max_length is None or len(row) <= max_length]
     return fitting, len(rows) - len(fitting)
 
@@ -159,14 +199,16 @@ def build(run: runs.Run, model: PeftModel, chat: Chat, train: list[Row], held_ou
     with training.settling():
         trainer = TokenDPOTrainer(model, args=args, train_dataset=dataset(train),  # type: ignore[arg-type]
                                   eval_dataset=dataset(held_out) if held_out else None,
+                                  data_collator=Collator(chat.pad_id, pad_to_multiple_of=args.pad_to_multiple_of),
                                   processing_class=chat.tokenizer)
     args.max_length = longest
     return trainer
 
 
 def dataset(rows: list[Row]) -> Dataset:
+    label = LABEL if any((row.probability, row.weight) != (1.0, 1.0) for row in rows) else ()
     return Dataset.from_dict({name: [getattr(row, name) for row in rows]
-                              for name in ("prompt_ids", "chosen_ids", "rejected_ids")})
+                              for name in ("prompt_ids", "chosen_ids", "rejected_ids", *label)})
 
 
 def adapter_weights(model: PeftModel, name: str) -> dict[str, Tensor]:
@@ -187,7 +229,8 @@ def check_start(run: runs.Run, trainer: TokenDPOTrainer, model: PeftModel, chat:
         with torch.no_grad():
             theirs = float(trainer.compute_loss(model, trainer._prepare_inputs(batch)))
         trainer._metrics["eval"].clear()  # this was no evaluation
-        run.check("TRL's loss at step 0", abs(theirs - log(2)) < 1e-3, f"{theirs:.6f}")
+        due = log(2) * sum(row.weight for row in rows) / len(rows)  # whatever their labels' probabilities
+        run.check("TRL's loss at step 0", abs(theirs - due) < 1e-3 * max(1.0, due), f"{theirs:.6f} of {due:.6f}")
 
 
 def dpo_loss(chosen_ratios_N: Tensor, rejected_ratios_N: Tensor, beta: float) -> float:

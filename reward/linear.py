@@ -51,6 +51,18 @@ def learn(groups: Sequence[Group], seed: int = 0, members: int = 1, tau: float =
     return Fitted(LinearScorer(reader, np.stack(weights)), prior, tau)
 
 
+def aside(groups: Sequence[Group], tau: float, seed: int = 0) -> Array:
+    """scores_A of all answers, each by a model that learned from the other folds of prompts."""
+    asked = [(group.prompt, text) for group in groups for text in group.texts]
+    features_AF, votes = Reader.learned(asked).features(asked), compared(groups)
+    prior, fold_P, scores_A = chosen(features_AF, votes, tau, seed), folds(votes, seed), np.zeros(len(asked))
+    for fold in range(FOLDS):
+        own_A = np.isin(votes.group_A, votes.group_A[votes.first_P[fold_P == fold]])
+        if own_A.any() and not own_A.all():
+            scores_A[own_A] = features_AF[own_A] @ weights_of(features_AF, subset(votes, fold_P != fold), prior, tau)
+    return scores_A
+
+
 def weights_of(features_AF: sparse.csr_matrix, votes: Comparisons, prior: float, tau: float = 0.0,
                start_F: Array | None = None) -> Array:
     """The mode of the weights, each N(0, prior); with tau, of each answer's own worth beside them."""

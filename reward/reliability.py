@@ -27,7 +27,7 @@ from .worth import LEVEL, Worth, cavities, inferred
 TRUSTED = 0.98  # the reliability of a trusted rater, and the most that anyone is believed to have
 GRID_E = np.linspace(1 - TRUSTED, TRUSTED, 97)
 TAUS = (0.25, 0.5, 1.0, 1.5, 2.0)
-ROUNDS = 6
+ROUNDS = 5
 EARLY = 2  # rounds with tau = 1, in which the etas leave their common start: before that, agreement looks like chance
 
 
@@ -53,6 +53,7 @@ class Fit:
     """Reliabilities with their intervals (95%), their prior, the answers' worth, and others_P: how probable it was to
     the others that the first of two answers is seen to be the better."""
 
+    names: tuple[str, ...]
     eta_R: Array
     low_R: Array
     high_R: Array
@@ -76,7 +77,7 @@ def fitted(votes: Comparisons, prior_A: Array, trusted: Collection[str] = (), ro
         prior = empirical(told_RE[~sure_R])
         eta_R, low_R, high_R = posteriors(told_RE, prior)
         eta_R, low_R, high_R = (np.where(sure_R, TRUSTED, own_R) for own_R in (eta_R, low_R, high_R))
-    return Fit(eta_R, low_R, high_R, prior, found, others_P)
+    return Fit(votes.raters, eta_R, low_R, high_R, prior, found, others_P)
 
 
 def _believed(found: Worth) -> float:

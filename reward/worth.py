@@ -10,7 +10,7 @@ Dimensions as in comparisons.py; K answers of a group, Q points of a quadrature.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +19,10 @@ from scipy.stats import norm
 
 from .comparisons import Array, Comparisons, Places
 
-NODES_Q, WEIGHTS_Q = np.polynomial.hermite_e.hermegauss(21)
+NODES_Q, WEIGHTS_Q = np.polynomial.hermite_e.hermegauss(15)
 LOG_WEIGHTS_Q = np.log(WEIGHTS_Q / WEIGHTS_Q.sum())
 SPREADS = np.array([5.0, 1.0])  # of beta's and gamma's prior, which matters only where the data say nothing
-SWEEPS, DAMPING = 30, 0.6
+SWEEPS, DAMPING, TOLERANCE = 30, 0.6, 0.01
 LEVEL = 0.95
 STACK = 4_000_000  # numbers of stacked matrices in memory at once
 
@@ -60,13 +60,14 @@ def seen(mean_P: Array, variance_P: Array) -> Array:
 
 
 def inferred(votes: Comparisons, prior_A: Array, eta_R: Array, tau: float, start: Worth | None = None) -> Worth:
-    """Sweeps over all comparisons at once, damped, with a step of beta and gamma behind each."""
+    """Sweeps over all comparisons at once, damped, with a step of beta and gamma in each."""
     eta_P, known_P2 = eta_R[votes.rater_P], np.stack([votes.differences(prior_A), votes.left_P], axis=1)
+    parts = list(stacks(votes, votes.group_A[votes.first_P]))
     size = len(votes.first_P)
     pull_P, hold_P, slope_2 = (start.pull_P, start.hold_P, np.array([start.beta, start.gamma])) if start else (
         np.zeros(size), np.zeros(size), np.array([float(prior_A.any()), 0.0]))
     for _ in range(SWEEPS):
-        mean_P, variance_P = marginals(votes, pull_P, hold_P, tau)
+        mean_P, variance_P, curvature_22 = marginals(parts, pull_P, hold_P, tau, known_P2)
         away_P, spread_P = without(mean_P, variance_P, pull_P, hold_P)
         moments = tilted(away_P, spread_P, known_P2 @ slope_2, votes, eta_P)
         new_hold_P = np.maximum(1 / moments.variance_P - 1 / spread_P, 1e-6)
@@ -74,14 +75,13 @@ def inferred(votes: Comparisons, prior_A: Array, eta_R: Array, tau: float, start
         change = float(np.abs(new_pull_P - pull_P).max(initial=0.0))
         hold_P, pull_P = (DAMPING * new + (1 - DAMPING) * old
                           for new, old in ((new_hold_P, hold_P), (new_pull_P, pull_P)))
-        curvature_22 = _curvature(votes, known_P2, hold_P, tau)
         uphill_2 = known_P2.T @ ((moments.mean_P - away_P) / spread_P) - slope_2 / SPREADS**2
         step_2 = DAMPING * np.linalg.solve(curvature_22, uphill_2)
         slope_2 = slope_2 + step_2 * min(1.0, 1.0 / max(1e-9, float(np.abs(step_2).max())))
-        if change < 1e-3 and float(np.abs(step_2).max()) < 1e-3:
+        if change < TOLERANCE and float(np.abs(step_2).max()) < TOLERANCE:
             break
-    mean_P, variance_P = marginals(votes, pull_P, hold_P, tau)
-    own_A, volume = _own(votes, pull_P, hold_P, tau)
+    mean_P, variance_P, curvature_22 = marginals(parts, pull_P, hold_P, tau, known_P2)
+    own_A, volume = _own(votes, parts, pull_P, hold_P, tau)
     log_z = tilted(*without(mean_P, variance_P, pull_P, hold_P), known_P2 @ slope_2, votes, eta_P).log_z_P
     evidence = volume + float((log_z - _overlap(mean_P, variance_P, pull_P, hold_P)).sum())
     half = norm.ppf((1 + LEVEL) / 2) * float(np.sqrt(np.linalg.inv(curvature_22)[1, 1]))
@@ -101,7 +101,10 @@ class Moments:
 
 def tilted(away_P: Array, spread_P: Array, offset_P: Array, votes: Comparisons, eta_P: Array) -> Moments:
     own_PQ = away_P[:, None] + np.sqrt(spread_P)[:, None] * NODES_Q
-    told_PQ, _ = log_likelihood(own_PQ + offset_P[:, None], votes.outcome_P[:, None], eta_P[:, None])
+    p_PQ = (1 - eta_P)[:, None] + (2 * eta_P - 1)[:, None] * expit(own_PQ + offset_P[:, None])
+    told_PQ = np.log(p_PQ)
+    tied_P = votes.outcome_P < 1
+    told_PQ[tied_P] = (told_PQ[tied_P] + np.log1p(-p_PQ[tied_P])) / 2
     log_PQ = votes.said_P[:, None] * told_PQ + LOG_WEIGHTS_Q
     top_P = log_PQ.max(axis=1)
     mass_PQ = np.exp(log_PQ - top_P[:, None])
@@ -124,37 +127,30 @@ def _overlap(mean_P: Array, variance_P: Array, pull_P: Array, hold_P: Array) -> 
     return (-np.log(spread_P * both_P) + (away_P / spread_P + pull_P) ** 2 / both_P - away_P**2 / spread_P) / 2
 
 
-def marginals(votes: Comparisons, pull_P: Array, hold_P: Array, tau: float) -> tuple[Array, Array]:
-    """Mean and variance of own_i - own_j, of each comparison."""
+def marginals(parts: Sequence[Stack], pull_P: Array, hold_P: Array, tau: float,
+              known_P2: Array) -> tuple[Array, Array, Array]:
+    """Mean and variance of own_i - own_j, of each comparison; and the curvature of the log evidence by beta and gamma,
+    what the answers are worth of their own integrated out."""
     mean_P, variance_P = np.empty(len(pull_P)), np.empty(len(pull_P))
-    for stack in stacks(votes, votes.group_A[votes.first_P]):
-        covariance, mean = stack.posterior(pull_P[stack.rows], hold_P[stack.rows], tau)
-        mean_P[stack.rows], variance_P[stack.rows] = stack.gaps(covariance, mean)
-    return mean_P, variance_P
+    curvature_22 = np.diag(SPREADS**-2.0) + known_P2.T @ (hold_P[:, None] * known_P2)
+    for part in parts:
+        covariance, mean = part.posterior(pull_P[part.rows], hold_P[part.rows], tau)
+        mean_P[part.rows], variance_P[part.rows] = part.gaps(covariance, mean)
+        cross_NK2 = np.stack([part.pulled(hold_P[part.rows] * column[part.rows]) for column in known_P2.T], axis=-1)
+        curvature_22 -= np.einsum("nka,nkl,nlb->ab", cross_NK2, covariance, cross_NK2, optimize=True)
+    return mean_P, variance_P, curvature_22
 
 
-def _own(votes: Comparisons, pull_P: Array, hold_P: Array, tau: float) -> tuple[Array, float]:
+def _own(votes: Comparisons, parts: Sequence[Stack], pull_P: Array, hold_P: Array, tau: float) -> tuple[Array, float]:
     """The posterior mean own_A, and the log volume of the Gaussian product."""
     own_A, volume = np.zeros(len(votes.group_A)), 0.0
     starts_G = np.searchsorted(votes.group_A, np.arange(int(votes.group_A[-1]) + 1))
-    for stack in stacks(votes, votes.group_A[votes.first_P]):
-        covariance, mean_NK = stack.posterior(pull_P[stack.rows], hold_P[stack.rows], tau)
-        size = mean_NK.shape[1]
-        own_A[starts_G[stack.group_N][:, None] + np.arange(size)] = mean_NK
-        volume += float((np.linalg.slogdet(covariance)[1] - 2 * size * np.log(tau)).sum()) / 2
-        volume += float((mean_NK * stack.pulled(pull_P[stack.rows])).sum()) / 2
+    for part in parts:
+        covariance, mean_NK = part.posterior(pull_P[part.rows], hold_P[part.rows], tau)
+        own_A[starts_G[part.group_N][:, None] + np.arange(part.size)] = mean_NK
+        volume += float((np.linalg.slogdet(covariance)[1] - 2 * part.size * np.log(tau)).sum()) / 2
+        volume += float((mean_NK * part.pulled(pull_P[part.rows])).sum()) / 2
     return own_A, volume
-
-
-def _curvature(votes: Comparisons, known_P2: Array, hold_P: Array, tau: float) -> Array:
-    """Of the log evidence by beta and gamma, what the answers are worth of their own integrated out."""
-    found = np.diag(SPREADS**-2.0) + known_P2.T @ (hold_P[:, None] * known_P2)
-    for stack in stacks(votes, votes.group_A[votes.first_P]):
-        hold = hold_P[stack.rows]
-        covariance, _ = stack.posterior(hold, hold, tau)
-        cross_NK2 = np.stack([stack.pulled(hold * column[stack.rows]) for column in known_P2.T], axis=-1)
-        found -= np.einsum("nka,nkl,nlb->ab", cross_NK2, covariance, cross_NK2)
-    return found
 
 
 @dataclass(frozen=True)

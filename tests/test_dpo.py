@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 from torch import tensor
 
-from prefloop import models, passes
+from prefloop import checkpoints, models, passes
 from prefloop.formats import snapshot
-from prefloop.ppo import dpo
+from prefloop.ppo import dpo, labels
 from prefloop.records import Message, Pair, Prompt
 
 
@@ -200,3 +201,97 @@ def test_the_majority_of_raters_decides_each_two_answers() -> None:
     pairs = [Pair(prompt, "a", "b"), Pair(prompt, "b", "a"), Pair(prompt, "a", "b"), Pair(prompt, "c", "b"),
              Pair(prompt, "a", "c"), Pair(prompt, "c", "a")]
     assert [(p.chosen, p.rejected) for p in dpo.majority(pairs)] == [("a", "b"), ("c", "b")]
+
+
+def write_labels(folder: Path, rows: list[tuple[Pair, float, float]]) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "labels.jsonl").write_text("".join(json.dumps(
+        {"prompt_id": pair.prompt.id, "chosen": pair.chosen, "rejected": pair.rejected, "probability": probability,
+         "weight": weight}) + "\n" for pair, probability, weight in rows))
+    told = {"files": {"labels.jsonl": checkpoints.file_sha256(folder / "labels.jsonl")}}
+    (folder / "run.json").write_text(json.dumps(told))
+    return folder
+
+
+def test_the_soft_loss_by_hand() -> None:
+    """Margins 1 and -0.5: -log sigmoid is 0.3133 and 0.9741; of their opposites 1.3133 and 0.4741."""
+    margins, probability, weight = tensor([1.0, -0.5]), tensor([0.9, 0.6]), tensor([2.0, 0.5])
+    with labels.SoftLabels(probability, weight):
+        found = -torch.nn.functional.logsigmoid(margins)
+    by_hand = [2 * (0.9 * 0.3133 + 0.1 * 1.3133), 0.5 * (0.6 * 0.9741 + 0.4 * 0.4741)]
+    assert found.tolist() == pytest.approx(by_hand, abs=1e-3)
+    with labels.SoftLabels(torch.ones(2), torch.ones(2)):
+        assert torch.equal(-torch.nn.functional.logsigmoid(margins), -torch.nn.functional.logsigmoid(margins))
+    assert torch.equal(labels.soft(margins, torch.ones(2)), torch.nn.functional.logsigmoid(margins))
+
+
+def test_a_run_learns_from_labels_as_far_as_they_go(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss of a moved policy, batch by batch: TRL's with labels that are sure, and by hand with others."""
+    pairs = list({(p.prompt.id, *sorted((p.chosen, p.rejected))): p for p in
+                  snapshot.read(home / "data").pairs("train")}.values())
+    rng = random.Random(0)
+    told = [(pair, round(rng.uniform(0.5, 1), 2), round(rng.uniform(0, 2), 2)) for pair in pairs[:-5]]
+    source = write_labels(home / "runs" / "labels", told)
+    found: dict[str, list[float]] = {"soft": [], "hand": []}
+    check_start = dpo.check_start
+
+    def compared(run: Any, trainer: Any, model: Any, chat: Any, rows: list[dpo.Row]) -> None:
+        check_start(run, trainer, model, chat, rows)
+        kept = {key: p.detach().clone() for key, p in model.named_parameters() if p.requires_grad}
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.3 * torch.randn_like(p) if p.requires_grad else 0)
+            each = [trainer.train_dataset[n] for n in range(len(rows))]
+            found["soft"].append(float(trainer.compute_loss(model, trainer.data_collator(each))))
+            for row, one in zip(rows, each, strict=True):
+                plain = {key: value for key, value in one.items() if key.endswith("ids")}
+                turned = plain | {"chosen_ids": plain["rejected_ids"], "rejected_ids": plain["chosen_ids"]}
+                right, wrong = (float(trainer.compute_loss(model, trainer.data_collator([way])))
+                                for way in (plain, turned))
+                found["hand"].append(row.weight * (row.probability * right + (1 - row.probability) * wrong))
+            for key, p in model.named_parameters():
+                p.copy_(kept.get(key, p))
+
+    monkeypatch.setattr(dpo, "check_start", compared)
+    run = dpo_run(home, "labelled", f"data.labels={source}", "train.max_steps=2")
+    assert found["soft"][0] == pytest.approx(sum(found["hand"]) / len(found["hand"]), abs=1e-4)
+    own = tiny.record(run)
+    assert own["rows"]["train"] + own["rows"]["over_length"] >= len(told)
+    assert own["parents"]["labels"]["checksum"] == checkpoints.file_sha256(source / "labels.jsonl")
+
+
+def test_labels_turn_a_pair_round_and_are_of_mean_weight_1() -> None:
+    prompt = Prompt((Message("user", "Q"),))
+    pairs = [Pair(prompt, "a", "b"), Pair(prompt, "b", "a"), Pair(prompt, "c", "a"), Pair(prompt, "c", "b")]
+    found = labels.labelled(pairs, {(prompt.id, "b", "a"): (0.8, 1.0), (prompt.id, "c", "a"): (0.9, 3.0)}, "runs/r")
+    assert [(p.chosen, p.rejected, p.probability, p.weight) for p in found] == [("b", "a", 0.8, 0.5),
+                                                                                ("c", "a", 0.9, 1.5)]
+
+
+@pytest.mark.parametrize(("override", "said"), [
+    ("train.loss_type=ipo", "train.loss_type=ipo has no place"),
+    ("train.use_weighting=true", "train.use_weighting changes the loss"),
+    ("data.majority=true", "data.majority: data.labels says already"),
+])
+def test_labels_where_they_mean_nothing_are_refused(home: Path, capsys: pytest.CaptureFixture[str], override: str,
+                                                    said: str) -> None:
+    source = home / "runs" / f"labels-{override.partition('=')[0]}"
+    write_labels(source, [(snapshot.read(home / "data").pairs("train")[0], 0.9, 1.0)])
+    capsys.readouterr()
+    dpo_run(home, f"refused-{override.partition('=')[0]}", f"data.labels={source}", override, code=2)
+    assert said in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_labels_that_were_altered_or_are_of_other_pairs_are_refused(home: Path,
+                                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    other = Pair(Prompt((Message("user", "another"),)), "a", "b")
+    source = write_labels(home / "runs" / "others", [(other, 0.9, 1.0)])
+    for said, spoil in (("has no label for any pair", None), ("not as its run left it", "{}\n"),
+                        ("has no labels.jsonl", "")):
+        if spoil:
+            (source / "labels.jsonl").write_text(spoil)
+        elif spoil == "":
+            (source / "labels.jsonl").unlink()
+        capsys.readouterr()
+        dpo_run(home, f"others-{len(said)}", f"data.labels={source}", code=2)
+        assert said in capsys.readouterr().err.strip().splitlines()[-1]

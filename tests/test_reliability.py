@@ -114,7 +114,8 @@ def test_evidence_and_worth_against_sampling() -> None:
     votes = compared([group(0, 3, *judges), group(1, 2, vote("ann", 1, 0))])
     found = worth.inferred(votes, np.zeros(5), np.full(3, 0.8), 1.0)
     seen, evidence = sampled(votes, np.zeros(5), 0.8)
-    gap, spread = worth.marginals(votes, found.pull_P, found.hold_P, 1.0)
+    parts = list(worth.stacks(votes, votes.group_A[votes.first_P]))
+    gap, spread, _ = worth.marginals(parts, found.pull_P, found.hold_P, 1.0, np.zeros((5, 2)))
     assert float(worth.seen(gap, spread)[0]) == pytest.approx(seen, abs=0.01)
     assert found.evidence == pytest.approx(evidence, abs=0.02)
 
