@@ -269,7 +269,7 @@ def test_labels_turn_a_pair_round_and_are_of_mean_weight_1() -> None:
 
 
 @pytest.mark.parametrize(("override", "said"), [
-    ("train.loss_type=ipo", "train.loss_type=ipo has no place"),
+    ("train.loss_type=[ipo]", "train.loss_type=ipo has no place"),
     ("train.use_weighting=true", "train.use_weighting changes the loss"),
     ("data.majority=true", "data.majority: data.labels says already"),
 ])
