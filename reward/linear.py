@@ -24,6 +24,7 @@ from .worth import log_likelihood
 PRIORS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # variances of a weight that are tried
 FOLDS = 3
 MAX_STEPS = 200
+ROUGHLY = 1e-6  # how far the fits go by which the penalty is chosen
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,14 @@ def learn(groups: Sequence[Group], seed: int = 0, members: int = 1, tau: float =
 
 
 def aside(groups: Sequence[Group], tau: float, seed: int = 0) -> Array:
-    """scores_A of all answers, each by a model that learned from the other folds of prompts."""
+    """scores_A of all answers, each by a model that learned from other prompts."""
     asked = [(group.prompt, text) for group in groups for text in group.texts]
-    features_AF, votes = Reader.learned(asked).features(asked), compared(groups)
-    prior, fold_P, scores_A = chosen(features_AF, votes, tau, seed), folds(votes, seed), np.zeros(len(asked))
+    return crossed(Reader.learned(asked).features(asked), compared(groups), tau, seed)
+
+
+def crossed(features_AF: sparse.csr_matrix, votes: Comparisons, tau: float, seed: int = 0) -> Array:
+    """scores_A, each by weights that were fitted to the other folds of groups."""
+    prior, fold_P, scores_A = chosen(features_AF, votes, tau, seed), folds(votes, seed), np.zeros(features_AF.shape[0])
     for fold in range(FOLDS):
         own_A = np.isin(votes.group_A, votes.group_A[votes.first_P[fold_P == fold]])
         if own_A.any() and not own_A.all():
@@ -64,7 +69,7 @@ def aside(groups: Sequence[Group], tau: float, seed: int = 0) -> Array:
 
 
 def weights_of(features_AF: sparse.csr_matrix, votes: Comparisons, prior: float, tau: float = 0.0,
-               start_F: Array | None = None) -> Array:
+               start_F: Array | None = None, tolerance: float = 1e-10) -> Array:
     """The mode of the weights, each N(0, prior); with tau, of each answer's own worth beside them."""
     size, scale = features_AF.shape[1], np.sqrt(prior)
 
@@ -79,7 +84,7 @@ def weights_of(features_AF: sparse.csr_matrix, votes: Comparisons, prior: float,
     start = np.zeros(size + (features_AF.shape[0] if tau else 0))
     if start_F is not None:
         start[:size] = start_F / scale
-    options = {"maxiter": MAX_STEPS, "maxcor": 20, "ftol": 1e-10}
+    options = {"maxiter": MAX_STEPS, "maxcor": 20, "ftol": tolerance}
     return scale * minimize(negative, start, jac=True, method="L-BFGS-B", options=options).x[:size]
 
 
@@ -92,7 +97,7 @@ def chosen(features_AF: sparse.csr_matrix, votes: Comparisons, tau: float, seed:
             return PRIORS[len(PRIORS) // 2]
         weights_F = None
         for prior in PRIORS:
-            weights_F = weights_of(features_AF, subset(votes, fold_P != fold), prior, tau, weights_F)
+            weights_F = weights_of(features_AF, subset(votes, fold_P != fold), prior, tau, weights_F, ROUGHLY)
             told[prior] += held_out(features_AF @ weights_F, subset(votes, fold_P == fold), tau)
     return max(told, key=lambda prior: told[prior])
 

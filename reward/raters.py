@@ -83,11 +83,11 @@ def heard(groups: Sequence[Group], config: RatersConfig, seed: int = 0, scores_A
     if not config.reliability:
         return Heard(weighed(groups, counts, None), _raters(groups, counts, None))
     votes = compared(groups)
+    alone = None
     if scores_A is None:
-        how = FIRST
-        alone = reliability.fitted(votes, np.zeros(len(votes.group_A)), config.trusted)
+        how, alone = FIRST, reliability.fitted(votes, np.zeros(len(votes.group_A)), config.trusted)
         scores_A = linear.aside(weighed(groups, counts, alone), alone.worth.tau, seed)
-    fit = reliability.fitted(votes, scores_A, config.trusted)
+    fit = reliability.fitted(votes, scores_A, config.trusted, alone)
     return Heard(weighed(groups, counts, fit), _raters(groups, counts, fit), fit, how)
 
 

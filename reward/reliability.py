@@ -62,15 +62,16 @@ class Fit:
     others_P: Array
 
 
-def fitted(votes: Comparisons, prior_A: Array, trusted: Collection[str] = (), rounds: int = ROUNDS) -> Fit:
-    """Alternate between what the answers are worth and whom to believe, `rounds` times."""
+def fitted(votes: Comparisons, prior_A: Array, trusted: Collection[str] = (), start: Fit | None = None) -> Fit:
+    """Alternate between what the answers are worth and whom to believe; from where an earlier fit of these votes, with
+    other scores, came to, if there is one."""
     sure_R = np.isin(votes.raters, list(trusted))
     # Where some are trusted, they alone say which way is up, and then who else is with them.
-    eta_R, prior = np.where(sure_R, TRUSTED, 0.5 if sure_R.any() else 0.85), Beta(0.85, 8.0)
-    found = inferred(votes, prior_A, eta_R, 1.0)
-    for turn in range(rounds):
+    eta_R = start.eta_R if start else np.where(sure_R, TRUSTED, 0.5 if sure_R.any() else 0.85)
+    found = inferred(votes, prior_A, eta_R, start.worth.tau if start else 1.0)
+    for turn in range(EARLY if start else 0, ROUNDS):
         if turn:
-            taus = TAUS if turn in (EARLY, rounds - 1) else (found.tau,)
+            taus = TAUS if turn in (EARLY, ROUNDS - 1) else (found.tau,)
             found = max((inferred(votes, prior_A, eta_R, tau, found) for tau in taus), key=_believed)
         others_P = cavities(votes, found)
         told_RE = likelihoods(votes, others_P)

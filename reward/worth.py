@@ -22,7 +22,7 @@ from .comparisons import Array, Comparisons, Places
 NODES_Q, WEIGHTS_Q = np.polynomial.hermite_e.hermegauss(15)
 LOG_WEIGHTS_Q = np.log(WEIGHTS_Q / WEIGHTS_Q.sum())
 SPREADS = np.array([5.0, 1.0])  # of beta's and gamma's prior, which matters only where the data say nothing
-SWEEPS, DAMPING, TOLERANCE = 30, 0.6, 0.01
+SWEEPS, DAMPING, TOLERANCE = 20, 0.6, 0.01
 LEVEL = 0.95
 STACK = 4_000_000  # numbers of stacked matrices in memory at once
 

@@ -162,7 +162,7 @@ def test_trusted_raters_decide_which_way_is_up() -> None:
     """Where most raters say the opposite, one who is trusted turns everybody's sign."""
     groups, _ = made_up([0.05] * 8 + [0.95] * 4, prompts=300, answers=3, judges=4)
     assert named(reliability.fitted(compared(groups), np.zeros(900)), groups)["rater 0"] > 0.5
-    fit = reliability.fitted(compared(groups), np.zeros(900), trusted={"rater 8", "rater 9"}, rounds=8)
+    fit = reliability.fitted(compared(groups), np.zeros(900), trusted={"rater 8", "rater 9"})
     found = named(fit, groups)
     assert found["rater 8"] == reliability.TRUSTED
     assert max(found[f"rater {n}"] for n in range(8)) < 0.5 < min(found[f"rater {n}"] for n in range(8, 12))

@@ -4,7 +4,7 @@ The linear kind of reward model, fitted the same way (its penalty chosen by held
 judgements that all count alike (pooled), on the majority of each pair, and on judgements whose raters were estimated
 with the reward (heard). Every accuracy is on prompts that were not trained on. Three sources:
 
-- ukpconvarg1: real votes by 3,675 people, one, three and five a pair; folds of topics, reseeded; against strict gold
+- ukpconvarg1: real votes by 3,675 people, one and three a pair; folds of topics, reseeded; against strict gold
   labels. Intervals are a bootstrap over topics of the difference on the same pairs.
 - finegrained_qa: real rankings of four answers; against the same rankings as expanded pairs.
 - the demo's world: made-up raters of several kinds, one a prompt; against the truth. Intervals are over seeds.
@@ -39,7 +39,7 @@ from prefloop.reward.raters import RatersConfig, heard
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 SEEDS, FOLDS = 5, 5
-VOTES = (1, 3, 5)
+VOTES = (1, 3)
 WORLD_PROMPTS, WORLD_HELD_OUT, CREW = 600, 400, 20
 MIXES = {
     "0% spammers": ((raters.CAREFUL, CREW),),
