@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from prefloop import checkpoints, runs, scoring
+from prefloop import checkpoints, ranks, runs, scoring
+from prefloop.errors import RequestError
 
 from . import linear, reliability
 from .assess import fold_of
@@ -34,7 +35,7 @@ class RatersConfig:
 
     reliability: bool = True
     rounds: int = 0
-    trusted: tuple[str, ...] = ()
+    trusted: list[str] = field(default_factory=list)
     cap: float = 0.03
 
     def __post_init__(self) -> None:
@@ -57,6 +58,11 @@ class Rater:
     share: float
     counts: float
 
+    def told(self) -> dict[str, Any]:
+        """As the report shows it; a reliability that was not looked for is left out."""
+        known = {"value": self.reliability, "low": self.low, "high": self.high}
+        return {"rater": self.name, "judgements": self.judgements} | ({"reliability": known} if self.low else {})
+
 
 @dataclass(frozen=True)
 class Heard:
@@ -71,6 +77,13 @@ class Heard:
     def tau(self) -> float:
         return self.fit.worth.tau if self.fit else 0.0
 
+    def position(self) -> dict[str, float] | None:
+        """What standing a place earlier adds to an answer, in nats; None where nobody knows where answers stood."""
+        if not self.fit or not self.fit.worth.gamma_interval:
+            return None
+        low, high = self.fit.worth.gamma_interval
+        return {"value": self.fit.worth.gamma, "low": float(low), "high": float(high)}
+
 
 def heard(groups: Sequence[Group], config: RatersConfig, seed: int = 0, scores_A: Array | None = None,
           how: str = "") -> Heard:
@@ -80,9 +93,12 @@ def heard(groups: Sequence[Group], config: RatersConfig, seed: int = 0, scores_A
     without them the linear model gives them.
     """
     counts = capped(groups, config.cap)
-    if not config.reliability:
-        return Heard(weighed(groups, counts, None), _raters(groups, counts, None))
     votes = compared(groups)
+    unknown = set(config.trusted) - set(votes.raters)
+    if unknown:
+        raise RequestError(f"raters.trusted: {min(unknown)!r} ranked nothing in the training split; leave them out")
+    if not config.reliability or len(votes.raters) < 2:
+        return Heard(weighed(groups, counts, None), _raters(groups, counts, None))
     alone = None
     if scores_A is None:
         how, alone = FIRST, reliability.fitted(votes, np.zeros(len(votes.group_A)), config.trusted)
@@ -197,11 +213,10 @@ def labels(groups: Sequence[Group], found: Heard) -> Iterator[dict[str, Any]]:
 
 def write(run: runs.Run, found: Heard) -> None:
     """raters.json and labels.jsonl, whose checksums the run's record keeps; a line on the screen."""
-    worth = found.fit.worth if found.fit else None
-    low, high = (worth.gamma_interval if worth else None) or (None, None)
-    told = {"how": found.how, "raters": [asdict(one) for one in found.raters],
-            "position_bias": {"nats_per_place": worth.gamma, "low": low, "high": high} if low is not None else None,
-            "prior": vars(found.fit.prior) if found.fit else None, "tau": worth.tau if worth else None}
+    if not ranks.first():
+        return
+    told = {"how": found.how, "raters": [asdict(one) for one in found.raters], "position_bias": found.position(),
+            "prior": vars(found.fit.prior) if found.fit else None, "tau": found.tau}
     checkpoints.write_json(run.path / RATERS, told)
     with checkpoints.replacing(run.path / LABELS) as file:
         file.writelines(map(runs.line, labels(found.groups, found)))

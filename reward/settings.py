@@ -13,6 +13,7 @@ from prefloop.errors import RequestError
 
 from .assess import EvaluateConfig
 from .criterion import LossConfig
+from .raters import RatersConfig
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Settings:
     model: KindConfig
     head: HeadConfig
     loss: LossConfig
+    raters: RatersConfig
     data: training.DataConfig
     evaluate: EvaluateConfig
     train: RewardConfig
@@ -76,14 +78,15 @@ class Settings:
 
 def sections() -> config.Sections:
     return {"model": config.Section(KindConfig), "head": config.Section(HeadConfig),
-            "loss": config.Section(LossConfig), "data": config.Section(training.DataConfig),
-            "evaluate": config.Section(EvaluateConfig),
+            "loss": config.Section(LossConfig), "raters": config.Section(RatersConfig),
+            "data": config.Section(training.DataConfig), "evaluate": config.Section(EvaluateConfig),
             "train": training.section(RewardConfig, learning_rate=1e-4, remove_unused_columns=False),
             "run": config.Section(runs.RunConfig)}
 
 
 def built(asked: config.Asked) -> Settings:
     settings = Settings(*config.build(asked, sections()))
-    if settings.evaluate.folds and ranks.world() > 1:
-        raise RequestError("evaluate.folds: folds are trained by one process; leave them out here")
+    if ranks.world() > 1 and (settings.evaluate.folds or settings.raters.rounds):
+        key = "evaluate.folds: folds" if settings.evaluate.folds else "raters.rounds: rounds"
+        raise RequestError(f"{key} are trained by one process; leave them out here")
     return settings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from prefloop import config, models, runs, scoring
 from prefloop.errors import RequestError
 from prefloop.formats import snapshot
 
-from . import assess, convex, gradient, linear, report
+from . import assess, convex, gradient, linear, raters, report
 from .examine import examine
 from .judgements import Group, gathered
 from .settings import Settings, built, sections
@@ -30,9 +29,10 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         train = gathered(assess.learned_from(told, settings.evaluate.held_out_raters))
         held_out = gathered(source.rankings_of("test") or source.rankings_of("validation"))
         warnings = examined(train, settings)
-        folds = cross_validated(run, settings, checkpoint, train)
-        scorer = learn(run, settings, checkpoint, train)
-        judge(run, settings, scorer, train, held_out, {"warnings": warnings, **folds})
+        found = heard(run, settings, checkpoint, train)
+        folds = cross_validated(run, settings, checkpoint, found)
+        scorer = learn(run, settings, checkpoint, found.groups, found.tau)
+        judge(run, settings, scorer, found, held_out, {"warnings": warnings, **folds})
 
 
 def examined(train: Sequence[Group], settings: Settings) -> list[str]:
@@ -51,50 +51,63 @@ def begins_with(settings: Settings) -> models.Checkpoint | None:
     return models.resolve_policy(settings.model.path, settings.model.revision)
 
 
-def learn(run: runs.Run, settings: Settings, checkpoint: models.Checkpoint | None,
-          train: list[Group]) -> scoring.Scorer:
+def heard(run: runs.Run, settings: Settings, checkpoint: models.Checkpoint | None, train: list[Group]) -> raters.Heard:
+    """Whom to believe, before anything is trained; and for a neural model as often again as raters.rounds says."""
+    def half(name: str, groups: Sequence[Group]) -> scoring.Scorer:
+        return learn(aside(run, f"raters/{name}"), settings, checkpoint, list(groups))
+
+    found = raters.heard(train, settings.raters, settings.train.seed)
+    if checkpoint is not None:
+        found = raters.again(run, train, settings.raters, found, half)
+        shutil.rmtree(run.path / "raters", ignore_errors=True)
+    raters.write(run, found)
+    return found
+
+
+def aside(run: runs.Run, name: str) -> runs.Run:
+    """For a model that is only asked for scores: a folder of the run, empty even where a killed try had begun it."""
+    other = runs.Run(run.path / name, {"stage": "reward"}, stop=run.stop)
+    shutil.rmtree(other.path, ignore_errors=True)
+    other.path.mkdir(parents=True)
+    return other
+
+
+def learn(run: runs.Run, settings: Settings, checkpoint: models.Checkpoint | None, groups: list[Group],
+          tau: float = 0.0) -> scoring.Scorer:
     if checkpoint is None:
-        return convex.learn(run, settings, train)
-    return gradient.learn(run, settings, checkpoint, train)
+        return convex.learn(run, settings, groups, tau)
+    return gradient.learn(run, settings, checkpoint, groups)
 
 
 def cross_validated(run: runs.Run, settings: Settings, checkpoint: models.Checkpoint | None,
-                    train: list[Group]) -> dict[str, object]:
+                    found: raters.Heard) -> dict[str, object]:
     """Before the model that is kept, so that no two are in memory."""
     if not settings.evaluate.folds:
         return {}
 
     def fit(fold: int, others: Sequence[Group]) -> scoring.Scorer:
-        aside = runs.Run(run.path / "folds" / f"fold-{fold + 1}", {"stage": "reward"}, stop=run.stop)
-        shutil.rmtree(aside.path, ignore_errors=True)  # what a killed try left
-        aside.path.mkdir(parents=True)
-        return learn(aside, settings, checkpoint, list(others))
+        return learn(aside(run, f"folds/fold-{fold + 1}"), settings, checkpoint, list(others), found.tau)
 
-    found = assess.cross_validated(run, fit, train, settings.evaluate.folds)
+    figures = assess.cross_validated(run, fit, found.groups, settings.evaluate.folds)
     shutil.rmtree(run.path / "folds", ignore_errors=True)
-    return {"folds": found}
+    return {"folds": figures}
 
 
-def judge(run: runs.Run, settings: Settings, scorer: scoring.Scorer, train: list[Group], held_out: list[Group],
+def judge(run: runs.Run, settings: Settings, scorer: scoring.Scorer, found: raters.Heard, held_out: list[Group],
           facts: dict[str, object]) -> None:
     """The report: how good the model is on prompts it did not learn from, and who taught it."""
     own = assess.judged(scorer, held_out)
-    raters = frozenset(one.rater for group in train for one in group.judgements)
-    simple = linear.learn(train, settings.train.seed)
+    simple = linear.learn(found.groups, settings.train.seed, tau=found.tau)
     baselines = {} if settings.model.kind == "linear" else {"words and style": simple.scorer}
 
     def simply(groups: Sequence[Group]) -> scoring.Scorer:
         return linear.learn(groups, settings.train.seed, tau=simple.tau, prior=simple.prior).scorer
 
-    turned = assess.influence(simply, train, own.groups) if settings.evaluate.influence else {}
+    turned = assess.influence(simply, found.groups, own.groups) if settings.evaluate.influence else {}
     scores = [float(score) for scores in own.scores for score in scores]
     assess.told(run, {"run": run.path.name, "kind": settings.model.kind, **facts,
-                      "held_out": assess.figures(own, baselines, raters),
-                      "raters": [{"rater": name, "judgements": count, "influence": turned.get(name)}
-                                 for name, count in busiest(train)],
+                      "held_out": assess.figures(own, baselines, frozenset(one.name for one in found.raters)),
+                      "raters": [one.told() | {"influence": turned.get(one.name)}
+                                 for one in found.raters[: report.RATERS]], "position": found.position(),
                       "scores": report.histogram(scores) if scores else {},
                       "parents": run.record.get("parents", {})})
-
-
-def busiest(groups: Sequence[Group]) -> list[tuple[str, int]]:
-    return Counter(one.rater for group in groups for one in group.judgements).most_common(report.RATERS)
