@@ -21,7 +21,7 @@ from .comparisons import Array, Comparisons, compared
 from .judgements import Group
 from .worth import log_likelihood
 
-PRIORS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # variances of a weight that are tried
+PRIORS = (0.001, 0.003, 0.01, 0.03, 0.1)  # variances of a weight that are tried
 FOLDS = 3
 MAX_STEPS = 200
 ROUGHLY = 1e-6  # how far the fits go by which the penalty is chosen
