@@ -16,8 +16,7 @@ from .judgements import Group
 from .settings import Settings
 
 
-def learn(run: runs.Run, settings: Settings, groups: list[Group], tau: float = 0.0) -> LinearScorer:
-    """`tau` is how far an answer's worth is from what its words say, as the fit of raters found it."""
+def learn(run: runs.Run, settings: Settings, groups: list[Group]) -> LinearScorer:
     rankings = sum(bool(decided(one.ranks)) for group in groups for one in group.judgements)
     if not rankings:
         raise RequestError(f"{settings.data.path}: no ranking to train on: all say only ties")
@@ -25,7 +24,7 @@ def learn(run: runs.Run, settings: Settings, groups: list[Group], tau: float = 0
         raise RequestError("head.objectives: the linear kind learns the ranking alone; leave them out")
     run.note(rows={"rankings": rankings, "prompts": len(groups)})
     print(f"{rankings} rankings of {len(groups)} prompts to train on", flush=True)
-    found = linear.learn(groups, settings.train.seed, settings.head.members, tau)
+    found = linear.learn(groups, settings.train.seed, settings.head.members)
     asked = [(group.prompt, text) for group in groups for text in group.texts][: heads.SCALED_ON]
     raw_NM = torch.from_numpy(found.scorer.raw(asked))
     middle_M = raw_NM.quantile(0.5, 0)

@@ -1,8 +1,7 @@
 """Learning the linear kind: a penalised maximum likelihood fit on differences of features.
 
-With perfect raters it is convex; with raters of some reliability the likelihood is that of reliability.py, begun at
-the convex fit. Each answer may have a worth of its own beside its features', N(0, tau^2): then fifty comparisons of
-one odd answer are not taken for fifty facts about its words.
+With perfect raters it is convex; with raters of some reliability the likelihood is the mixture of reliability.py, and
+the fit begins at 0, where they agree on the direction.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from scipy import sparse
 from scipy.optimize import minimize
 
 from prefloop.linear import LinearScorer, Reader
-from prefloop.records import digest
 
 from .comparisons import Array, Comparisons, compared
+from .groups import resampled
 from .judgements import Group
 from .worth import log_likelihood
 
@@ -29,15 +28,13 @@ ROUGHLY = 1e-6  # how far the fits go by which the penalty is chosen
 
 @dataclass(frozen=True)
 class Fitted:
-    """A scorer, and what it was fitted with: the variance of a weight, and tau."""
+    """A scorer, and the variance of a weight that it was fitted with."""
 
     scorer: LinearScorer
     prior: float
-    tau: float
 
 
-def learn(groups: Sequence[Group], seed: int = 0, members: int = 1, tau: float = 0.0,
-          prior: float | None = None) -> Fitted:
+def learn(groups: Sequence[Group], seed: int = 0, members: int = 1, prior: float | None = None) -> Fitted:
     """A linear reward model of these groups, in the raw unit of its likelihood, nats.
 
     The penalty is chosen by the held-out likelihood of whole prompts, unless `prior` states it.
@@ -45,50 +42,47 @@ def learn(groups: Sequence[Group], seed: int = 0, members: int = 1, tau: float =
     asked = [(group.prompt, text) for group in groups for text in group.texts]
     reader = Reader.learned(asked)
     features_AF, votes = reader.features(asked), compared(groups)
-    prior = prior or chosen(features_AF, votes, tau, seed)
-    weights = [weights_of(features_AF, resampled(votes, groups, seed, member), prior, tau)
-               for member in range(members if members > 1 else 0)]
-    weights = weights or [weights_of(features_AF, votes, prior, tau)]
-    return Fitted(LinearScorer(reader, np.stack(weights)), prior, tau)
+    prior = prior or chosen(features_AF, votes, seed)
+    times_GM = np.array([resampled(seed, members, group.prompt.id) for group in groups], dtype=np.float64)
+    weights = [weights_of(features_AF, replace(votes, weight_P=votes.weight_P * times_G[votes.group_A[votes.first_P]]),
+                          prior) for times_G in times_GM.T]
+    return Fitted(LinearScorer(reader, np.stack(weights)), prior)
 
 
-def aside(groups: Sequence[Group], tau: float, seed: int = 0) -> Array:
+def aside(groups: Sequence[Group], seed: int = 0) -> Array:
     """scores_A of all answers, each by a model that learned from other prompts."""
     asked = [(group.prompt, text) for group in groups for text in group.texts]
-    return crossed(Reader.learned(asked).features(asked), compared(groups), tau, seed)
+    return crossed(Reader.learned(asked).features(asked), compared(groups), seed)
 
 
-def crossed(features_AF: sparse.csr_matrix, votes: Comparisons, tau: float, seed: int = 0) -> Array:
+def crossed(features_AF: sparse.csr_matrix, votes: Comparisons, seed: int = 0) -> Array:
     """scores_A, each by weights that were fitted to the other folds of groups."""
-    prior, fold_P, scores_A = chosen(features_AF, votes, tau, seed), folds(votes, seed), np.zeros(features_AF.shape[0])
+    prior, fold_P, scores_A = chosen(features_AF, votes, seed), folds(votes, seed), np.zeros(features_AF.shape[0])
     for fold in range(FOLDS):
         own_A = np.isin(votes.group_A, votes.group_A[votes.first_P[fold_P == fold]])
         if own_A.any() and not own_A.all():
-            scores_A[own_A] = features_AF[own_A] @ weights_of(features_AF, subset(votes, fold_P != fold), prior, tau)
+            scores_A[own_A] = features_AF[own_A] @ weights_of(features_AF, subset(votes, fold_P != fold), prior)
     return scores_A
 
 
-def weights_of(features_AF: sparse.csr_matrix, votes: Comparisons, prior: float, tau: float = 0.0,
-               start_F: Array | None = None, tolerance: float = 1e-10) -> Array:
-    """The mode of the weights, each N(0, prior); with tau, of each answer's own worth beside them."""
-    size, scale = features_AF.shape[1], np.sqrt(prior)
+def weights_of(features_AF: sparse.csr_matrix, votes: Comparisons, prior: float, start_F: Array | None = None,
+               tolerance: float = 1e-10) -> Array:
+    """The mode of the weights, each N(0, prior)."""
+    scale = np.sqrt(prior)
 
-    def negative(x: Array) -> tuple[float, Array]:
-        theta_A = scale * (features_AF @ x[:size]) + (tau * x[size:] if tau else 0.0)
+    def negative(x_F: Array) -> tuple[float, Array]:
+        theta_A = scale * (features_AF @ x_F)
         told_P, by_gap_P = log_likelihood(votes.differences(theta_A) + votes.offset_P, votes.outcome_P,
-                                                      votes.reliability_P)
-        slope_A = votes.gathered(votes.weight_P * by_gap_P)
-        slope = np.concatenate([scale * (features_AF.T @ slope_A), tau * slope_A if tau else np.zeros(0)])
-        return float(x @ x / 2 - votes.weight_P @ told_P), x - slope
+                                          votes.reliability_P)
+        slope_F = scale * (features_AF.T @ votes.gathered(votes.weight_P * by_gap_P))
+        return float(x_F @ x_F / 2 - votes.weight_P @ told_P), x_F - slope_F
 
-    start = np.zeros(size + (features_AF.shape[0] if tau else 0))
-    if start_F is not None:
-        start[:size] = start_F / scale
+    start = np.zeros(features_AF.shape[1]) if start_F is None else start_F / scale
     options = {"maxiter": MAX_STEPS, "maxcor": 20, "ftol": tolerance}
-    return scale * minimize(negative, start, jac=True, method="L-BFGS-B", options=options).x[:size]
+    return scale * minimize(negative, start, jac=True, method="L-BFGS-B", options=options).x
 
 
-def chosen(features_AF: sparse.csr_matrix, votes: Comparisons, tau: float, seed: int) -> float:
+def chosen(features_AF: sparse.csr_matrix, votes: Comparisons, seed: int) -> float:
     """The variance of a weight under which held-out prompts' judgements are most probable."""
     fold_P = folds(votes, seed)
     told = dict.fromkeys(PRIORS, 0.0)
@@ -97,14 +91,14 @@ def chosen(features_AF: sparse.csr_matrix, votes: Comparisons, tau: float, seed:
             return PRIORS[len(PRIORS) // 2]
         weights_F = None
         for prior in PRIORS:
-            weights_F = weights_of(features_AF, subset(votes, fold_P != fold), prior, tau, weights_F, ROUGHLY)
-            told[prior] += held_out(features_AF @ weights_F, subset(votes, fold_P == fold), tau)
+            weights_F = weights_of(features_AF, subset(votes, fold_P != fold), prior, weights_F, ROUGHLY)
+            told[prior] += told_by(features_AF @ weights_F, subset(votes, fold_P == fold))
     return max(told, key=lambda prior: told[prior])
 
 
-def held_out(theta_A: Array, votes: Comparisons, tau: float) -> float:
-    """The log likelihood of comparisons of answers that were not learned from, whose own worth is unknown."""
-    gaps_P = votes.differences(theta_A) / np.sqrt(1 + np.pi / 8 * 2 * tau**2)
+def told_by(theta_A: Array, votes: Comparisons) -> float:
+    """The log likelihood of comparisons, position bias and reliabilities included."""
+    gaps_P = votes.differences(theta_A) + votes.offset_P
     return float(votes.weight_P @ log_likelihood(gaps_P, votes.outcome_P, votes.reliability_P)[0])
 
 
@@ -122,10 +116,3 @@ def subset(votes: Comparisons, kept_P: np.ndarray) -> Comparisons:
     fields = ("first_P", "second_P", "outcome_P", "weight_P", "said_P", "left_P", "rater_P", "reliability_P",
               "offset_P")
     return replace(votes, **{name: getattr(votes, name)[kept_P] for name in fields})
-
-
-def resampled(votes: Comparisons, groups: Sequence[Group], seed: int, member: int) -> Comparisons:
-    """A bootstrap over prompts: how often each was drawn is decided by its id, whatever the other prompts are."""
-    draws = [int(digest("member", str(seed), str(member), group.prompt.id), 16) for group in groups]
-    times_G = np.array([np.random.default_rng(draw).poisson(1.0) for draw in draws], dtype=np.float64)
-    return replace(votes, weight_P=votes.weight_P * times_G[votes.group_A[votes.first_P]])

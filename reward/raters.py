@@ -73,10 +73,6 @@ class Heard:
     fit: reliability.Fit | None = None
     how: str = "every judgement counts alike"
 
-    @property
-    def tau(self) -> float:
-        return self.fit.worth.tau if self.fit else 0.0
-
     def position(self) -> dict[str, float] | None:
         """What standing a place earlier adds to an answer, in nats; None where nobody knows where answers stood."""
         if not self.fit or not self.fit.worth.gamma_interval:
@@ -102,7 +98,7 @@ def heard(groups: Sequence[Group], config: RatersConfig, seed: int = 0, scores_A
     alone = None
     if scores_A is None:
         how, alone = FIRST, reliability.fitted(votes, np.zeros(len(votes.group_A)), config.trusted)
-        scores_A = linear.aside(weighed(groups, counts, alone), alone.worth.tau, seed)
+        scores_A = linear.aside(weighed(groups, counts, alone), seed)
     fit = reliability.fitted(votes, scores_A, config.trusted, alone)
     return Heard(weighed(groups, counts, fit), _raters(groups, counts, fit), fit, how)
 
@@ -216,7 +212,7 @@ def write(run: runs.Run, found: Heard) -> None:
     if not ranks.first():
         return
     told = {"how": found.how, "raters": [asdict(one) for one in found.raters], "position_bias": found.position(),
-            "prior": vars(found.fit.prior) if found.fit else None, "tau": found.tau}
+            "prior": vars(found.fit.prior) if found.fit else None, "tau": found.fit.worth.tau if found.fit else None}
     checkpoints.write_json(run.path / RATERS, told)
     with checkpoints.replacing(run.path / LABELS) as file:
         file.writelines(map(runs.line, labels(found.groups, found)))

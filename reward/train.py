@@ -31,7 +31,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         warnings = examined(train, settings)
         found = heard(run, settings, checkpoint, train)
         folds = cross_validated(run, settings, checkpoint, found)
-        scorer = learn(run, settings, checkpoint, found.groups, found.tau)
+        scorer = learn(run, settings, checkpoint, found.groups)
         judge(run, settings, scorer, found, held_out, {"warnings": warnings, **folds})
 
 
@@ -72,10 +72,10 @@ def aside(run: runs.Run, name: str) -> runs.Run:
     return other
 
 
-def learn(run: runs.Run, settings: Settings, checkpoint: models.Checkpoint | None, groups: list[Group],
-          tau: float = 0.0) -> scoring.Scorer:
+def learn(run: runs.Run, settings: Settings, checkpoint: models.Checkpoint | None,
+          groups: list[Group]) -> scoring.Scorer:
     if checkpoint is None:
-        return convex.learn(run, settings, groups, tau)
+        return convex.learn(run, settings, groups)
     return gradient.learn(run, settings, checkpoint, groups)
 
 
@@ -86,7 +86,7 @@ def cross_validated(run: runs.Run, settings: Settings, checkpoint: models.Checkp
         return {}
 
     def fit(fold: int, others: Sequence[Group]) -> scoring.Scorer:
-        return learn(aside(run, f"folds/fold-{fold + 1}"), settings, checkpoint, list(others), found.tau)
+        return learn(aside(run, f"folds/fold-{fold + 1}"), settings, checkpoint, list(others))
 
     figures = assess.cross_validated(run, fit, found.groups, settings.evaluate.folds)
     shutil.rmtree(run.path / "folds", ignore_errors=True)
@@ -97,11 +97,11 @@ def judge(run: runs.Run, settings: Settings, scorer: scoring.Scorer, found: rate
           facts: dict[str, object]) -> None:
     """The report: how good the model is on prompts it did not learn from, and who taught it."""
     own = assess.judged(scorer, held_out)
-    simple = linear.learn(found.groups, settings.train.seed, tau=found.tau)
+    simple = linear.learn(found.groups, settings.train.seed)
     baselines = {} if settings.model.kind == "linear" else {"words and style": simple.scorer}
 
     def simply(groups: Sequence[Group]) -> scoring.Scorer:
-        return linear.learn(groups, settings.train.seed, tau=simple.tau, prior=simple.prior).scorer
+        return linear.learn(groups, settings.train.seed, prior=simple.prior).scorer
 
     turned = assess.influence(simply, found.groups, own.groups) if settings.evaluate.influence else {}
     scores = [float(score) for scores in own.scores for score in scores]

@@ -91,7 +91,7 @@ def fitted(groups: list[Group], seed: int, majority: bool) -> tuple[dict[str, ki
     """A model of each arm, and the reliabilities that one of them found."""
     found = heard(groups, RatersConfig(), seed)
     arms = {"pooled": linear.learn(groups, seed).scorer,
-            "heard": linear.learn(found.groups, seed, tau=found.tau).scorer}
+            "heard": linear.learn(found.groups, seed).scorer}
     if majority:
         arms["majority"] = linear.learn([by_majority(group) for group in groups], seed).scorer
     return arms, {one.name: one.reliability for one in found.raters}
