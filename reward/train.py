@@ -32,6 +32,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         found = heard(run, settings, checkpoint, train)
         folds = cross_validated(run, settings, checkpoint, found)
         scorer = learn(run, settings, checkpoint, found.groups)
+        raters.write(run, found)  # of a request that turned out wrong, nothing stays
         judge(run, settings, scorer, found, held_out, {"warnings": warnings, **folds})
 
 
@@ -60,7 +61,6 @@ def heard(run: runs.Run, settings: Settings, checkpoint: models.Checkpoint | Non
     if checkpoint is not None:
         found = raters.again(run, train, settings.raters, found, half)
         shutil.rmtree(run.path / "raters", ignore_errors=True)
-    raters.write(run, found)
     return found
 
 
