@@ -27,7 +27,7 @@ class KindConfig(models.ModelConfig):
         if self.kind != "linear":
             super().__post_init__()
         if self.whole:
-            raise ValueError("model.whole: a reward model is an adapter and a head, or model.kind=encoder; leave it out")
+            raise ValueError("model.whole: a reward model is an adapter, or model.kind=encoder: leave it out")
         if self.kind == "encoder" and (self.four_bit or self.dtype == "bfloat16"):
             raise ValueError("model.kind=encoder is trained whole in fp32; leave out model.four_bit and model.dtype")
 
