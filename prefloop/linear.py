@@ -152,6 +152,6 @@ def load(found: Checkpoint) -> LinearScorer:
         raise RequestError(f"{path}: not a linear model as prefloop saves it ({error}); name another run") from error
     shape = (len(told["words"]) + len(STYLE),)
     if (told.get("style") != list(STYLE) or model.weights_MF.shape != (np.size(model.shift_M), *shape)
-            or own["centre"].shape != own["spread"].shape != (len(STYLE),)):
+            or own["centre"].shape != (len(STYLE),) or own["spread"].shape != (len(STYLE),)):
         raise RequestError(f"{path}: its features are not those of this version; train it again")
     return model

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from prefloop import ranks, runs, scoring
-from prefloop.records import Ranking, digest
+from prefloop.records import Ranking, decided, digest
 
 from . import evaluate, report
 from .calibration import Array
@@ -95,7 +95,8 @@ def influence(fit: Fit, train: Sequence[Group], held_out: Sequence[Group]) -> di
         return float(evaluate.ordered(held, held.scores_E).mean())
 
     counts = Counter(one.rater for group in train for one in group.judgements)
-    if len(counts) < 2 or not held_out:
+    decides = any(decided(one.ranks) for group in held_out for one in group.judgements)
+    if len(counts) < 2 or not decides:
         return {}
     whole = accuracy(train)
     return {name: accuracy(without(train, name)) - whole for name, _ in counts.most_common(INFLUENTIAL)}
@@ -132,6 +133,8 @@ def cross_validated(run: runs.Run, fit: Callable[[int, Sequence[Group]], scoring
     kept = [readable(group, [text in scores[group.prompt.id] for text in group.texts])
             for group in groups if group.prompt.id in scores]
     held = paired(kept, [[scores[group.prompt.id][text] for text in group.texts] for group in kept])
+    if not held.gaps_P.size:
+        return {}
     found = evaluate.report(held, {}, frozenset())
     shown = ("pairs", "prompts", "accuracy", "log_loss", "brier", "ece", "temperature")
     return {"folds": folds, **{name: found[name] for name in shown}}

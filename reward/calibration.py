@@ -69,17 +69,19 @@ def ece(confidence_P: ArrayLike, correct_P: ArrayLike, bins: int = BINS) -> floa
     return float(np.abs(off_B).sum() / confidence_P.size)
 
 
-def temperature(gaps_P: ArrayLike, weights_P: ArrayLike | None = None, rounds: int = 100) -> float:
+def temperature(gaps_P: ArrayLike, rounds: int = 100) -> float:
     """The T whose sigmoid(gap / T) has the least log-loss (Guo et al. 2017), between 1/1000 and 1000.
 
-    The loss is convex in 1/T, so its slope is bisected, on a log scale. Where gaps say nothing, or the opposite, the
-    best T has no end and 1000 is given: then every probability is about a half, which is right.
+    One pair more, of the mean gap, is taken to be right and wrong half each: a few pairs that happen to be all right
+    would ask for certainty. Where gaps say nothing, or the opposite, 1000 is given: every probability is about a half.
+    The loss is convex in 1/T, so its slope is bisected, on a log scale.
     """
     gaps_P = np.asarray(gaps_P, dtype=np.float64)
-    weights_P = np.ones_like(gaps_P) if weights_P is None else np.asarray(weights_P, dtype=np.float64)
+    typical = float(np.abs(gaps_P).mean()) if gaps_P.size else 0.0
     low, high = np.log(1e-3), np.log(1e3)  # of 1/T
-    for _ in range(rounds):
+    for _ in range(rounds if typical else 0):
         middle = (low + high) / 2
-        slope = -(weights_P * gaps_P * sigmoid(-gaps_P * np.exp(middle))).sum()
-        low, high = (middle, high) if slope <= 0 else (low, middle)
-    return float(np.exp(-(low + high) / 2))
+        size = np.exp(middle)
+        slope = -(gaps_P * sigmoid(-gaps_P * size)).sum() + typical * (sigmoid(typical * size) - 0.5)
+        low, high = (middle, high) if slope < 0 else (low, middle)
+    return float(np.exp(-(low + high) / 2)) if typical else 1e3

@@ -18,7 +18,7 @@ from .calibration import Array
 from .held_out import HeldOut, agreements, null
 
 DRAWS = 1000
-SHOWN = 25  # slices of one kind
+SHOWN = 50  # slices of one kind
 BY_LENGTH = ("much shorter won", "shorter won", "about as long", "longer won", "much longer won")
 QUARTERS = ("least sure", "less sure", "more sure", "most sure")
 THIRDS = ("members agree", "in between", "members disagree")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from trl import RewardConfig
 
@@ -16,9 +15,10 @@ from prefloop.records import Message, Prompt
 from .adapter import Adapter
 from .criterion import Criterion, says
 from .encoder import Encoder
-from .groups import Batch, Encoded, Row, Tokens, collated, encoded
+from .groups import Batch, Encoded, Row, Tokens, collated, encoded, levels_of
 from .judgements import Group
 from .kinds import Kind
+from .loss import NOBODY
 from .settings import Settings
 from .trainer import RankingTrainer, RewardModel, save
 
@@ -60,6 +60,12 @@ def report(run: runs.Run, train: Encoded, settings: Settings) -> None:
         raise RequestError(f"{settings.data.path}: no ranking to train on: {train.over_length} are over "
                            f"train.max_length={most} tokens, {train.undecided} say nothing to this loss (only ties, "
                            f"or none of head.objectives)")
+    for name in settings.head.objectives:  # a head that learns nothing would still be part of the reward
+        if not any(level != NOBODY for group in train.groups for one in group.judgements
+                   for level in levels_of(one, name)):
+            known = sorted({own for group in train.groups for one in group.judgements for own in one.dimensions})
+            raise RequestError(f"head.objectives: no ranking of {settings.data.path} says anything of {name!r}; "
+                               f"known: {', '.join([heads.OVERALL, *known])}")
     run.note(rows={"rankings": train.rankings, "prompts": len(train.groups), "over_length": train.over_length,
                    "say_nothing": train.undecided})
     print(f"{train.rankings} rankings of {len(train.groups)} prompts to train on; left out: {train.over_length} over "
@@ -95,17 +101,11 @@ def finish(run: runs.Run, kind: Kind, model: RewardModel, checkpoint: models.Che
     models.seal(folder, checkpoint, "reward")
 
 
-def raw_scores(kind: Kind, model: RewardModel, groups: list[Tokens]) -> list[Tensor]:
-    """Raw scores_KO of each group's answers, in evaluation mode."""
-    flat_RO = kind.outputs(model.reader, [row for group in groups for row in group.rows])
-    return list(flat_RO.split([len(group.rows) for group in groups]))
-
-
 def scale(run: runs.Run, kind: Kind, model: RewardModel, groups: list[Tokens]) -> None:
     """Set the head's zero and unit on the answers that were ranked, which the SFT model wrote."""
-    raw_NO = torch.cat(raw_scores(kind, model, groups))[:heads.SCALED_ON]
-    spread = model.head.settle(raw_NO)
-    run.check("spread", spread > 1e-6, f"scores of {len(raw_NO)} training answers have a spread of {spread:.3g}")
+    rows = [row for group in groups for row in group.rows][: heads.SCALED_ON]
+    spread = model.head.settle(kind.outputs(model.reader, rows))
+    run.check("spread", spread > 1e-6, f"scores of {len(rows)} training answers have a spread of {spread:.3g}")
 
 
 def check_scores(run: runs.Run, kind: Kind, model: RewardModel) -> None:

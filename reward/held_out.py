@@ -77,11 +77,20 @@ def paired(groups: Sequence[Group], scores: Sequence[ArrayLike],
                    rows[2], rows[3], rows[4], tuple(raters), tuple(strengths))
 
 
+def once(held: HeldOut) -> Places:
+    """The pairs without those that a rater was asked again: the first each rater decided of the same two answers."""
+    number = {name: n for n, name in enumerate(dict.fromkeys(held.raters))}
+    rater_P = np.array([number[held.raters[n]] for n in held.judgement_P], dtype=np.intp)
+    _, first = np.unique(np.stack([held.same_P, rater_P]), axis=1, return_index=True)
+    return first
+
+
 def agreements(held: HeldOut) -> tuple[Places, Array, Array]:
     """Of each two answers that two raters or more decided on: their prompt, how many pairs of raters agreed, and how
     many pairs of raters there are."""
-    count = int(held.same_P.max(initial=-1)) + 1
-    asked, one = np.bincount(held.same_P, minlength=count), np.bincount(held.same_P, held.flipped_P, minlength=count)
+    own, count = once(held), int(held.same_P.max(initial=-1)) + 1
+    asked = np.bincount(held.same_P[own], minlength=count)
+    one = np.bincount(held.same_P[own], held.flipped_P[own], minlength=count)
     prompt = np.zeros(count, dtype=np.intp)
     prompt[held.same_P] = held.prompt_P
     other = asked - one
@@ -99,11 +108,10 @@ def alike(held: HeldOut, temperature_P: Array) -> float:
     _, agreed, pairs = agreements(held)
     if not pairs.size:
         return 0.0
-    sure_P = sigmoid(held.gaps_P / temperature_P)
-    by_chance = sure_P**2 + (1 - sure_P) ** 2
-    count_S = np.bincount(held.same_P)
-    weight_P = np.maximum(count_S[held.same_P] - 1, 0)  # a pair of raters for each other rater
-    expected = float((weight_P * by_chance).sum() / weight_P.sum())
+    own = once(held)
+    sure = sigmoid(held.gaps_P[own] / temperature_P[own])
+    others = np.bincount(held.same_P[own])[held.same_P[own]] - 1  # a pair of raters for each other rater
+    expected = float((others * (sure**2 + (1 - sure) ** 2)).sum() / others.sum())
     shared = (float(agreed.sum() / pairs.sum()) - expected) / max(1 - expected, 1e-9)
     return float(np.sqrt(min(max(shared, 0.0), 1.0)))
 

@@ -25,7 +25,6 @@ class Judgement:
     strength: str | None = None
     none_acceptable: bool = False
     dimensions: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
-    kind: str = "normal"
     weight: float = 1.0
     reliability: float = 1.0
     offsets: tuple[float, ...] = ()
@@ -57,4 +56,4 @@ def gathered(rankings: Iterable[Ranking]) -> list[Group]:
 def _judgement(ranking: Ranking, places: tuple[int, ...]) -> Judgement:
     shown = tuple(ranking.shown.index(n) for n in range(len(places))) if ranking.shown else ()
     return Judgement(places, ranking.ranks, ranking.rater, shown, ranking.strength, ranking.none_acceptable,
-                     ranking.dimensions, ranking.kind)
+                     ranking.dimensions)

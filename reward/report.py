@@ -14,7 +14,6 @@ TEMPLATE = Path(__file__).with_name("report.html")
 SIDE = 220.0  # of a square plot, in CSS pixels
 CURVE = (1040.0, 130.0)
 POINTS = 200  # of a curve
-RATERS = 50  # that are shown
 TITLES = {"confidence": "By how sure it is", "length": "By the length of the answer that won", "stratum": "By stratum",
           "strength": "By strength of the preference", "disagreement": "By how far the ensemble disagrees",
           "raters": "Raters it learned from, and others", "rater": "By rater"}

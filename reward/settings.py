@@ -89,4 +89,6 @@ def built(asked: config.Asked) -> Settings:
     if ranks.world() > 1 and (settings.evaluate.folds or settings.raters.rounds):
         key = "evaluate.folds: folds" if settings.evaluate.folds else "raters.rounds: rounds"
         raise RequestError(f"{key} are trained by one process; leave them out here")
+    if ranks.world() > 1 and settings.model.kind == "linear":
+        raise RequestError("model.kind=linear: it is fitted in seconds by one process; start it without torchrun")
     return settings

@@ -10,7 +10,7 @@ from prefloop import config, models, runs, scoring
 from prefloop.errors import RequestError
 from prefloop.formats import snapshot
 
-from . import assess, convex, gradient, linear, raters, report
+from . import assess, convex, evaluate, gradient, linear, raters, report
 from .examine import examine
 from .judgements import Group, gathered
 from .settings import Settings, built, sections
@@ -38,7 +38,8 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
 
 def examined(train: Sequence[Group], settings: Settings) -> list[str]:
     if not train:
-        raise RequestError(f"{settings.data.path}: no ranking to train on: none is in its training split")
+        held = ", or evaluate.held_out_raters holds out who ranked there" if settings.evaluate.held_out_raters else ""
+        raise RequestError(f"{settings.data.path}: no ranking to train on: none is in its training split{held}")
     warnings = examine(train, settings.data.path)
     for one in warnings:
         print(f"warning: {one}", flush=True)
@@ -105,9 +106,10 @@ def judge(run: runs.Run, settings: Settings, scorer: scoring.Scorer, found: rate
 
     turned = assess.influence(simply, found.groups, own.groups) if settings.evaluate.influence else {}
     scores = [float(score) for scores in own.scores for score in scores]
-    assess.told(run, {"run": run.path.name, "kind": settings.model.kind, **facts,
-                      "held_out": assess.figures(own, baselines, frozenset(one.name for one in found.raters)),
-                      "raters": [one.told() | {"influence": turned.get(one.name)}
-                                 for one in found.raters[: report.RATERS]], "position": found.position(),
+    figures = assess.figures(own, baselines, frozenset(one.name for one in found.raters))
+    agrees = {one["name"]: one["accuracy"] for one in figures.get("slices", {}).get("rater", [])}
+    assess.told(run, {"run": run.path.name, "kind": settings.model.kind, **facts, "held_out": figures,
+                      "raters": [one.told() | {"influence": turned.get(one.name), "accuracy": agrees.get(one.name)}
+                                 for one in found.raters[: evaluate.SHOWN]], "position": found.position(),
                       "scores": report.histogram(scores) if scores else {},
                       "parents": run.record.get("parents", {})})

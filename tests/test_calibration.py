@@ -9,6 +9,8 @@ import pytest
 
 from prefloop.reward import calibration as c
 
+GRID = np.exp(np.linspace(-3, 7, 20_001))
+
 
 def gaps(probability: float, right: int, wrong: int) -> list[float]:
     """Pairs on which the model is `probability` sure, and is right and wrong so often."""
@@ -40,14 +42,18 @@ def test_bins_by_hand() -> None:
 
 
 def test_temperature_makes_confidence_the_share_that_was_right() -> None:
-    # 0.9 sure and right three times in four: the temperature divides the gap until 0.75 is said.
+    # 0.9 sure and right three times in four: the temperature divides the gap until that is said, half a pair aside.
     given = gaps(0.9, 75, 25)
-    found = c.temperature(given)
-    assert found == pytest.approx(log(9) / log(3))
+    assert c.temperature(given) == pytest.approx(log(9) / log(75.5 / 25.5))
     mixed = [0.3, 2.0, -0.7, 1.1, -0.2, 0.9]
-    grid = np.exp(np.linspace(-6, 6, 200_001))
-    twin = grid[np.argmin([c.log_loss(mixed, t).sum() for t in grid[::100]]) * 100]
-    assert c.temperature(mixed) == pytest.approx(twin, rel=2e-2)
-    assert c.temperature([1.0, 1.0, -2.0], [1.0, 1.0, 0.0]) == pytest.approx(1e-3)
+    typical = np.abs(mixed).mean()
+    more = [c.log_loss(mixed, t).sum() + c.log_loss([typical, -typical], t).mean() for t in GRID]
+    assert c.temperature(mixed) == pytest.approx(GRID[np.argmin(more)], rel=1e-3)
+    assert exp(-c.log_loss(given, c.temperature(given)).mean()) > exp(-c.log_loss(given).mean())
+
+
+def test_temperature_where_there_is_nothing_to_fit() -> None:
+    assert 0.2 < c.temperature([1.0] * 5) < 1.0  # five right are not certainty
     assert c.temperature([-1.0, -2.0]) == pytest.approx(1e3)
-    assert exp(-c.log_loss(given, found).mean()) > exp(-c.log_loss(given).mean())
+    assert c.temperature([0.0, 0.0]) == 1e3
+    assert c.temperature([]) == 1e3

@@ -155,3 +155,10 @@ def test_the_linear_kind_needs_no_model(data: Path, tmp_path: Path) -> None:
     assert nice["score"] > nasty["score"]
     assert nice["spread"] > 0
     checkpoints.verify(tmp_path / "r" / "final")
+
+
+def test_an_objective_of_which_nobody_said_anything(base: Path, data: Path, tmp_path: Path,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    assert launch(*words(base, data, tmp_path, "r", "head.objectives={overall: 1, helpfull: 0.5}")) == 2
+    assert "says anything of 'helpfull'; known: overall" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()

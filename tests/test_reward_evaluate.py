@@ -49,6 +49,19 @@ def test_pairs_by_hand() -> None:
     assert (prompt.tolist(), agreed.tolist(), pairs.tolist()) == ([0, 0], [0, 0], [1, 1])
 
 
+def test_who_is_asked_again_does_not_agree_with_themselves() -> None:
+    got = held([ranking("a", (1, 2), "ann"), ranking("a", (1, 2), "ann"), ranking("a", (2, 1), "bob")], [[1.0, 0.0]])
+    _, agreed, pairs = agreements(got)
+    assert (agreed.tolist(), pairs.tolist()) == ([0], [1])
+    assert evaluate.report(held([ranking("a", (1, 2), "ann")] * 2, [[1.0, 0.0]]), {}, frozenset())["agreement"] is None
+
+
+def test_a_half_that_is_all_right_asks_for_no_certainty() -> None:
+    rankings = [ranking(f"question {n}", (1, 2), "ann") for n in range(10)]
+    told = evaluate.report(held(rankings, [[1.0, 0.0]] * 9 + [[0.0, 1.0]]), {}, frozenset())
+    assert told["log_loss"]["value"] < 1.0
+
+
 def test_figures_are_those_of_brute_force() -> None:
     rankings, scores = people(30, 4, 2, sure=1.0)
     got = held(rankings, scores)
