@@ -161,4 +161,3 @@ def test_an_objective_of_which_nobody_said_anything(base: Path, data: Path, tmp_
                                                     capsys: pytest.CaptureFixture[str]) -> None:
     assert launch(*words(base, data, tmp_path, "r", "head.objectives={overall: 1, helpfull: 0.5}")) == 2
     assert "says anything of 'helpfull'; known: overall" in capsys.readouterr().err
-    assert not (tmp_path / "r").exists()
