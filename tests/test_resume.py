@@ -64,6 +64,7 @@ STEP = "transformers:Trainer.training_step"
 SEAL, ROTATE, RELOAD = "prefloop.checkpoints:seal", "prefloop.checkpoints:rotate", "prefloop.models:check_reload"
 SMALL = ("train.max_steps=8", "train.save_steps=3", "train.logging_steps=2", "train.per_device_train_batch_size=2",
          "train.gradient_accumulation_steps=2", "train.max_length=64", "train.learning_rate=1e-3", "model.lora_r=4")
+REWARD = (*SMALL, "head.members=2", "loss.kind=plackett_luce", "loss.acceptable=true")  # all that is learned beside
 PPO = ("train.rollouts=5", "train.save_every=2", "train.episodes=8", "train.minibatches=2", "train.micro_batch=4",
        "train.max_prompt_tokens=48", "train.max_new_tokens=8", "train.critic_warmup=1", "train.learning_rate=1e-3",
        "train.kl_target=1.0", "train.kl_horizon=100")
@@ -96,7 +97,7 @@ class Nursery:
             return ["reward", *start, f"data.path={self.root / 'data'}", f"run.root={self.root}", f"run.name={name}",
                     *SMALL]
         start = self.root / ("base" if stage == "sft" else "begin")
-        more = (f"reward.path={self.root / 'reward'}", *PPO) if stage == "ppo" else SMALL
+        more = {"ppo": (f"reward.path={self.root / 'reward'}", *PPO), "reward": REWARD}.get(stage, SMALL)
         return [stage, f"model.path={start}", f"data.path={self.root / 'data'}", f"run.root={self.root}",
                 f"run.name={name}", *more]
 
