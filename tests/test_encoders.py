@@ -101,6 +101,21 @@ def test_scores_hang_on_neither_padding_nor_company_and_survive(tmp_path: Path, 
     np.testing.assert_allclose(scoring.scored(scorer, asked, 1).mean_N, found.mean_N, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "albert"])
+def test_a_score_is_the_heads_mean_over_the_answer(tmp_path: Path, kind: str) -> None:
+    """Against the library's own call on its own tokens, types of the two texts included."""
+    scorer = encoders.load(models.resolve(str(saved(tmp_path / "r", tiny_encoder(tmp_path / "e", kind)))))
+    own, tokenizer = scorer.model, scorer.reader.tokenizer
+    told = tokenizer("Say something about cat", "red nice", return_tensors="pt",
+                     return_token_type_ids=kind != "distilbert")
+    with torch.no_grad():
+        hidden_TH = own.backbone(**told).last_hidden_state[0]
+        wanted_O = own.head.linear(hidden_TH[6:]).mean(0)  # red, nice and the end
+    row = scorer.reader.rows([(PROMPT, "red nice")])[0]
+    assert row is not None
+    torch.testing.assert_close(encoders.outputs(own, [row])[0], wanted_O)
+
+
 def test_an_answer_over_the_limit_is_said(tmp_path: Path, folder: Path) -> None:
     path = str(saved(tmp_path / "r", folder, max_length=16))
     scorer = scoring.load(path, models.ModelConfig(path))
