@@ -31,6 +31,8 @@ def read(path: Path) -> dict[tuple[str, str, str], tuple[float, float]]:
     """(probability, weight) of (prompt id, chosen, rejected), from a reward run whose record vouches for the file."""
     file = _file(path)
     record = checkpoints.read_json(path / "run.json")
+    if isinstance(record, dict) and record.get("status") != "done":
+        raise RequestError(f"data.labels: {path} is not done; `prefloop resume {path}` continues it")
     if not isinstance(record, dict) or record.get("files", {}).get(LABELS) != checkpoints.file_sha256(file):
         raise RequestError(f"data.labels: {file} is not as its run left it; train the reward model again")
     rows = runs.read_lines(file)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from scipy.special import expit, logit
 
 from prefloop import checkpoints, ranks, runs, scoring
 from prefloop.errors import RequestError
@@ -82,25 +83,25 @@ class Heard:
 
 
 def heard(groups: Sequence[Group], config: RatersConfig, seed: int = 0, scores_A: Array | None = None,
-          how: str = "") -> Heard:
-    """Judgements with reliabilities, offsets and capped weights.
+          how: str = "", by_prompt: bool = False) -> Heard:
+    """Judgements with reliabilities, offsets and capped weights; `by_prompt` as in `capped`.
 
     `scores_A` are a model's, of all answers one after the other, from which it learned nothing about these prompts;
     without them the linear model gives them.
     """
-    counts = capped(groups, config.cap)
+    counts = capped(groups, config.cap, by_prompt)
     votes = compared(groups)
     unknown = set(config.trusted) - set(votes.raters)
     if unknown:
         raise RequestError(f"raters.trusted: {min(unknown)!r} ranked nothing in the training split; leave them out")
     if not config.reliability or len(votes.raters) < 2:
-        return Heard(weighed(groups, counts, None), _raters(groups, counts, None))
+        return Heard(weighed(groups, counts, None), _raters(groups, counts, None, by_prompt))
     alone = None
     if scores_A is None:
         how, alone = FIRST, reliability.fitted(votes, np.zeros(len(votes.group_A)), config.trusted)
         scores_A = linear.aside(weighed(groups, counts, alone), seed)
     fit = reliability.fitted(votes, scores_A, config.trusted, alone)
-    return Heard(weighed(groups, counts, fit), _raters(groups, counts, fit), fit, how)
+    return Heard(weighed(groups, counts, fit), _raters(groups, counts, fit, by_prompt), fit, how)
 
 
 def again(run: runs.Run, groups: Sequence[Group], config: RatersConfig, first: Heard, fit: Fit) -> Heard:
@@ -110,18 +111,22 @@ def again(run: runs.Run, groups: Sequence[Group], config: RatersConfig, first: H
     """
     done = {(row["round"], row["half"]): row["scores"] for row in runs.read_lines(run.path / ROUNDS)}
     found = first
-    for turn in range(1, config.rounds + 1 if config.reliability else 1):
+    rounds = config.rounds if config.reliability else 0
+    if rounds and {fold_of(group, 2) for group in groups} != {0, 1}:
+        print("raters: too few prompts for halves of them, so no rounds", flush=True)
+        return first
+    for turn in range(1, rounds + 1):
         for half in (0, 1):
             if (turn, half) not in done:
-                print(f"raters: round {turn} of {config.rounds}, half {half + 1} of 2", flush=True)
+                print(f"raters: round {turn} of {rounds}, half {half + 1} of 2", flush=True)
                 scorer = fit(f"round-{turn}-{half + 1}", [one for one in found.groups if fold_of(one, 2) != half])
                 done[turn, half] = _scores(scorer, [one for one in groups if fold_of(one, 2) == half])
                 runs.append(run.path / ROUNDS, {"round": turn, "half": half, "scores": done[turn, half]})
         scores_A = np.array([done[turn, fold_of(group, 2)][group.prompt.id][n]
                              for group in groups for n in range(len(group.texts))])
-        found = heard(groups, config, scores_A=scores_A,
+        found = heard(groups, config, scores_A=scores_A, by_prompt=True,
                       how=f"agreement, and scores of each half of the prompts by a model trained on the other, round "
-                          f"{turn} of {config.rounds}")
+                          f"{turn} of {rounds}")
     return found
 
 
@@ -134,15 +139,13 @@ def _scores(scorer: scoring.Scorer, groups: Sequence[Group]) -> dict[str, list[f
     return {group.prompt.id: [next(flat) for _ in group.texts] for group in groups}
 
 
-def capped(groups: Sequence[Group], cap: float) -> dict[str, float]:
+def capped(groups: Sequence[Group], cap: float, by_prompt: bool = False) -> dict[str, float]:
     """What each rater's judgements are multiplied by, so that no one has more than `cap` of all weight.
 
-    Where raters are so few that this cannot be, more than twice an equal share is what is cut.
+    Where raters are so few that this cannot be, more than twice an equal share is what is cut. `by_prompt`: all
+    judgements of a prompt weigh 1 together, as in the loss of a neural model; in the linear one each weighs 1.
     """
-    own = Counter[str]()
-    for group in groups:
-        for judgement in group.judgements:
-            own[judgement.rater] += judgement.weight
+    own = shares(groups, by_prompt)
     cap = max(cap, LEAST_SHARES / len(own)) if own else 1.0
     weights = np.array(list(own.values()), dtype=np.float64)
     over = np.zeros(len(own), dtype=bool)
@@ -150,6 +153,15 @@ def capped(groups: Sequence[Group], cap: float) -> dict[str, float]:
         over |= new
     limit = cap * _total(weights, over, cap)
     return dict(zip(own, np.where(over, limit / weights, 1.0).tolist(), strict=True))
+
+
+def shares(groups: Sequence[Group], by_prompt: bool) -> dict[str, float]:
+    """The weight of each rater's judgements."""
+    own: dict[str, float] = {}
+    for group in groups:
+        for one in group.judgements:
+            own[one.rater] = own.get(one.rater, 0.0) + one.weight / (len(group.judgements) if by_prompt else 1)
+    return own
 
 
 def _total(weights: Array, over: np.ndarray, cap: float) -> float:
@@ -169,9 +181,10 @@ def weighed(groups: Sequence[Group], counts: dict[str, float], fit: reliability.
     return [replace(group, judgements=tuple(said(one) for one in group.judgements)) for group in groups]
 
 
-def _raters(groups: Sequence[Group], counts: dict[str, float], fit: reliability.Fit | None) -> list[Rater]:
+def _raters(groups: Sequence[Group], counts: dict[str, float], fit: reliability.Fit | None,
+            by_prompt: bool) -> list[Rater]:
     given = Counter(one.rater for group in groups for one in group.judgements)
-    weight = {name: given[name] * counts[name] for name in given}
+    weight = {name: own * counts[name] for name, own in shares(groups, by_prompt).items()}
     total = sum(weight.values())
     found = dict.fromkeys(given, (1.0, 0.0, 1.0))
     if fit:
@@ -192,7 +205,8 @@ def labels(groups: Sequence[Group], found: Heard) -> Iterator[dict[str, Any]]:
     s_P, eta_P = found.fit.others_P if found.fit else np.full(len(votes.first_P), 0.5), votes.reliability_P
     first_P = eta_P * s_P / (eta_P * s_P + (1 - eta_P) * (1 - s_P))
     second_P = (1 - eta_P) * s_P / ((1 - eta_P) * s_P + eta_P * (1 - s_P))  # had the second been put above the first
-    saw_P = np.where(votes.outcome_P < 1, (first_P + second_P) / 2, first_P)
+    saw_P = fairly(np.where(votes.outcome_P < 1, (first_P + second_P) / 2, first_P), s_P,
+                   found.fit.worth.gamma * votes.left_P if found.fit else np.zeros(len(s_P)))
     pairs: dict[tuple[int, int], list[tuple[float, float]]] = {}
     for i, j, saw, weight in zip(votes.first_P.tolist(), votes.second_P.tolist(), saw_P.tolist(),
                                  votes.weight_P.tolist(), strict=True):
@@ -205,6 +219,16 @@ def labels(groups: Sequence[Group], found: Heard) -> Iterator[dict[str, Any]]:
         yield {"prompt_id": prompt, "chosen": chosen, "rejected": rejected, "probability": round(max(share, 1 - share),
                                                                                                 6),
                "weight": round(weight, 6)}
+
+
+def fairly(saw_P: Array, s_P: Array, lift_P: Array) -> Array:
+    """The probability that the first answer would have been seen to be better had both stood in the same place.
+
+    Standing where it stood lifted its score by `lift_P` nats, and so s from what it would have been: who sees it as
+    the worse all the same would see so in any place, and of those who see it as the better that share would not.
+    """
+    fair_P = expit(logit(s_P) - lift_P)
+    return np.where(fair_P <= s_P, saw_P * fair_P / s_P, saw_P + (1 - saw_P) * (fair_P - s_P) / (1 - s_P))
 
 
 def write(run: runs.Run, found: Heard) -> None:

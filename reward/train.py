@@ -58,7 +58,7 @@ def heard(run: runs.Run, settings: Settings, checkpoint: models.Checkpoint | Non
     def half(name: str, groups: Sequence[Group]) -> scoring.Scorer:
         return learn(aside(run, f"raters/{name}"), settings, checkpoint, list(groups))
 
-    found = raters.heard(train, settings.raters, settings.train.seed)
+    found = raters.heard(train, settings.raters, settings.train.seed, by_prompt=checkpoint is not None)
     if checkpoint is not None:
         found = raters.again(run, train, settings.raters, found, half)
         shutil.rmtree(run.path / "raters", ignore_errors=True)

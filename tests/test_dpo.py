@@ -208,7 +208,7 @@ def write_labels(folder: Path, rows: list[tuple[Pair, float, float]]) -> Path:
     (folder / "labels.jsonl").write_text("".join(json.dumps(
         {"prompt_id": pair.prompt.id, "chosen": pair.chosen, "rejected": pair.rejected, "probability": probability,
          "weight": weight}) + "\n" for pair, probability, weight in rows))
-    told = {"files": {"labels.jsonl": checkpoints.file_sha256(folder / "labels.jsonl")}}
+    told = {"status": "done", "files": {"labels.jsonl": checkpoints.file_sha256(folder / "labels.jsonl")}}
     (folder / "run.json").write_text(json.dumps(told))
     return folder
 

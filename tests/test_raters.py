@@ -11,12 +11,13 @@ from random import Random
 import numpy as np
 import pytest
 import tiny
+from scipy.special import expit
 
 from prefloop import checkpoints, runs, scoring
 from prefloop.errors import RequestError
-from prefloop.records import Message, Prompt
+from prefloop.records import Message, Prompt, Ranking, Response
 from prefloop.reward import raters
-from prefloop.reward.judgements import Group, Judgement
+from prefloop.reward.judgements import Group, Judgement, gathered
 from prefloop.reward.raters import RatersConfig
 
 GOOD, BAD, PLAIN = ("kind", "clear", "helpful"), ("rude", "vague", "useless"), ("tea", "bus", "lamp", "road", "sky")
@@ -180,3 +181,28 @@ def test_a_wrong_request_is_one_line(home: Path, capsys: pytest.CaptureFixture[s
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("prefloop reward: ")
     assert said in message
+
+
+def test_a_label_is_what_would_be_seen_in_one_place() -> None:
+    # Of what one in two sees on the left because it is on the left, nothing is left.
+    s = expit(np.array([1.0, -1.0]))
+    told = raters.fairly(np.array([0.9, 0.3]), s, np.array([1.0, -1.0]))
+    assert told.tolist() == pytest.approx([0.9 * 0.5 / s[0], 0.3 + 0.7 * (0.5 - s[1]) / (1 - s[1])])
+    # Brute force: a noise decides what is seen; a rater of reliability 0.8 said the first.
+    rng, eta, lift, gap = np.random.default_rng(0), 0.8, 1.2, 0.4
+    noise = rng.logistic(size=400_000)
+    seen, fair = gap + lift + noise > 0, gap + noise > 0
+    said = np.where(rng.random(noise.size) < eta, seen, ~seen)
+    p = expit(gap + lift)
+    saw = eta * p / (eta * p + (1 - eta) * (1 - p))
+    found = raters.fairly(np.array([saw]), np.array([p]), np.array([lift]))
+    assert found[0] == pytest.approx(fair[said].mean(), abs=0.005)
+
+
+def test_what_is_capped_is_what_the_loss_weighs() -> None:
+    alone = given("loud", 100)
+    crowd = gathered([Ranking(Prompt((Message("user", f"crowd {n}"),)), (Response("x"), Response("y")), (1, 2),
+                              f"rater {m}") for n in range(100) for m in range(40)])
+    plain, by_prompt = raters.capped([*alone, *crowd], 0.05), raters.capped([*alone, *crowd], 0.05, by_prompt=True)
+    assert plain["loud"] == 1.0
+    assert by_prompt["loud"] == pytest.approx(0.05 * 100 / 0.95 / 100)
