@@ -45,13 +45,16 @@ class Worth:
 
 def log_likelihood(gaps: Array, outcome: Array, eta: Array) -> tuple[Array, Array]:
     """log p of each outcome, and its derivative by the gap."""
-    slope = (2 * eta - 1) * expit(gaps) * expit(-gaps)
-    p = np.clip((1 - eta) + (2 * eta - 1) * expit(gaps), 1e-300, 1.0)
-    q = np.clip(eta + (1 - 2 * eta) * expit(gaps), 1e-300, 1.0)
-    exact = eta == 1  # where p or q itself may round to 0
-    told = np.where(exact, outcome * log_expit(gaps) + (1 - outcome) * log_expit(-gaps),
-                    outcome * np.log(p) + (1 - outcome) * np.log(q))
-    return told, np.where(exact, outcome - expit(gaps), slope * (outcome / p - (1 - outcome) / q))
+    seen_up = expit(gaps)
+    if (eta == 1).all():  # then p itself may round to 0
+        return outcome * log_expit(gaps) + (1 - outcome) * log_expit(-gaps), outcome - seen_up
+    p = np.maximum(1 - eta + (2 * eta - 1) * seen_up, 1e-300)
+    told, by_p = np.log(p), 1 / p
+    tied = outcome < 1
+    q = np.maximum(1 - p[..., tied], 1e-300)
+    told[..., tied] = outcome[tied] * told[..., tied] + (1 - outcome[tied]) * np.log(q)
+    by_p[..., tied] = outcome[tied] * by_p[..., tied] - (1 - outcome[tied]) / q
+    return told, (2 * eta - 1) * seen_up * (1 - seen_up) * by_p
 
 
 def seen(mean_P: Array, variance_P: Array) -> Array:

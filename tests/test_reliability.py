@@ -62,8 +62,8 @@ def test_a_ranking_of_three_says_two_things_and_counts_once() -> None:
 
 
 def test_the_likelihood_by_hand() -> None:
-    told, by_gap = worth.log_likelihood(np.array([np.log(3)] * 4), np.array([1, 1, 0.5, 1]),
-                                              np.array([1, 0.8, 1, 0.5]))
+    outcomes, etas = np.array([1, 1, 0.5, 1]), np.array([1, 0.8, 1, 0.5])
+    told, by_gap = worth.log_likelihood(np.full(4, np.log(3)), outcomes, etas)
     # sigmoid(log 3) = 3/4; 0.8 * 3/4 + 0.2 * 1/4 = 0.65; half of 3/4 and of 1/4; a coin.
     assert told == pytest.approx([np.log(0.75), np.log(0.65), np.log(0.75 * 0.25) / 2, np.log(0.5)])
     # 1 - 3/4; 0.6 * 3/16 / 0.65; 1/2 - 3/4; nothing.
