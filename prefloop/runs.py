@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
+from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,10 @@ def now() -> str:
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    with checkpoints.naming(path), path.open("a", encoding="utf-8") as file:
-        file.write(line(row))
+    """One more row of a JSONL file. A last line cut off by a kill stays a line of its own."""
+    with checkpoints.naming(path), path.open("a+b") as file:
+        torn = file.seek(0, SEEK_END) and (file.seek(-1, SEEK_END), file.read(1))[1] != b"\n"
+        file.write((b"\n" if torn else b"") + line(row).encode())
 
 
 def line(row: dict[str, Any]) -> str:
@@ -367,12 +370,12 @@ def main(asked: config.Asked) -> None:
     (where,) = config.build(asked, sections())
     if where.name is not None:
         return follow(Path(where.root) / where.name)
-    found = sorted(Path(where.root).rglob("run.json"))
+    found = {record.parent for record in Path(where.root).rglob("run.json")}
     if not found:
         print(f"no runs in {where.root}")
-    for record in found:
+    for path in sorted(path for path in found if found.isdisjoint(path.parents)):  # no models that a run sets aside
         try:
-            run = load(record.parent)
+            run = load(path)
         except RequestError as error:
             print(error)
             continue

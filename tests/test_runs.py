@@ -282,6 +282,26 @@ def test_the_list_shows_status_parents_and_headline(tmp_path: Path, capsys: pyte
         assert part in line
 
 
+def test_models_that_a_run_sets_aside_are_not_in_the_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with runs.start(ASKED, runs.RunConfig(str(tmp_path), "r")) as run:
+        aside = run.path / "folds/fold-1"
+        aside.mkdir(parents=True)
+        runs.Run(aside, {"stage": "reward"}).write()
+        assert cli.main(["runs", f"run.root={tmp_path}"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "running" in line
+
+
+@pytest.mark.parametrize("before", ["", '{"a": 1}\n', '{"a": 1}\n{"a": 2, "b'])
+def test_a_row_behind_one_that_a_kill_cut_off_is_whole(tmp_path: Path, before: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(before)
+    runs.append(path, {"é": 3})
+    runs.append(path, {"c": 4})
+    assert runs.read_lines(path) == [{"a": 1}] * bool(before) + [{"é": 3}, {"c": 4}]
+    assert b"\n\n" not in path.read_bytes()
+
+
 @pytest.mark.parametrize(("words", "says"), [
     (["runs", "run.nme=x"], "did you mean run.name?"),
     (["snapsot"], "did you mean snapshot?"),
