@@ -14,6 +14,7 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
+from prefloop import memory
 from prefloop.passes import plain
 
 TOKENS = 4096  # of a shared line: its mask is a square
@@ -132,11 +133,18 @@ def sound(model: nn.Module, pad_id: int) -> bool:
             for start, length in spans]
     was = model.training
     model.eval()
-    found = []
-    for arrange in (apart, shared):
-        layout = arrange(rows, [start for start, _ in spans], pad_id, where)
-        hidden_NH = hidden_states(model, layout).flatten(0, 1).float()
-        found.append(hidden_NH[layout.places_RA[layout.real_RA.bool()]])
-    model.train(was)
-    gap = float((found[0] - found[1]).norm() / found[0].norm())
+
+    def answers_of(layout: Layout) -> Tensor:
+        return hidden_states(model, layout).flatten(0, 1).float()[layout.places_RA[layout.real_RA.bool()]]
+
+    starts = [start for start, _ in spans]
+    try:
+        apart_NH, shared_NH = (answers_of(arrange(rows, starts, pad_id, where)) for arrange in (apart, shared))
+    except (ValueError, TypeError, RuntimeError) as error:  # it takes no such mask, or no positions
+        if memory.ran_out(error):
+            raise
+        return False
+    finally:
+        model.train(was)
+    gap = float((apart_NH - shared_NH).norm() / apart_NH.norm())
     return gap < (1e-4 if base.dtype == torch.float32 else 0.05)

@@ -115,13 +115,15 @@ def made(kind: str) -> Any:
                                                     sliding_window=8))
     if kind == "mamba":
         return t.MambaForCausalLM(t.MambaConfig(vocab_size=320, hidden_size=64, num_hidden_layers=2, state_size=8))
+    if kind == "falcon":  # which takes no mask of its own beside such biases
+        return t.FalconForCausalLM(t.FalconConfig(**shape, alibi=True))
     if kind == "gpt2":  # learned positions, which it takes from outside
         return t.GPT2LMHeadModel(t.GPT2Config(vocab_size=320, n_embd=64, n_layer=2, n_head=2))
     return t.LlamaForCausalLM(t.LlamaConfig(**shape, intermediate_size=64, attn_implementation=kind))
 
 
 @pytest.mark.parametrize(("kind", "shares"), [("bloom", False), ("mistral", False), ("mamba", False), ("gpt2", True),
-                                              ("eager", False), ("sdpa", True)])
+                                              ("falcon", False), ("eager", False), ("sdpa", True)])
 def test_a_base_that_reads_shared_lines_otherwise_is_found_out(kind: str, shares: bool) -> None:
     assert prefix.sound(made(kind).eval(), PAD) is shares
 
