@@ -81,6 +81,9 @@ class Encoder(nn.Module):
         self.backbone, self.head, self.pad_id = backbone, head, pad_id
 
     def gradient_checkpointing_enable(self, **settings: object) -> None:
+        if not self.backbone.supports_gradient_checkpointing:
+            raise RequestError(f"train.gradient_checkpointing: a model of type {self.backbone.config.model_type} does "
+                               "not support it; set it to false")
         self.backbone.gradient_checkpointing_enable({"use_reentrant": False})
 
     def forward(self, rows: list[list[int]], starts: list[int]) -> Tensor:
@@ -106,7 +109,7 @@ class EncoderScorer:
 
     def score(self, asked: Sequence[tuple[Prompt, str]], batch: int = 32) -> scoring.Scores:
         found = self.reader.rows(asked)
-        scoring.require_read([row is not None for row in found], f"{self.reader.max_length} tokens")
+        scoring.require_read(asked, [row is not None for row in found], f"{self.reader.max_length} tokens")
         return scoring.of_head(self.model.head, outputs(self.model, [row for row in found if row], batch))
 
     def reads(self, asked: Sequence[tuple[Prompt, str]]) -> list[bool]:
@@ -177,17 +180,25 @@ def reader_of(found: Checkpoint, max_length: int | None, key: str) -> Reader:
     require_encoder(found)
     with models.loading(found.base):
         config: Any = AutoConfig.from_pretrained(found.base, revision=found.revision)
-    # RoBERTa's first position is the one behind its padding's.
-    first = (config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
-    most = config.max_position_embeddings - first if hasattr(config, "max_position_embeddings") else 512
+        most = reach_of(config)
     if max_length is not None and max_length > most:
         raise RequestError(f"{key}: {max_length} tokens, and this encoder reads {most}; lower it")
     return Reader(tokenizer_of(found, config.vocab_size), max_length or most)
 
 
+def reach_of(config: Any) -> int:
+    """How many tokens an encoder reads. RoBERTa, MPNet and their kin count positions from behind their padding's."""
+    with torch.device("meta"):  # its shape, without weights
+        parts = AutoModel.from_config(config).named_modules()
+    paddings = [getattr(part, "padding_idx", None) for name, part in parts if name.endswith("position_embeddings")]
+    first = max((padding + 1 for padding in paddings if padding is not None), default=0)
+    return getattr(config, "max_position_embeddings", 512) - first
+
+
 def require_encoder(found: Checkpoint) -> None:
     """RequestError, before anything is loaded, where the checkpoint is a language model or of a kind unknown here."""
-    kind = checkpoints.read_json(models.model_folder(found) / "config.json").get("model_type")
+    told = checkpoints.read_json(models.model_folder(found) / "config.json")
+    kind = told.get("model_type") if isinstance(told, dict) else None
     if found.adapter or kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         what = f"a {found.stage} run on {found.base}" if found.adapter else f"a model of type {kind}"
         raise RequestError(f"model.path: {found.path} is {what}, and model.kind=encoder takes an encoder: BERT, "

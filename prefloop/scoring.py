@@ -105,7 +105,7 @@ class AdapterScorer:
         from prefloop import heads
 
         rows, starts = self._rows(asked)
-        require_read(self._fit(rows), f"the base's context of {models.context_of(self.model)} tokens")
+        require_read(asked, self._fit(rows), f"the base's context of {models.context_of(self.model)} tokens")
         return of_head(self.head, heads.outputs(self.model, self.head, ROLE, rows, starts, self.chat.pad_id, batch))
 
     def reads(self, asked: Sequence[tuple[Prompt, str]]) -> list[bool]:
@@ -164,7 +164,10 @@ def obeyed(tokenizer: PreTrainedTokenizerBase, written: list[list[int]]) -> int:
     return sum(not special.isdisjoint(ids) for ids in written)
 
 
-def require_read(read: list[bool], limit: str) -> None:
+def require_read(asked: Sequence[tuple[Prompt, str]], read: list[bool], limit: str) -> None:
+    """RequestError, which tells the first answer by its own words: its number here would tell the user nothing."""
     if not all(read):
-        raise RequestError(f"answer {read.index(False) + 1} of {len(read)} is longer than this reward model can read "
-                           f"({limit}); so are {read.count(False) - 1} more; leave them out")
+        prompt, answer = asked[read.index(False)]
+        raise RequestError(f"the answer {answer[:40]!r}... to {prompt.messages[-1].content[:40]!r} is longer than "
+                           f"this reward model can read ({limit}); so are {read.count(False) - 1} more; leave them "
+                           "out")

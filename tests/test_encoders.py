@@ -121,7 +121,7 @@ def test_an_answer_over_the_limit_is_said(tmp_path: Path, folder: Path) -> None:
     scorer = scoring.load(path, models.ModelConfig(path))
     asked = [(PROMPT, "red"), (PROMPT, "red " * 20), (PROMPT, "red " * 30)]
     assert scorer.reads(asked) == [True, False, False]
-    with pytest.raises(RequestError, match=r"answer 2 of 3 is longer .*16 tokens.* so are 1 more"):
+    with pytest.raises(RequestError, match=r"'(red ){10}'\.\.\. to 'Say something .*16 tokens.* so are 1 more"):
         scorer.score(asked)
 
 
@@ -133,7 +133,26 @@ def test_what_is_no_encoder_is_refused(tmp_path: Path, folder: Path) -> None:
         encoders.reader_of(models.resolve(str(folder)), 129, "train.max_length")
 
 
+@pytest.mark.parametrize(("kind", "most"), [("bert", 128), ("camembert", 127), ("mpnet", 126), ("longformer", 127)])
+def test_as_much_as_its_positions_reach_is_read(tmp_path: Path, kind: str, most: int) -> None:
+    """Where positions count from behind the padding's (0 here, 1 in every MPNet), so many fewer tokens have one."""
+    found = models.resolve(str(tiny_encoder(tmp_path, kind)))
+    own = encoders.reader_of(found, None, "train.max_length")
+    assert own.max_length == most
+    (row,) = own.rows([(PROMPT, "red " * (most - 4))])
+    assert row is not None
+    assert len(row[0]) == most
+    encoders.outputs(encoders.Encoder(encoders.backbone_of(found), heads.Head(32), own.pad_id), [row])
+
+
+def test_checkpointing_that_an_encoder_does_not_have_is_one_line(tmp_path: Path) -> None:
+    own = encoders.backbone_of(models.resolve(str(tiny_encoder(tmp_path, "albert"))))
+    with pytest.raises(RequestError, match=r"train\.gradient_checkpointing: a model of type albert"):
+        encoders.Encoder(own, heads.Head(32), 0).gradient_checkpointing_enable()
+
+
 @pytest.mark.parametrize(("hurt", "told"), [
+    (lambda folder: (folder / "config.json").write_text("[]"), "a model of type None"),
     (lambda folder: (folder / "tokenizer.json").unlink(), "it has no tokenizer"),
     (lambda folder: (folder / "tokenizer.json").write_text("{}"), "its tokenizer cannot join two texts"),
     (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "not a model|lack"),
