@@ -66,7 +66,8 @@ class RankingTrainer(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Batch]], device: torch.device) -> Tensor:
         own = torch.tensor(sum(one["batch"].prompts for one in batch_samples), device=device)
-        return self.accelerator.gather(own).sum() if self.args.world_size > 1 else own
+        gathered: Any = self.accelerator.gather(own) if self.args.world_size > 1 else own
+        return gathered.sum()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if self.args.train_sampling_strategy != "group_by_length":

@@ -107,7 +107,7 @@ def made(kind: str) -> Any:
     import transformers as t
 
     torch.manual_seed(0)
-    shape = {"vocab_size": 320, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape: dict[str, Any] = {"vocab_size": 320, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     if kind == "bloom":  # biases by distance in the line
         return t.BloomForCausalLM(t.BloomConfig(vocab_size=320, hidden_size=64, n_layer=2, n_head=2))
     if kind == "mistral":
@@ -119,7 +119,9 @@ def made(kind: str) -> Any:
         return t.FalconForCausalLM(t.FalconConfig(**shape, alibi=True))
     if kind == "gpt2":  # learned positions, which it takes from outside
         return t.GPT2LMHeadModel(t.GPT2Config(vocab_size=320, n_embd=64, n_layer=2, n_head=2))
-    return t.LlamaForCausalLM(t.LlamaConfig(**shape, intermediate_size=64, attn_implementation=kind))
+    llama = t.LlamaForCausalLM(t.LlamaConfig(**shape, intermediate_size=64))
+    llama.set_attn_implementation(kind)
+    return llama
 
 
 @pytest.mark.parametrize(("kind", "shares"), [("bloom", False), ("mistral", False), ("mamba", False), ("gpt2", True),

@@ -73,9 +73,10 @@ def test_a_partial_ranking_is_the_sum_over_what_it_leaves_open() -> None:
     expected = sum(chance for levels, chance in whole.items() if (levels[2], levels[0]) == (1, 2))
     assert float(pl([best_two])) == pytest.approx(expected)
     assert loss.outcomes(4, 2, 1) == 12
-    partial = [one for one in product((1, 2, UNRANKED), repeat=4) if one.count(1) == one.count(2) == 1]
+    partial: list[tuple[int, ...]] = [one for one in product((1, 2, UNRANKED), repeat=4)
+                                      if one.count(1) == one.count(2) == 1]
     assert float(pl(partial, eta=0.8).sum()) == pytest.approx(1.0)
-    tied = [(1, 1, UNRANKED, UNRANKED), (UNRANKED, 1, 2, UNRANKED)]
+    tied: list[tuple[int, ...]] = [(1, 1, UNRANKED, UNRANKED), (UNRANKED, 1, 2, UNRANKED)]
     assert pl(tied, [1.0, 0.5]).tolist() == pytest.approx(
         [chance_by_hand(SCORES[0].tolist(), one, [1.0, 0.5]) for one in tied])
 

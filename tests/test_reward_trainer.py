@@ -78,7 +78,7 @@ def test_two_answers_without_ties_have_trls_loss(base: Path, chat: Chat, config:
     model = AutoModelForSequenceClassification.from_pretrained(str(base), num_labels=1)
     args = RewardConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none", center_rewards_coefficient=0.01,
                         gradient_checkpointing=False, dataloader_pin_memory=False)
-    trainer = RewardTrainer(model, args, processing_class=chat.tokenizer, train_dataset=Dataset.from_list(
+    trainer: Any = RewardTrainer(model, args, processing_class=chat.tokenizer, train_dataset=Dataset.from_list(
         [{"chosen_ids": chosen, "rejected_ids": rejected} for chosen, rejected in pairs]))
     inputs = trainer.data_collator([trainer.train_dataset[n] for n in range(len(pairs))])
     theirs = float(trainer.compute_loss(trainer.model.eval(), dict(inputs)))
@@ -151,7 +151,7 @@ def fitted(criterion: Criterion, scores_R: Tensor, groups: list[Tokens]) -> dict
 @pytest.mark.parametrize(("config", "name", "expected"), [
     ({"ties": "davidson"}, "tie nu of overall", 0.8), ({"ties": "rao_kupper"}, "tie theta of overall", 1.8),
     ({"kind": "plackett_luce"}, "tie nu of overall", 0.8)])
-def test_how_easily_raters_tie_is_found(config: dict[str, str], name: str, expected: float) -> None:
+def test_how_easily_raters_tie_is_found(config: dict[str, Any], name: str, expected: float) -> None:
     """Of 3000 pairs, drawn from the model itself."""
     generator, settings = torch.Generator().manual_seed(0), LossConfig(**config, strength="ignore")
     gaps_N = torch.randn(3000, generator=generator) * 1.5

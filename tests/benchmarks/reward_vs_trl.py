@@ -36,7 +36,7 @@ REAL = ROOT.parent / "shared" / "data" / "finegrained_qa"
 SMALL = "SMALL" in os.environ
 BIG = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 6}  # 22M
 LITTLE = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2}
-VOCABULARY, CONTEXT = 4096, 1024
+VOCABULARY, CONTEXT = 4096, int(os.environ.get("CONTEXT", 1024))
 SWEEP = [(2, "random"), (8, "random"), (8, "group_by_length")]  # TRL's batches of pairs, and how it draws them
 SWEPT = {4: 8, 9: 16}  # pairs
 REPEATS = 1 if SMALL else 3
@@ -94,7 +94,7 @@ def tokenizer_of(folder: Path, texts: Iterator[str]) -> Any:
     return made
 
 
-def base(folder: Path, shape: dict[str, int], questions: list[Question]) -> Path:
+def base(folder: Path, shape: dict[str, Any], questions: list[Question]) -> Path:
     """A Llama of this shape with random weights, and a vocabulary of these texts."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -301,7 +301,7 @@ def theirs(job: dict[str, Any]) -> tuple[Any, int, Any]:
     model = AutoModelForSequenceClassification.from_pretrained(job["base"], num_labels=1, dtype=torch.float32)
     random.Random(0).shuffle(rows)
     rows = rows[: job.get("pairs")]
-    trainer = RewardTrainer(model, arguments(job), train_dataset=Dataset.from_list(rows),
+    trainer: Any = RewardTrainer(model, arguments(job), train_dataset=Dataset.from_list(rows),
                             processing_class=AutoTokenizer.from_pretrained(job["base"]), peft_config=LoraConfig(
                                 r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear",
                                 modules_to_save=["score"], task_type="SEQ_CLS"))
