@@ -145,8 +145,9 @@ def score_rows(model: nn.Module, head: Head, rows: list[list[int]], starts: list
 
     With `share`, neighbours that have a prompt in common share it: the base must be one that reads such lines.
     """
-    arrange = prefix.shared if share else prefix.apart
-    layout = arrange(rows, starts, pad_id, head.linear.weight.device)
+    where = head.linear.weight.device
+    layout = (prefix.shared(rows, starts, pad_id, where, head.linear.in_features) if share else
+              prefix.apart(rows, starts, pad_id, where))
     hidden_BTH = prefix.hidden_states(model, layout)
     scores_RO = head.pooled(head(hidden_BTH).flatten(0, 1)[layout.places_RA], layout.real_RA)
     if head.likelihood is None:

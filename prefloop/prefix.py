@@ -56,9 +56,9 @@ def apart(rows: list[list[int]], starts: list[int], pad_id: int, where: torch.de
     return Layout(ids_BT, mask_BT, None, *_answers(lines, lengths, longest, where))
 
 
-def shared(rows: list[list[int]], starts: list[int], pad_id: int, where: torch.device) -> Layout:
-    """Neighbours with the same prompt in one line."""
-    lines = list(_lines(rows, starts))
+def shared(rows: list[list[int]], starts: list[int], pad_id: int, where: torch.device, width: int) -> Layout:
+    """Neighbours with the same prompt in one line, where that is less work on a base of this hidden size."""
+    lines = list(_lines(rows, starts, width))
     longest = max(len(line.ids) for line in lines)
     owner_BT = _padded([line.owner for line in lines], longest, NOTHING, where)
     place_T = torch.arange(longest, device=where)
@@ -70,7 +70,12 @@ def shared(rows: list[list[int]], starts: list[int], pad_id: int, where: torch.d
                   *_answers(lines, lengths, longest, where))
 
 
-def _lines(rows: list[list[int]], starts: list[int]) -> Iterator[_Line]:
+def _lines(rows: list[list[int]], starts: list[int], width: int) -> Iterator[_Line]:
+    def pays(line: int, prompt: int, answer: int) -> bool:
+        """A prompt less to read, for attention over a longer line, most of it masked: per layer about 24 H^2
+        operations a token, 4 H a pair of tokens."""
+        return (line + answer) ** 2 <= line**2 + (prompt + answer) ** 2 + 6 * width * prompt
+
     def prompt_of(n: int) -> list[int]:
         return rows[n][: starts[n]]
 
@@ -78,7 +83,8 @@ def _lines(rows: list[list[int]], starts: list[int]) -> Iterator[_Line]:
         line = _Line([], [], [], [], 0)
         for n in members:
             answer, start = rows[n][starts[n] :], starts[n]
-            if not line.firsts or len(line.ids) + len(answer) > TOKENS:
+            length = len(line.ids)
+            if not line.firsts or length + len(answer) > TOKENS or not pays(length, start, len(answer)):
                 if line.firsts:
                     yield line
                 line = _Line(list(prompt), [PROMPT] * start, list(range(start)), [], start)
@@ -139,7 +145,8 @@ def sound(model: nn.Module, pad_id: int) -> bool:
 
     starts = [start for start, _ in spans]
     try:
-        apart_NH, shared_NH = (answers_of(arrange(rows, starts, pad_id, where)) for arrange in (apart, shared))
+        apart_NH, shared_NH = (answers_of(layout) for layout in (
+            apart(rows, starts, pad_id, where), shared(rows, starts, pad_id, where, width=10**6)))
     except (ValueError, TypeError, RuntimeError) as error:  # it takes no such mask, or no positions
         if memory.ran_out(error):
             raise

@@ -69,16 +69,27 @@ def test_scores_and_gradients_are_those_of_separate_rows(place: Path, pooling: s
 
 def test_the_base_reads_a_prompt_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, starts = some_rows()
-    layout = prefix.shared(rows, starts, PAD, torch.device("cpu"))
+    layout = prefix.shared(rows, starts, PAD, torch.device("cpu"), 64)
     assert layout.ids_BT.shape[0] == 3
     assert int(layout.mask.diagonal(dim1=2, dim2=3).sum()) == layout.ids_BT.numel()
     monkeypatch.setattr(prefix, "TOKENS", 25)  # a longer line is broken, and its prompt read again
-    broken = prefix.shared(rows, starts, PAD, torch.device("cpu"))
+    broken = prefix.shared(rows, starts, PAD, torch.device("cpu"), 64)
     assert broken.ids_BT.shape[0] > 3
     assert broken.ids_BT.shape[1] <= 37  # one answer at least
     model, head = loaded(place), a_head()
     torch.testing.assert_close(heads.score_rows(model, head, rows, starts, PAD, True),
                                heads.score_rows(model, head, rows, starts, PAD), atol=2e-5, rtol=1e-5)
+
+
+def test_a_line_is_shared_only_where_that_is_less_work() -> None:
+    """Attention is over the whole line: long answers to a short prompt cost more together than apart."""
+    def lines(prompt: int, answer: int, width: int) -> int:
+        rows = [[1] * (prompt + answer)] * 4
+        return len(prefix.shared(rows, [prompt] * 4, PAD, torch.device("cpu"), width).ids_BT)
+
+    assert lines(prompt=44, answer=244, width=64) == 4
+    assert lines(prompt=44, answer=244, width=4096) == 1
+    assert lines(prompt=650, answer=100, width=64) == 1
 
 
 def test_scores_do_not_depend_on_batch_or_order(place: Path) -> None:
@@ -171,5 +182,5 @@ def test_a_settled_head_is_centred_and_scaled_whatever_its_members_chose_as_zero
 def test_a_conversation_of_the_same_words_is_another_prompt(place: Path) -> None:
     chat: Chat = models.load_chat(models.resolve(str(place)))
     rows = [chat.answer_ids("a b c"), chat.answer_ids("a b d")]
-    layout = prefix.shared([[5, *rows[0]], [5, 5, *rows[1]]], [1, 2], PAD, torch.device("cpu"))
+    layout = prefix.shared([[5, *rows[0]], [5, 5, *rows[1]]], [1, 2], PAD, torch.device("cpu"), 64)
     assert layout.ids_BT.shape[0] == 2
