@@ -161,8 +161,8 @@ def after(prompt: object, query: str, ends: list[str]) -> str:
     if not isinstance(prompt, str) or not query.startswith(prompt):
         raise RequestError("query: it does not begin with its prompt; send answers")
     answer = query[len(prompt) :].rstrip()
-    for end in ends:
-        answer = answer.removesuffix(end)
+    while end := next((one for one in ends if one and answer.endswith(one)), ""):  # templates may write several
+        answer = answer.removesuffix(end).rstrip()
     return answer
 
 
@@ -202,12 +202,13 @@ def admit(request: Request, settings: ServeConfig, token: bytes) -> None:
         given = headers.get("authorization", "").removeprefix("Bearer ").encode("utf-8", "replace")
         if not hmac.compare_digest(given, token):
             raise Refused(401, "expected the header `Authorization: Bearer TOKEN`")
-    elif host.rpartition(":")[0] not in HOSTS and host not in HOSTS:
+    elif not {host, host.rpartition(":")[0]} & {*HOSTS, settings.host}:
         raise Refused(421, "without a token it answers only to this machine's own address")
     if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise Refused(415, "send JSON (content-type: application/json)")  # no other page's form can
     length = headers.get("content-length", "")
-    if not (length.isascii() and length.isdigit()):
-        raise Refused(411, "say how long the request is (content-length)")
-    if int(length[:20]) > settings.mebibytes * 2**20:
+    # With a transfer-encoding the body ends where it says itself, whatever its length is said to be.
+    if "transfer-encoding" in headers or not (length.isascii() and length.isdigit()):
+        raise Refused(411, "say how long the request is (content-length, and no transfer-encoding)")
+    if len(length) > 20 or int(length) > settings.mebibytes * 2**20:
         raise Refused(413, f"more than {settings.mebibytes} MiB (serve.mebibytes)")

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import tiny
 from conftest import Loop
+from starlette.requests import Request
 
 from prefloop import checkpoints, scoring
 from prefloop.records import Message, Prompt
@@ -91,6 +92,25 @@ def test_a_query_is_a_prompt_with_its_answer(server: Served) -> None:
     assert server.call({"prompts": ["other"], "query": ["red nice"]})[0] == 422
 
 
+@pytest.mark.parametrize(("query", "answer"), [
+    ("Q A<|eot_id|><|endoftext|>", " A"), ("Q A<|im_end|>\n<|endoftext|></s> ", " A"), ("Q A</s>B", " A</s>B"),
+    ("Q", "")])
+def test_every_token_that_ends_a_turn_is_cut_off(query: str, answer: str) -> None:
+    assert serve.after("Q", query, ["", *serve.ENDS]) == answer
+
+
+@pytest.mark.parametrize(("host", "status"), [("127.0.0.2:80", None), ("127.0.0.2", None), ("127.0.0.3:80", 421)])
+def test_the_address_it_listens_on_is_its_own(host: str, status: int | None) -> None:
+    told = {"host": host, "content-type": "application/json", "content-length": "2"}
+    request = Request({"type": "http", "headers": [(name.encode(), said.encode()) for name, said in told.items()]})
+    try:
+        serve.admit(request, serve.ServeConfig(host="127.0.0.2"), b"")
+        found = None
+    except serve.Refused as refused:
+        found = refused.status
+    assert found == status
+
+
 @pytest.mark.parametrize(("body", "status", "said"), [
     (b"{", 400, "not JSON"), (b"[" * 100_000, 400, "not JSON"), (b"\xff\xfe", 400, "not JSON"), (b"", 400, "not JSON"),
     ([], 422, "expected"), ({}, 422, "expected"), ({"prompts": "a", "answers": "b"}, 422, "expected"),
@@ -127,14 +147,21 @@ def test_other_addresses_pages_and_paths_are_refused(server: Served) -> None:
     assert server.call(ASKED, content_type="text/plain")[0] == 415
     assert server.call(ASKED, "/elsewhere")[0] == 404
     assert server.call(None, "/score") == (405, {"error": "POST /score or GET /health"})
-    with socket.create_connection(("127.0.0.1", server.port)) as door:  # a body of unknown length
-        door.sendall(b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-                     b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
-        assert b" 411 " in door.recv(4096)
+    body = b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    for length, status in ((b"", b" 411 "), (b"Content-Length: 2\r\n", b" 411 ")):  # the body's own word counts
+        assert status in said_to(server, length + body)
+    assert b" 413 " in said_to(server, b"Content-Length: " + b"0" * 20 + b"1\r\n\r\n{")
     with socket.create_connection(("127.0.0.1", server.port)) as door:  # and one that hangs up half-way
         door.sendall(b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                      b"Content-Length: 100\r\n\r\n{")
     assert server.call(ASKED)[0] == 200
+
+
+def said_to(server: Served, rest: bytes) -> bytes:
+    """The beginning of what a request gets whose last headers and body are `rest`."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as door:
+        door.sendall(b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + rest)
+        return door.recv(4096)
 
 
 def test_many_at_once_take_turns(server: Served) -> None:
