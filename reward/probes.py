@@ -112,7 +112,7 @@ def main(asked: config.Asked) -> None:
         raise RequestError(f"{settings.data}: its split {settings.split} has {len(pairs)} decided pairs; name a "
                            f"snapshot with more, or probe.split=validation")
     found = models.resolve(model_config.path, model_config.revision)
-    run = Path(model_config.path) if (Path(model_config.path) / "run.json").is_file() else None
+    run = found.folder.parent if found.folder and (found.folder.parent / "run.json").is_file() else None
     out = Path(settings.out) if settings.out else (run or Path()) / "probes.json"
     checkpoints.require_place(out, "probe.out")
     scorer = scoring.load(found, model_config)

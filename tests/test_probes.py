@@ -239,6 +239,12 @@ def test_the_runs_own_report_shows_them(loop: Loop, tmp_path: Path) -> None:
     assert tiny.launch("probe", f"model.path={run}", f"probe.data={loop.root / 'data'}", "probe.split=train",
                        "probe.pairs=4") == 0
     assert "<h2>Probes</h2>" in (run / "report.html").read_text()
+    named = (run / "report.html").read_text()
+    (run / "report.html").unlink()
+    (run / "probes.json").unlink()
+    assert tiny.launch("probe", f"model.path={run / 'final'}", f"probe.data={loop.root / 'data'}", "probe.split=train",
+                       "probe.pairs=4") == 0
+    assert (run / "report.html").read_text() == named  # by its final/, too
     rows = json.loads((run / "probes.json").read_text())["probes"]
     assert json.loads((run / "report.json").read_text())["probes"] == rows
     checkpoints.verify(run / "final")
