@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,8 +67,11 @@ RANGES = {
 SHARING = "accelerate is asked to share weights out: configs/accelerate/fsdp_qlora.yaml says how"
 
 
-def section(owner: type, **defaults: Any) -> config.Section:
-    """`train:` of a stage on transformers.Trainer: no bf16 without a GPU, NaN shown, nothing sent anywhere."""
+def section(owner: type, closed: Mapping[str, str] | None = None, **defaults: Any) -> config.Section:
+    """`train:` of a stage on transformers.Trainer: no bf16 without a GPU, NaN shown, nothing sent anywhere.
+
+    `closed` are keys that the stage closes beside those that all close, with the reason for each.
+    """
     cpu = {} if torch.cuda.is_available() else WITHOUT_GPU
     ours = {"logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm": False, "save_total_limit": 2}
     return config.Section(owner, {**ours, **cpu, **defaults},
@@ -79,7 +82,7 @@ def section(owner: type, **defaults: Any) -> config.Section:
                            "push_to_hub": "nothing is sent anywhere",
                            "fsdp": SHARING, "fsdp_config": SHARING,
                            "deepspeed": "it was not tried; configs/accelerate/ has DDP and FSDP",
-                           "packing": "every row stays whole, and by itself"},
+                           "packing": "every row stays whole, and by itself", **(closed or {})},
                           RANGES)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from trl.trainer.utils import disable_dropout_in_model
 
 from prefloop import heads, models, passes, runs, scoring
 from prefloop.chat import Chat
@@ -43,10 +44,12 @@ class Adapter:
     config: models.ModelConfig
     chat: Chat
     max_length: int | None
+    dropout: bool = False
 
     @classmethod
-    def of(cls, found: models.Checkpoint, config: models.ModelConfig, max_length: int | None) -> Adapter:
-        return cls(found, config, models.load_chat(found), max_length)
+    def of(cls, found: models.Checkpoint, config: models.ModelConfig, max_length: int | None,
+           dropout: bool = False) -> Adapter:
+        return cls(found, config, models.load_chat(found), max_length, dropout)
 
     def rows(self, group: Group) -> list[Row | None]:
         prompt = self.chat.prompt_ids(group.prompt)
@@ -58,6 +61,8 @@ class Adapter:
         torch.manual_seed(seed)
         base = models.load_base(self.found, self.config)
         models.require_context(base, longest, "train.max_length")
+        if not self.dropout:
+            disable_dropout_in_model(base)
         backbone = models.add_adapter(base, scoring.ROLE, self.found.adapter, self.config)
         models.train_only(backbone, {scoring.ROLE})
         reader = AdapterReader(backbone, head.made(passes.plain(backbone).config.get_text_config().hidden_size),

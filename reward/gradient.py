@@ -48,10 +48,10 @@ def learn(run: runs.Run, settings: Settings, checkpoint: models.Checkpoint, grou
 
 def begun(settings: Settings, checkpoint: models.Checkpoint) -> Kind:
     """What the run trains, before any weights are loaded."""
-    longest = settings.train.max_length
+    longest, dropout = settings.train.max_length, not settings.train.disable_dropout
     if settings.model.kind == "encoder":
-        return Encoder.of(checkpoint, settings.head, longest, not settings.train.disable_dropout)
-    return Adapter.of(checkpoint, settings.model, longest)
+        return Encoder.of(checkpoint, settings.head, longest, dropout)
+    return Adapter.of(checkpoint, settings.model, longest, dropout)
 
 
 def report(run: runs.Run, train: Encoded, settings: Settings) -> None:

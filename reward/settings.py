@@ -80,7 +80,9 @@ def sections() -> config.Sections:
     return {"model": config.Section(KindConfig), "head": config.Section(HeadConfig),
             "loss": config.Section(LossConfig), "raters": config.Section(RatersConfig),
             "data": config.Section(training.DataConfig), "evaluate": config.Section(EvaluateConfig),
-            "train": training.section(RewardConfig, learning_rate=1e-4, remove_unused_columns=False),
+            "train": training.section(RewardConfig, {"neftune_noise_alpha": "noise on embeddings is for models that "
+                                                     "learn to write; leave it out"},
+                                      learning_rate=1e-4, remove_unused_columns=False),
             "run": config.Section(runs.RunConfig)}
 
 

@@ -47,6 +47,11 @@ def test_it_learns_whole_in_fp32_and_is_sealed(home: Path, loop: Loop, monkeypat
     assert models.reward_kind(models.resolve(str(home / "judge"))) == "encoder"
 
 
+def test_a_limit_that_most_probes_are_over_is_no_error(home: Path, loop: Loop) -> None:
+    assert tiny.launch(*asked(loop, home, "short", "train.max_length=12")) == 0
+    assert tiny.record(home / "short")["checks"]["reload final"]["passed"]
+
+
 def test_scores_of_a_file_have_their_spread(home: Path, tmp_path: Path) -> None:
     lines: list[dict[str, Any]] = [{"prompt": "Say something about cat 1", "answer": text}
                                    for text in ("red nice", "red nasty", "x " * 60)]
@@ -113,7 +118,8 @@ def test_a_weight_that_comes_back_changed_fails_the_run(home: Path, loop: Loop, 
     ("model.four_bit=true", "in fp32"), ("model.dtype=bfloat16", "in fp32"),
     ("head.likelihood=true", "leave out head"), ("head.pooling=last", "leave out head"),
     ("model.kind=enocder", "expected 'adapter' or 'encoder'"),
-    ("train.max_length=4", "no ranking to train on"), ("model.path=HOME/bare", "it has no tokenizer"),
+    ("train.max_length=4", "no ranking to train on"),
+    ("train.neftune_noise_alpha=5", "noise on embeddings"), ("model.path=HOME/bare", "it has no tokenizer"),
 ])
 def test_a_wrong_request_is_one_line(home: Path, loop: Loop, tmp_path: Path, said: Callable[[], str], override: str,
                                      told: str) -> None:

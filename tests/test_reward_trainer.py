@@ -191,6 +191,20 @@ def test_what_says_something(config: dict[str, Any], ranks: tuple[int | None, ..
     assert says(LossConfig(**config), ["kind"], Judgement((0, 1), (1, 1), "ann", dimensions={"kind": (2, 1)}))
 
 
+@pytest.mark.parametrize("dropout", [False, True])
+def test_dropout_is_as_asked(tmp_path: Path, dropout: bool) -> None:
+    import transformers as t
+
+    folder = tiny_model(tmp_path)  # for its tokenizer
+    sizes = {"n_embd": 32, "n_layer": 1, "n_head": 2}
+    t.GPT2LMHeadModel(t.GPT2Config(vocab_size=len(t.AutoTokenizer.from_pretrained(str(folder))), **sizes)
+                      ).save_pretrained(str(folder))
+    kind = Adapter.of(models.resolve(str(folder)), models.ModelConfig(str(folder), lora_r=4), 256, dropout)
+    reader = kind.begin(HeadConfig(), 0, 8).train()
+    one, other = (reader([[1, 2, 3, 4]], [2]) for _ in range(2))
+    assert torch.equal(one, other) is not dropout
+
+
 def test_an_ensemble_with_objectives_learns_each(base: Path, tmp_path: Path) -> None:
     """The shorter answer is the better one, and helpfulness says the opposite. Tie and threshold are learned too."""
     rankings = []
