@@ -150,7 +150,8 @@ def test_other_addresses_pages_and_paths_are_refused(server: Served) -> None:
     body = b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
     for length, status in ((b"", b" 411 "), (b"Content-Length: 2\r\n", b" 411 ")):  # the body's own word counts
         assert status in said_to(server, length + body)
-    assert b" 413 " in said_to(server, b"Content-Length: " + b"0" * 20 + b"1\r\n\r\n{")
+    refused = said_to(server, b"Content-Length: " + b"0" * 20 + b"1\r\n\r\n{")
+    assert refused.split()[1] in (b"400", b"413")  # by the server's own reader, or by us
     with socket.create_connection(("127.0.0.1", server.port)) as door:  # and one that hangs up half-way
         door.sendall(b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                      b"Content-Length: 100\r\n\r\n{")
