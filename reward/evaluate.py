@@ -32,19 +32,19 @@ def report(held: HeldOut, baselines: Mapping[str, Array], trained_by: frozenset[
     temperatures_P, temperature = out_of_fold(held)
     told = Told(held, seed)
     right_P = ordered(held, held.scores_E)
-    confidence_P, correct_P = calibration.confidence(held.gaps_P / temperatures_P)
+    confidence_P, correct_P = calibration.confidence(held.gaps_P, temperatures_P, held.eta_P)
     chance = null(held, temperatures_P, calibration.ece, seed=seed)
     return {
         "pairs": held.gaps_P.size, "prompts": int(np.unique(held.prompt_P).size), "judgements": len(held.raters),
         "raters": len(set(held.raters)),
         "accuracy": told.mean(right_P),
-        "log_loss": told.mean(calibration.log_loss(held.gaps_P / temperatures_P)),
-        "log_loss_before_temperature": told.mean(calibration.log_loss(held.gaps_P)),
-        "brier": told.mean(calibration.brier(held.gaps_P / temperatures_P)),
+        "log_loss": told.mean(calibration.log_loss(held.gaps_P, temperatures_P, held.eta_P)),
+        "log_loss_before_temperature": told.mean(calibration.log_loss(held.gaps_P, 1.0, held.eta_P)),
+        "brier": told.mean(calibration.brier(held.gaps_P, temperatures_P, held.eta_P)),
         "temperature": temperature,
         "ece": told.ece(confidence_P, correct_P) | {
             "chance": float(chance.mean()), "chance_95": float(np.quantile(chance, 0.95))},
-        "ece_before_temperature": calibration.ece(*calibration.confidence(held.gaps_P)),
+        "ece_before_temperature": calibration.ece(*calibration.confidence(held.gaps_P, 1.0, held.eta_P)),
         "diagram": [vars(one) for one in calibration.diagram(confidence_P, correct_P)],
         "agreement": told.agreement(),
         "baselines": {name: told.against(right_P, ordered(held, scores_E))
@@ -111,8 +111,9 @@ def out_of_fold(held: HeldOut) -> tuple[Array, float]:
     A temperature judged on the pairs it was fitted on would flatter the model.
     """
     half_P = held.prompt_P % 2 == 0
-    everywhere = calibration.temperature(held.gaps_P)
-    halves = [calibration.temperature(held.gaps_P[own]) if own.any() else everywhere for own in (~half_P, half_P)]
+    everywhere = calibration.temperature(held.gaps_P, held.eta_P)
+    halves = [calibration.temperature(held.gaps_P[own], held.eta_P[own]) if own.any() else everywhere
+              for own in (~half_P, half_P)]
     return np.where(half_P, *halves), everywhere
 
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from prefloop.records import decided
 
-from .calibration import Array, confidence, sigmoid
+from .calibration import Array, confidence, said
 from .judgements import Group
 
 Places = NDArray[np.intp]
@@ -37,12 +37,18 @@ class HeldOut:
     scores_E: Array
     words_E: Array
     spread_E: Array
+    eta_J: Array
     raters: tuple[str, ...]  # of each judgement
     strengths: tuple[str, ...]
 
     @property
     def gaps_P(self) -> Array:
         return self.scores_E[self.better_P] - self.scores_E[self.worse_P]
+
+    @property
+    def eta_P(self) -> Array:
+        """The reliability of who judged."""
+        return self.eta_J[self.judgement_P]
 
     @property
     def longer_P(self) -> Array:
@@ -55,7 +61,7 @@ def paired(groups: Sequence[Group], scores: Sequence[ArrayLike],
     """All pairs of all judgements; `scores` (and the ensemble's `spreads`) are those of each group's texts."""
     pairs: list[tuple[int, ...]] = []
     entries: list[tuple[int | float, ...]] = []
-    raters, strengths, known = [], [], {}
+    raters, strengths, reliabilities, known = [], [], [], {}
     answers = 0
     nothing = [np.zeros(len(group.texts)) for group in groups]
     for number, (group, given, apart) in enumerate(zip(groups, scores, spreads or nothing, strict=True)):
@@ -69,12 +75,13 @@ def paired(groups: Sequence[Group], scores: Sequence[ArrayLike],
                 same = known.setdefault((number, low, high), len(known))
                 pairs.append((number, len(raters), first + better, first + worse, same, places[better] != low))
             raters.append(judgement.rater)
+            reliabilities.append(judgement.reliability)
             strengths.append(judgement.strength or "")
         answers += len(group.texts)
     columns = np.array(pairs, dtype=np.intp).reshape(-1, 6).T
     rows = np.array(entries, dtype=np.float64).reshape(-1, 5).T
     return HeldOut(groups, *columns[:5], columns[5].astype(bool), rows[0].astype(np.intp), rows[1].astype(np.intp),
-                   rows[2], rows[3], rows[4], tuple(raters), tuple(strengths))
+                   rows[2], rows[3], rows[4], np.array(reliabilities), tuple(raters), tuple(strengths))
 
 
 def once(held: HeldOut) -> Places:
@@ -109,7 +116,7 @@ def alike(held: HeldOut, temperature_P: Array) -> float:
     if not pairs.size:
         return 0.0
     own = once(held)
-    sure = sigmoid(held.gaps_P[own] / temperature_P[own])
+    sure = said(held.gaps_P[own], temperature_P[own], held.eta_P[own])
     others = np.bincount(held.same_P[own])[held.same_P[own]] - 1  # a pair of raters for each other rater
     expected = float((others * (sure**2 + (1 - sure) ** 2)).sum() / others.sum())
     shared = (float(agreed.sum() / pairs.sum()) - expected) / max(1 - expected, 1e-9)
@@ -122,10 +129,11 @@ def null(held: HeldOut, temperature_P: Array, figure: Callable[[Array, Array], f
 
     Each judgement ranks its answers by score plus Gumbel noise, whose pairs have the probability sigmoid(gap) and
     belong together as the pairs of one ranking do (Yellott 1977). Raters of one prompt share a draw as often as they
-    are alike: were they taken to be independent, chance would look smaller than it is.
+    are alike: were they taken to be independent, chance would look smaller than it is. A rater of reliability eta
+    turns a ranking round with probability 1 - eta.
     """
     rng = np.random.default_rng(seed)
-    sure_P, _ = confidence(held.gaps_P / temperature_P)
+    sure_P, _ = confidence(held.gaps_P, temperature_P, held.eta_P)
     preferred, other = _preferred(held)
     temperature_E = np.ones(held.scores_E.size)
     temperature_E[held.better_P], temperature_E[held.worse_P] = temperature_P, temperature_P
@@ -136,7 +144,8 @@ def null(held: HeldOut, temperature_P: Array, figure: Callable[[Array, Array], f
         common_E = rng.gumbel(size=int(held.answer_E.max(initial=0)) + 1)[held.answer_E]
         follows_E = (rng.random(judgements) < share)[held.judgement_E]
         felt_E = held.scores_E / temperature_E + np.where(follows_E, common_E, own_E)
-        found[draw] = figure(sure_P, (felt_E[preferred] > felt_E[other]).astype(np.float64))
+        turned_P = (rng.random(judgements) > np.maximum(held.eta_J, 1 - held.eta_J))[held.judgement_P]
+        found[draw] = figure(sure_P, ((felt_E[preferred] > felt_E[other]) != turned_P).astype(np.float64))
     return found
 
 

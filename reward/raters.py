@@ -74,6 +74,14 @@ class Heard:
     fit: reliability.Fit | None = None
     how: str = "every judgement counts alike"
 
+    def expected(self, groups: Sequence[Group]) -> list[Group]:
+        """Other judgements with the reliabilities that were found; of a rater nobody knows, the average rater's."""
+        if not self.fit:
+            return list(groups)
+        known, average = {one.name: one.reliability for one in self.raters}, self.fit.prior.mean
+        return [replace(group, judgements=tuple(replace(one, reliability=known.get(one.rater, average))
+                                                for one in group.judgements)) for group in groups]
+
     def position(self) -> dict[str, float] | None:
         """What standing a place earlier adds to an answer, in nats; None where nobody knows where answers stood."""
         if not self.fit or not self.fit.worth.gamma_interval:

@@ -97,7 +97,7 @@ def cross_validated(run: runs.Run, settings: Settings, checkpoint: models.Checkp
 def judge(run: runs.Run, settings: Settings, scorer: scoring.Scorer, found: raters.Heard, held_out: list[Group],
           facts: dict[str, object]) -> None:
     """The report: how good the model is on prompts it did not learn from, and who taught it."""
-    own = assess.judged(scorer, held_out)
+    own = assess.judged(scorer, found.expected(held_out))
     simple = linear.learn(found.groups, settings.train.seed)
     baselines = {} if settings.model.kind == "linear" else {"words and style": simple.scorer}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import log
 
 import numpy as np
@@ -119,6 +120,25 @@ def test_what_is_calibrated_is_found_so_and_what_is_not_is_not(shared: float) ->
         assert good["temperature"] == pytest.approx(3.0, rel=0.35)
     assert within >= 17
     assert found_out >= 15
+
+
+def test_a_model_is_not_blamed_for_who_does_not_say_what_they_see() -> None:
+    rng = np.random.default_rng(0)
+    eta = {f"rater {n}": 0.5 if n < 2 else 0.95 for n in range(5)}
+    within = {True: 0, False: 0}
+    for seed in range(10):
+        rankings, scores = people(150, 4, 3, sure=2.0, seed=seed)
+        said = [replace(one, ranks=tuple(5 - (rank or 0) for rank in one.ranks)) if rng.random() > eta[one.rater]
+                else one for one in rankings]
+        for known in (True, False):
+            groups = [replace(group, judgements=tuple(replace(one, reliability=eta[one.rater] if known else 1.0)
+                                                      for one in group.judgements)) for group in gathered(said)]
+            told = evaluate.report(paired(groups, scores), {}, frozenset())
+            within[known] += told["ece"]["value"] <= told["ece"]["chance_95"]
+            if known:
+                assert told["temperature"] == pytest.approx(1.0, abs=0.25)
+    assert within[True] >= 8
+    assert within[False] <= 4
 
 
 def test_raters_who_share_their_draws_are_seen_to() -> None:
