@@ -45,7 +45,7 @@ from prefloop.reward.raters import RatersConfig, heard
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 SEEDS, FOLDS = 5, 5
 VOTES = (1, 3)
-WORLD_PROMPTS, WORLD_HELD_OUT, CREW = 300, 500, 20
+WORLD_PROMPTS, WORLD_HELD_OUT, CREW, ROUNDS = 1000, 500, 20, 2
 BASE = Path(grammar.__file__).with_name("base")
 MIXES = {
     "0% spammers": ((raters.CAREFUL, CREW),),
@@ -215,38 +215,48 @@ def expanded(group: Group) -> Group:
 # the demo's world
 
 
-def world(mix: str, seed: int) -> Iterator[Cell]:
-    """One rater a prompt, who ranks two answers shown in random order."""
-    rng, crew = Random(seed), raters.crew(seed, MIXES[mix])
-    cell, begun = Cell(f"world, {mix}", seed), time.monotonic()
-    prompts = grammar.prompts(WORLD_PROMPTS + WORLD_HELD_OUT, seed)
+def world(seed: int) -> Iterator[Cell]:
+    """One rater a prompt, who ranks two answers shown in random order; every mix of raters sees the same answers."""
+    rng = Random(seed)
+    shown = [(prompt, answers(prompt, rng)) for prompt in grammar.prompts(WORLD_PROMPTS + WORLD_HELD_OUT, seed)]
+    features_AF = read_by_base([(prompt, text) for prompt, texts in shown for text in texts])
+    seen_AF, unseen_AF = features_AF[: 2 * WORLD_PROMPTS], features_AF[2 * WORLD_PROMPTS :]
+    for mix in MIXES:
+        begun, crew = time.monotonic(), raters.crew(seed, MIXES[mix])
+        train = ranked(shown[:WORLD_PROMPTS], crew, Random(seed))
+        found = heard(train, RatersConfig(), seed)
+        for _ in range(ROUNDS):
+            scores_A = linear.crossed(seen_AF, compared(found.groups), seed)
+            found = heard(train, RatersConfig(), seed, scores_A, "a linear head on the demo's base")
+        cell = Cell(f"world, {mix}", seed)
+        for arm, own in (("pooled", train), ("heard", found.groups)):
+            votes = compared(own)
+            true_to(cell, arm, shown[WORLD_PROMPTS:],
+                    unseen_AF @ linear.weights_of(seen_AF, votes, linear.chosen(seen_AF, votes, seed)))
+        cell.right["majority"] = cell.right["pooled"]  # of one rater
+        truth = {rater.name: right_share(rater, [prompt for prompt, _ in shown[:200]], seed) for rater in crew}
+        cell.known = [(one.reliability, truth[one.name]) for one in found.raters]
+        yield replace(cell, seconds=time.monotonic() - begun)
+
+
+def ranked(shown: Sequence[tuple[Prompt, list[str]]], crew: Sequence[raters.Rater], rng: Random) -> list[Group]:
     groups, done = [], defaultdict[str, int](int)
-    for n, prompt in enumerate(prompts):
-        texts, rater = answers(prompt, rng), crew[n % len(crew)]
+    for n, (prompt, texts) in enumerate(shown):
+        rater = crew[n % len(crew)]
         ranks = raters.rank(rater, prompt, texts, rng, done[rater.name])
         done[rater.name] += 1
         groups.append(Group(prompt, tuple(texts), (Judgement((0, 1), tuple(ranks), rater.name, (0, 1)),)))
-    train, features_AF = groups[:WORLD_PROMPTS], read_by_base([(one.prompt, text) for one in groups
-                                                              for text in one.texts])
-    seen_AF, unseen_AF = features_AF[: 2 * WORLD_PROMPTS], features_AF[2 * WORLD_PROMPTS :]
-    first = heard(train, RatersConfig(), seed)
-    scores_A = linear.crossed(seen_AF, compared(first.groups), seed)
-    found = heard(train, RatersConfig(), seed, scores_A, "a linear head on the demo's base")
-    gaps = [grammar.truth(one.prompt, one.texts[0]) - grammar.truth(one.prompt, one.texts[1])
-            for one in groups[WORLD_PROMPTS:]]
-    for arm, own in (("pooled", train), ("heard", found.groups)):
-        votes = compared(own)
-        scores_A = unseen_AF @ linear.weights_of(seen_AF, votes, linear.chosen(seen_AF, votes, seed))
-        cell.right[arm] = [0.5 + 0.5 * float(np.sign(one - other) * np.sign(gap))
-                           for one, other, gap in zip(scores_A[::2], scores_A[1::2], gaps, strict=True) if gap]
-    cell.right["majority"] = cell.right["pooled"]  # of one rater
-    cell.clusters = [one.prompt.id for one, gap in zip(groups[WORLD_PROMPTS:], gaps, strict=True) if gap]
-    cell.shorter = [(len(kind.words(one.texts[0])) < len(kind.words(one.texts[1]))) == (gap > 0)
-                    for one, gap in zip(groups[WORLD_PROMPTS:], gaps, strict=True) if gap]
-    truth = {rater.name: right_share(rater, prompts[:200], seed) for rater in crew}
-    cell.known = [(one.reliability, truth[one.name]) for one in found.raters]
-    cell.seconds = time.monotonic() - begun
-    yield cell
+    return groups
+
+
+def true_to(cell: Cell, arm: str, shown: Sequence[tuple[Prompt, list[str]]], scores_A: np.ndarray) -> None:
+    """Of each two answers that differ in truth, whether the scores order them right."""
+    gaps = [grammar.truth(prompt, texts[0]) - grammar.truth(prompt, texts[1]) for prompt, texts in shown]
+    cell.right[arm] = [0.5 + 0.5 * float(np.sign(one - other) * np.sign(gap))
+                       for one, other, gap in zip(scores_A[::2], scores_A[1::2], gaps, strict=True) if gap]
+    both = [(prompt, texts, gap) for (prompt, texts), gap in zip(shown, gaps, strict=True) if gap]
+    cell.clusters = [prompt.id for prompt, _, _ in both]
+    cell.shorter = [(len(kind.words(texts[0])) < len(kind.words(texts[1]))) == (gap > 0) for _, texts, gap in both]
 
 
 def read_by_base(asked: Sequence[tuple[Prompt, str]]) -> sparse.csr_matrix:
@@ -331,7 +341,7 @@ def gain(cells: list[Cell], ours: str, other: str, draws: int = 4000) -> tuple[f
 def jobs() -> list[tuple[Callable[..., Iterator[Cell]], tuple[Any, ...]]]:
     real = [(arguments, (votes, seed)) for votes in VOTES for seed in range(SEEDS)]
     real += [(questions, (seed,)) for seed in range(SEEDS)]
-    made_up = [(world, (mix, seed)) for mix in MIXES for seed in range(SEEDS)]
+    made_up = [(world, (seed,)) for seed in range(SEEDS)]
     return [*(real if SHARED.is_dir() else []), *made_up]
 
 
