@@ -127,21 +127,28 @@ class AdapterScorer:
 
 
 def scored(scorer: Scorer, asked: Sequence[tuple[Prompt, str]], batch: int = 32, what: str = "scoring") -> Scores:
-    """Scores in the order asked, those of like length together, with a progress bar."""
+    """Scores in the order asked, those of like length together, with a progress bar.
+
+    What is asked several times is scored once: the same answer has the same score, to the last bit.
+    """
     from tqdm import tqdm
 
+    if not asked:
+        return Scores(np.zeros(0), np.zeros(0), np.zeros((0, len(scorer.objectives))))
+    once = list(dict.fromkeys(asked))
     longest: dict[Prompt, int] = {}  # answers of one prompt stay together: some models read it once for all
-    for prompt, answer in asked:
+    for prompt, answer in once:
         longest[prompt] = max(longest.get(prompt, 0), len(answer) + sum(len(m.content) for m in prompt.messages))
     number = {prompt: n for n, prompt in enumerate(longest)}
-    order = sorted(range(len(asked)), key=lambda n: (longest[asked[n][0]], number[asked[n][0]], len(asked[n][1])))
-    parts = [order[first : first + batch * BATCHES] for first in range(0, len(order), batch * BATCHES)]
+    once.sort(key=lambda one: (longest[one[0]], number[one[0]], len(one[1])))
     found = []
-    with tqdm(total=len(asked), desc=what, unit="answer", mininterval=1, delay=2) as bar:
-        for part in parts:
-            found.append(scorer.score([asked[n] for n in part], batch))
+    with tqdm(total=len(once), desc=what, unit="answer", mininterval=1, delay=2) as bar:
+        for first in range(0, len(once), batch * BATCHES):
+            part = once[first : first + batch * BATCHES]
+            found.append(scorer.score(part, batch))
             bar.update(len(part))
-    back = np.argsort(order)
+    place = {one: n for n, one in enumerate(once)}
+    back = [place[one] for one in asked]
     return Scores(*(np.concatenate([getattr(one, f.name) for one in found])[back] for f in fields(Scores)))
 
 
