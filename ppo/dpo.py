@@ -86,7 +86,8 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
     source = snapshot.read(Path(data.path))
     checkpoint = models.resolve_policy(model_config.path, model_config.revision)
     parents = {"labels": labels.lineage(Path(data.labels))} if data.labels else {}
-    with runs.start(asked, where, resume, policy=checkpoint.lineage(), data=source.lineage(), **parents) as run:
+    with runs.start(asked, where, resume, policy=checkpoint.lineage(), data=source.lineage(),
+                    **parents) as run:  # type: ignore
         run.resolved(model=model_config, data=data, train=args)
         chat = models.load_chat(checkpoint)
         train, over_length = tokenised(chat, pairs_of(source, "train", data)[: data.limit], args.max_length)
@@ -199,7 +200,8 @@ def build(run: runs.Run, model: PeftModel, chat: Chat, train: list[Row], held_ou
     with training.settling():
         trainer = TokenDPOTrainer(model, args=args, train_dataset=dataset(train),  # type: ignore[arg-type]
                                   eval_dataset=dataset(held_out) if held_out else None,
-                                  data_collator=Collator(chat.pad_id, pad_to_multiple_of=args.pad_to_multiple_of),
+                                  data_collator=Collator(
+                                      chat.pad_id, pad_to_multiple_of=args.pad_to_multiple_of),  # type: ignore
                                   processing_class=chat.tokenizer)
     args.max_length = longest
     return trainer

@@ -89,11 +89,11 @@ class Reader:
         """features_NF, F = V + S."""
         facts_NS = (self.facts(asked) - self.centre_S) / self.spread_S
         words_NV = WORD_SCALE * self.vectorizer.transform([answer for _, answer in asked])
-        return sparse.hstack([words_NV, sparse.csr_matrix(facts_NS)], format="csr")
+        return sparse.hstack([words_NV, sparse.csr_matrix(facts_NS)], format="csr")  # type: ignore
 
 
 def _vectorizer(**settings: object) -> TfidfVectorizer:
-    return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=r"\w+", **settings)
+    return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=r"\w+", **settings)  # type: ignore
 
 
 @dataclass(frozen=True)

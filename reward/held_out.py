@@ -80,8 +80,9 @@ def paired(groups: Sequence[Group], scores: Sequence[ArrayLike],
         answers += len(group.texts)
     columns = np.array(pairs, dtype=np.intp).reshape(-1, 6).T
     rows = np.array(entries, dtype=np.float64).reshape(-1, 5).T
-    return HeldOut(groups, *columns[:5], columns[5].astype(bool), rows[0].astype(np.intp), rows[1].astype(np.intp),
-                   rows[2], rows[3], rows[4], np.array(reliabilities), tuple(raters), tuple(strengths))
+    return HeldOut(groups, *columns[:5], columns[5].astype(bool),  # type: ignore
+                   rows[0].astype(np.intp), rows[1].astype(np.intp),  # type: ignore
+                   rows[2], rows[3], rows[4], np.array(reliabilities), tuple(raters), tuple(strengths))  # type: ignore
 
 
 def once(held: HeldOut) -> Places:

@@ -23,7 +23,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
     source = snapshot.read(Path(settings.data.path))
     checkpoint = begins_with(settings)
     parents = {"policy": checkpoint.lineage()} if checkpoint else {}
-    with runs.start(asked, settings.run, resume, **parents, data=source.lineage()) as run:
+    with runs.start(asked, settings.run, resume, **parents, data=source.lineage()) as run:  # type: ignore
         run.resolved(**settings.parts())
         told = source.rankings_of("train")[: settings.data.limit]
         train = gathered(assess.learned_from(told, settings.evaluate.held_out_raters))

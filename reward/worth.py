@@ -90,7 +90,8 @@ def inferred(votes: Comparisons, prior_A: Array, eta_R: Array, tau: float, start
     half = norm.ppf((1 + LEVEL) / 2) * float(np.sqrt(np.linalg.inv(curvature_22)[1, 1]))
     beta, gamma = float(slope_2[0]), float(slope_2[1])
     interval = (gamma - half, gamma + half) if votes.left_P.any() else None
-    return Worth(beta * prior_A + own_A, beta, gamma, interval, tau, evidence, pull_P, hold_P, known_P2 @ slope_2)
+    return Worth(beta * prior_A + own_A, beta, gamma, interval, tau, evidence,  # type: ignore
+                 pull_P, hold_P, known_P2 @ slope_2)
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class Stack:
         """pull_NK: each comparison's, to its first and from its second."""
         shape = (len(self.group_N), self.size)
         at = self.slot * self.size
-        return (np.bincount(at + self.first, pull, shape[0] * shape[1])
+        return (np.bincount(at + self.first, pull, shape[0] * shape[1])  # type: ignore
                 - np.bincount(at + self.second, pull, shape[0] * shape[1])).reshape(shape)
 
     def held(self, hold: Array) -> Array:
@@ -187,7 +188,7 @@ class Stack:
     def posterior(self, pull: Array, hold: Array, tau: float) -> tuple[Array, Array]:
         """covariance_NKK and mean_NK of own."""
         covariance = np.linalg.inv(self.held(hold) + np.eye(self.size) / tau**2)
-        return covariance, np.einsum("nkl,nl->nk", covariance, self.pulled(pull))
+        return covariance, np.einsum("nkl,nl->nk", covariance, self.pulled(pull))  # type: ignore
 
     def gaps(self, covariance: Array, mean: Array) -> tuple[Array, Array]:
         """Mean and variance of each comparison's gap."""
@@ -225,6 +226,6 @@ def cavities(votes: Comparisons, found: Worth) -> Array:
         others = np.stack([whole_G[int(group)][0] for group in stack.group_N]) - stack.held(hold)
         pulled = np.stack([whole_G[int(group)][1] for group in stack.group_N]) - stack.pulled(pull)
         covariance = np.linalg.inv(others + np.eye(stack.size) / found.tau**2)
-        mean_P, variance_P = stack.gaps(covariance, np.einsum("nkl,nl->nk", covariance, pulled))
+        mean_P, variance_P = stack.gaps(covariance, np.einsum("nkl,nl->nk", covariance, pulled))  # type: ignore
         seen_P[stack.rows] = seen(mean_P + found.offset_P[stack.rows], variance_P)
     return seen_P

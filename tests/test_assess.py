@@ -34,6 +34,9 @@ class Words:
     def reads(self, asked: Sequence[tuple[Prompt, str]]) -> list[bool]:
         return [len(text) < 50 for _, text in asked]
 
+    def taken_for_structure(self) -> int:
+        return 0
+
     def score(self, asked: Sequence[tuple[Prompt, str]], batch: int = 32) -> scoring.Scores:
         assert all(self.reads(asked))
         return scoring.of_one([self.won[text.split()[0]] for _, text in asked])

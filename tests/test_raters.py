@@ -133,15 +133,15 @@ def test_rounds_use_the_model_and_are_not_done_twice(tmp_path: Path) -> None:
 
     run = runs.Run(tmp_path, {"stage": "reward"})
     with pytest.raises(KeyboardInterrupt):
-        raters.again(run, own, RatersConfig(rounds=2), first, fit)
-    found = raters.again(run, own, RatersConfig(rounds=2), first, fit)
+        raters.again(run, own, RatersConfig(rounds=2), first, fit)  # type: ignore
+    found = raters.again(run, own, RatersConfig(rounds=2), first, fit)  # type: ignore
     assert [name for name, _ in asked] == ["round-1-1", "round-1-2", "round-1-2", "round-2-1", "round-2-2"]
     assert asked[0][1].isdisjoint(asked[1][1])
     assert asked[0][1] | asked[1][1] == {group.prompt.id for group in own}
     assert "round 2 of 2" in found.how
     known = {one.name: one.reliability for one in found.raters}
     assert max(known["spammer 4"], known["spammer 5"]) < min(known[f"careful {n}"] for n in range(4))
-    assert raters.again(run, own, RatersConfig(), first, fit) is first
+    assert raters.again(run, own, RatersConfig(), first, fit) is first  # type: ignore
 
 
 @pytest.fixture(scope="module")

@@ -197,7 +197,8 @@ def test_dropout_is_as_asked(tmp_path: Path, dropout: bool) -> None:
 
     folder = tiny_model(tmp_path)  # for its tokenizer
     sizes = {"n_embd": 32, "n_layer": 1, "n_head": 2}
-    t.GPT2LMHeadModel(t.GPT2Config(vocab_size=len(t.AutoTokenizer.from_pretrained(str(folder))), **sizes)
+    words = len(t.AutoTokenizer.from_pretrained(str(folder)))
+    t.GPT2LMHeadModel(t.GPT2Config(vocab_size=words, **sizes)  # type: ignore
                       ).save_pretrained(str(folder))
     kind = Adapter.of(models.resolve(str(folder)), models.ModelConfig(str(folder), lora_r=4), 256, dropout)
     reader = kind.begin(HeadConfig(), 0, 8).train()
