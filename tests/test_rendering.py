@@ -1,0 +1,91 @@
+"""Markdown to safe HTML: what may stand in the page, and what is shown as text. tests/browser/ holds the corpus."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from prefloop.feedback_ui import rendering
+from prefloop.feedback_ui.rendering import to_html
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
+INLINE = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+
+
+def kept(source: str) -> str | None:
+    return "/api/picture/0123abcd" if source.startswith("figures/") else None
+
+
+@pytest.mark.parametrize(("text", "html"), [
+    ("plain", '<p dir="auto">plain</p>'),
+    ("one\ntwo", '<p dir="auto">one<br>\ntwo</p>'),
+    ("*a* **b** ~~c~~ `d`", '<p dir="auto"><em>a</em> <strong>b</strong> <s>c</s> <code>d</code></p>'),
+    ("# first\n###### last", '<h3 dir="auto">first</h3><h6 dir="auto">last</h6>'),
+    ("```html\n<b>\n```", "<pre><code>&lt;b&gt;\n</code></pre>"),
+    ("    indented", "<pre><code>indented\n</code></pre>"),
+    ("3. c", '<ol start="3">\n<li dir="auto">c</li>\n</ol>'),
+    ("<b>not bold</b>", '<p dir="auto">&lt;b&gt;not bold&lt;/b&gt;</p>'),
+    ("[here](http://a.example 'x')",
+     '<p dir="auto"><span class="pl-link">here</span> <span class="pl-address">(http://a.example)</span></p>'),
+    ("<http://a.example>", '<p dir="auto"><span class="pl-link">http://a.example</span></p>'),
+    ("![p](http://a.example/p.png)", '<p dir="auto"><span class="pl-address">![p](http://a.example/p.png)</span></p>'),
+    ("x\u202ey", '<p dir="auto">x<span class="pl-odd">U+202E</span>y</p>'),
+    ("", ""),
+])
+def test_what_becomes_of_markdown(text: str, html: str) -> None:
+    assert to_html(text).strip() == html
+
+
+def test_a_family_and_persian_keep_their_joiners() -> None:
+    assert "\N{ZERO WIDTH JOINER}" in to_html("\U0001f469\u200d\U0001f467")
+    assert "\N{ZERO WIDTH NON-JOINER}" in to_html("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645")
+
+
+@pytest.mark.parametrize(("source", "shown"), [
+    ("figures/a.png", "/api/picture/0123abcd"), (INLINE, INLINE), ("other/a.png", None), ("/etc/passwd", None),
+    ("//a.example/p.png", None), ("http://a.example/figures/p.png", None), ("javascript:alert(1)", None),
+    (INLINE.replace("png", "gif"), None), (INLINE.replace("image/png", "image/svg+xml"), None),
+    ("data:text/html;base64,PGI+", None), ("data:image/png;base64,PGI+", None), ("data:image/png,x", None),
+])
+def test_pictures_that_a_prompt_brings_along(source: str, shown: str | None) -> None:
+    made = to_html(f"![name]({source})", picture=kept)
+    assert made.strip() == (f'<p dir="auto"><img src="{shown}" alt="name"></p>' if shown else
+                            f'<p dir="auto"><span class="pl-address">![name]({source})</span></p>')
+    assert "<img" not in to_html(f"![name]({source})"), "an answer shows none"
+
+
+def test_what_a_callback_says_is_not_trusted() -> None:
+    assert "src" not in to_html("![p](a.png)", picture=lambda _: "http://a.example/p.png")
+    assert "src" not in to_html("![p](a.png)", picture=lambda _: "/api/picture/0' onerror='alert(1)")
+
+
+def test_pictures_are_found_where_they_would_be_shown() -> None:
+    text = ("![a](figures/a.png) [![b](b.png)](x) `![c](c.png)` ![d](http://d/d.png) ![a](figures/a.png) "
+            f"![a]({INLINE})")
+    assert rendering.pictures(text) == ["figures/a.png", "b.png"]
+
+
+@pytest.mark.parametrize(("data", "kind"), [
+    (PNG, "image/png"), (b"\xff\xd8\xff\xe0", "image/jpeg"), (b"GIF89a", "image/gif"),
+    (b"RIFF\n\x00\x00\x00WEBPVP8 ", "image/webp"), (b"<svg>", None), (b"", None), (b"RIFF1234WAVE", None)])
+def test_a_picture_is_known_by_how_it_begins(data: bytes, kind: str | None) -> None:
+    assert rendering.picture_kind(data) == kind
+
+
+def test_names_are_masked_however_they_are_written() -> None:
+    assert "secret" not in to_html("I am Secret-7B, by **secret**.", ["secret", "secret-7b", " "]).casefold()
+    assert rendering.masked("I am Secret", ["secret"]) == f"I am {rendering.MASK}"
+    assert rendering.masked("a.b", ["a*b"]) == "a.b"
+
+
+@pytest.mark.parametrize("part", ["[", "*a", ">", "- ", "`a", "![a](", "<", "a_", "&#x", "[a](", "1. ", "|a\n"])
+def test_nothing_is_too_deep_to_show(part: str) -> None:
+    assert to_html(part * (rendering.LARGEST_TEXT // len(part))) is not None
+    assert "pl-plaintext" not in to_html(part)
+
+
+def test_what_is_too_long_for_markdown_is_shown_as_written() -> None:
+    made = to_html("**a** <b>\n" * rendering.LARGEST_TEXT)
+    assert made.startswith("<div")
+    assert "**a** &lt;b&gt;" in made
