@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prefloop import checkpoints, config, runs, stats
-from prefloop.errors import RequestError
+from prefloop.errors import RequestError, RunError
 from prefloop.generate import SamplingConfig
 from prefloop.report import page
 
@@ -70,7 +70,8 @@ class HoldConfig:
 
 @dataclass
 class Contestant:
-    """One run, and what was found out about it. Every list has one entry per prompt, with one number per answer."""
+    """One run, and what was found out about it. Every list has one entry per prompt, with one number per answer;
+    rewards have none where somebody's answer is longer than the reward model reads."""
 
     name: str
     checkpoint: Checkpoint
@@ -81,6 +82,11 @@ class Contestant:
     baseline_logprobs: list[list[float]] | None = None
     rewards: list[list[float]] | None = None
     spreads: list[list[float]] | None = None
+
+    @property
+    def unread(self) -> int:
+        """Prompts without rewards, which are the same for all."""
+        return sum(not own for own in self.rewards or ())
 
     def texts(self) -> list[list[str]]:
         return [[self.chat.text(ids) for ids in own] for own in self.ids]
@@ -110,8 +116,8 @@ def main(asked: config.Asked) -> int:
     with runs.start(asked, where, resumable=False, data=source.lineage(), **parents) as run:
         contestants = answered(found, reward, prompts, hold, sampling)
         report = {"prompts": len(prompts), "over_length": over_length, "split": settings.split,
-                  "level": settings.level, "reward": settings.reward, "sampling": asdict(sampling),
-                  "baseline": settings.runs[0], **judge(contestants, settings.level)}
+                  "unread": contestants[0].unread, "level": settings.level, "reward": settings.reward,
+                  "sampling": asdict(sampling), "baseline": settings.runs[0], **judge(contestants, settings.level)}
         out = Path(settings.out) if settings.out else run.path
         write(out, report, prompts, contestants)
         wins = {f"win_rate {name}": own["win_rate"]["value"] for name, own in report["runs"].items()
@@ -243,14 +249,19 @@ def score(reward: Checkpoint, everyone: list[Contestant], prompts: list[Prompt],
     from prefloop import scoring
 
     scorer = scoring.load(reward, settings, base)
-    answers = [(one, prompt, text) for one in everyone
-               for prompt, own in zip(prompts, one.texts(), strict=True) for text in own]
-    found = scoring.scored(scorer, [(prompt, text) for _, prompt, text in answers], what="rewards")
-    size, each = len(prompts) * len(everyone[0].ids[0]), len(everyone[0].ids[0])
-    for n, one in enumerate(everyone):
-        own = slice(n * size, (n + 1) * size)
-        one.rewards = by_prompt(found.mean_N[own].tolist(), each)
-        one.spreads = by_prompt(found.spread_N[own].tolist(), each)
+    each, texts = len(everyone[0].ids[0]), [one.texts() for one in everyone]
+    asked = [[(prompt, text) for own in texts for text in own[n]] for n, prompt in enumerate(prompts)]
+    kept = [n for n, own in enumerate(asked) if all(scorer.reads(own))]
+    if not kept:
+        raise RunError(f"{reward.path}: on every prompt some answer is longer than this reward model reads; name "
+                       "another compare.reward, or lower sampling.max_new_tokens")
+    found = scoring.scored(scorer, [answer for n in kept for answer in asked[n]], what="rewards")
+    for number, one in enumerate(everyone):
+        one.rewards, one.spreads = [[] for _ in prompts], [[] for _ in prompts]
+        for place, n in enumerate(kept):
+            first = (place * len(everyone) + number) * each
+            one.rewards[n] = found.mean_N[first : first + each].tolist()
+            one.spreads[n] = found.spread_N[first : first + each].tolist()
 
 
 def judge(contestants: list[Contestant], level: float) -> dict[str, Any]:
@@ -273,10 +284,10 @@ def run_figures(one: Contestant, baseline: Contestant, level: float) -> dict[str
         lengths = [[len(ids) for ids in own] for own in one.ids]
         figures |= kl_figures(one.own_logprobs, one.baseline_logprobs, lengths, level)
     if one.rewards is not None:
-        means = [mean(own) for own in one.rewards]
+        means = [mean(own) for own in one.rewards if own]
         figures["reward"] = mean_of(means, level)
         if one.spreads and any(map(any, one.spreads)):  # of one member there is none
-            figures["disagreement"] = mean_of([mean(own) for own in one.spreads], level)
+            figures["disagreement"] = mean_of([mean(own) for own in one.spreads if own], level)
         if one is not baseline and baseline.rewards is not None:
             figures |= reward_figures(one.rewards, baseline.rewards, level)
     return figures
@@ -295,9 +306,9 @@ def kl_figures(own: list[list[float]], base: list[list[float]], lengths: list[li
 
 def reward_figures(rewards: list[list[float]], baseline: list[list[float]], level: float) -> dict[str, Any]:
     """Win rate by reward over the baseline, answer against answer of the same seed, ties half; and the paired gain."""
-    wins = [mean([float(a > b) + 0.5 * float(a == b) for a, b in zip(x, y, strict=True)])
-            for x, y in zip(rewards, baseline, strict=True)]
-    gain = stats.paired_difference([mean(x) for x in rewards], [mean(y) for y in baseline], level=level)
+    both = [(x, y) for x, y in zip(rewards, baseline, strict=True) if x and y]
+    wins = [mean([float(a > b) + 0.5 * float(a == b) for a, b in zip(x, y, strict=True)]) for x, y in both]
+    gain = stats.paired_difference([mean(x) for x, _ in both], [mean(y) for _, y in both], level=level)
     return {"win_rate": stats.win_rate(wins, level)._asdict(), "reward_gain": gain._asdict()}
 
 
@@ -336,7 +347,7 @@ def answer_rows(prompts: list[Prompt], contestants: list[Contestant]) -> list[di
     texts = {one.name: one.texts() for one in contestants}
     rows = []
     for n, prompt in enumerate(prompts):
-        rewards = {one.name: one.rewards[n] for one in contestants if one.rewards is not None}
+        rewards = {one.name: one.rewards[n] for one in contestants if one.rewards and one.rewards[n]}
         rows.append({"prompt": prompt.to_json(), "answers": {name: own[n] for name, own in texts.items()},
                      **({"rewards": rewards} if rewards else {})})
     return rows
@@ -347,6 +358,8 @@ def table(report: dict[str, Any]) -> str:
     names = list(report["runs"])
     width = max(24, *map(len, names))
     over = f" ({report['over_length']} over length left out)" if report["over_length"] else ""
+    if report["unread"]:
+        over += f" ({report['unread']} without rewards: an answer is longer than the reward model reads)"
     lines = [f"{report['prompts']} prompts of split {report['split']}{over}, {report['sampling']['answers']} answers "
              f"each, {report['level']:.0%} intervals",
              f"{'run':{width}} {'tokens':>7} {'ended':>6}  {'KL from baseline':20}  {'reward':21}  win rate"]

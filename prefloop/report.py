@@ -63,7 +63,8 @@ def best_of(report: dict[str, Any]) -> str | None:
 def contrasts(baseline: str, best: str, rows: list[dict[str, Any]]) -> list[Contrast]:
     """Every prompt's first answers, from the largest loss of reward to the largest gain."""
     found = [Contrast(row["prompt"]["messages"], row["answers"][baseline][0], row["answers"][best][0],
-                      row["rewards"][best][0] - row["rewards"][baseline][0]) for row in rows]
+                      row["rewards"][best][0] - row["rewards"][baseline][0])
+             for row in rows if "rewards" in row]
     return sorted(found, key=lambda one: one.gain)
 
 

@@ -11,9 +11,10 @@ import pytest
 import tiny
 import torch
 
-from prefloop import compare, models
+from prefloop import compare, encoders, heads, models
 from prefloop.formats import snapshot
 from prefloop.generate import SamplingConfig
+from prefloop.records import Prompt
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,39 @@ def test_a_reward_model_on_another_base_judges_too(home: Path, tmp_path: Path) -
     told = [own for row in rows for (own,) in row["rewards"].values()]
     assert told == pytest.approx(scores, abs=1e-5)
     assert "disagreement" not in report["runs"]["sft"]  # of one member there is none
+
+
+def test_prompts_with_an_answer_too_long_for_the_reward_model_have_no_rewards(home: Path, tmp_path: Path) -> None:
+    path = short_encoder(tmp_path, 8)
+    _, report = verdict(home, tmp_path / "out", ["sft", "other"], f"compare.reward={path}", "sampling.answers=2")
+    rows = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
+    scorer = encoders.load(models.resolve(str(path)))
+    for row in rows:
+        prompt = Prompt.from_json(row["prompt"])
+        read = scorer.reads([(prompt, text) for own in row["answers"].values() for text in own])
+        assert ("rewards" in row) == all(read)
+    told = [row for row in rows if "rewards" in row]
+    assert 0 < report["unread"] == 20 - len(told) < 20
+    for name in ("sft", "other"):
+        each = [sum(own) / 2 for row in told for run, own in row["rewards"].items() if Path(run).name == name]
+        assert report["runs"][name]["reward"]["value"] == pytest.approx(sum(each) / len(told))
+    assert f"{report['unread']} without rewards" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_reward_model_that_reads_no_answer_says_so(home: Path, tmp_path: Path,
+                                                     capsys: pytest.CaptureFixture[str]) -> None:
+    assert tiny.launch(*asked(home, ["sft", "other"], f"compare.reward={short_encoder(tmp_path, 3)}")) == 1
+    assert "longer than this reward model reads" in capsys.readouterr().err
+
+
+def short_encoder(folder: Path, max_length: int) -> Path:
+    """An untrained encoder that reads so many tokens."""
+    found = models.resolve(str(tiny.tiny_encoder(folder / "encoder")))
+    backbone, reader = encoders.backbone_of(found), encoders.reader_of(found, max_length, "train.max_length")
+    head = heads.Head(backbone.config.hidden_size)
+    encoders.save(encoders.Encoder(backbone, head, reader.pad_id), reader, folder / "reward")
+    models.seal(folder / "reward", found, "reward")
+    return folder / "reward"
 
 
 def test_swapping_the_runs_mirrors_the_win_rate(home: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def told(**more: Any) -> dict[str, Any]:
                             win_rate=estimate(0.75, 0.6, 0.8)),
             "runs/dpo": run(reward=estimate(0.3, 0.1, 0.5), kl=estimate(0.3, 0.2, 0.4),
                             win_rate=estimate(0.8, 0.55, 0.9))}
-    return {"prompts": 3, "over_length": 0, "split": "test", "level": 0.95, "reward": "runs/reward",
+    return {"prompts": 3, "over_length": 0, "unread": 0, "split": "test", "level": 0.95, "reward": "runs/reward",
             "sampling": {"answers": 1, "temperature": 1.0}, "baseline": "runs/sft", "verdict": "ship",
             "line": "ship runs/ppo", "runs": runs, **more}
 
