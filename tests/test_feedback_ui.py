@@ -32,7 +32,7 @@ def answers(number: int, texts: tuple[str, ...] = ("one", "two", "three", "four"
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     with Store(f"sqlite:///{tmp_path / 'feedback.db'}", seed=1) as opened:
-        opened.add_items([answers(number) for number in range(3)], kind="gold")
+        opened.add_items([answers(number) for number in range(3)])
         yield opened
 
 

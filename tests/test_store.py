@@ -215,7 +215,7 @@ def test_higher_priority_comes_first(store: Store) -> None:
 
 
 def test_ranks_are_mapped_back_from_the_order_shown(store: Store) -> None:
-    store.add_items([item(0)], kind="gold")
+    store.add_items([item(0)])
     lease = store.lease("ann", seconds=60, order=lambda _, count: [2, 0, 1])
     assert lease is not None
     said = Judgement((1, 2, None), "better", False, "because", "my own answer", 12.5, "v2")
@@ -225,7 +225,7 @@ def test_ranks_are_mapped_back_from_the_order_shown(store: Store) -> None:
     assert ranking.shown == (2, 0, 1)
     assert ranking.responses == item(0).responses
     assert (ranking.strength, ranking.reason, ranking.edited, ranking.seconds, ranking.guideline, ranking.kind) == (
-        "better", "because", "my own answer", 12.5, "v2", "gold")
+        "better", "because", "my own answer", 12.5, "v2", "normal")
 
 
 def test_another_answer_under_the_same_lease_is_refused(store: Store) -> None:
@@ -353,9 +353,8 @@ def test_another_schema_version_is_refused(tmp_path: Path) -> None:
 
 
 def test_settings_that_make_an_acknowledged_answer_durable(store: Store) -> None:
-    with store._writing() as db:
-        found = {name: db.exec_driver_sql(f"pragma {name}").scalar()
-                 for name in ("journal_mode", "synchronous", "foreign_keys", "mmap_size")}
+    names = ("journal_mode", "synchronous", "foreign_keys", "mmap_size")
+    found = store.write(lambda db: {name: db.exec_driver_sql(f"pragma {name}").scalar() for name in names})
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "mmap_size": 0}
 
 

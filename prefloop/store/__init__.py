@@ -1,5 +1,20 @@
-"""What raters are given and what they answered: one SQLite file, one process that writes to it."""
+"""What raters were given and what they answered: one SQLite file, one process that writes to it."""
 
-from prefloop.store.store import AlreadyAnswered, Judgement, Lease, NotLeased, Progress, Receipt, Store, item_name
+from prefloop.store.items import item_name
+from prefloop.store.records import (
+    AlreadyAnswered,
+    Campaign,
+    Guideline,
+    Judgement,
+    Lease,
+    Lesson,
+    NotLeased,
+    Past,
+    Progress,
+    Qualification,
+    Receipt,
+)
+from prefloop.store.store import Store
 
-__all__ = ["AlreadyAnswered", "Judgement", "Lease", "NotLeased", "Progress", "Receipt", "Store", "item_name"]
+__all__ = ["AlreadyAnswered", "Campaign", "Guideline", "Judgement", "Lease", "Lesson", "NotLeased", "Past", "Progress",
+           "Qualification", "Receipt", "Store", "item_name"]

@@ -46,12 +46,13 @@ def locked(path: Path) -> IO[str]:
     return lock
 
 
-def writer(path: Path) -> Engine:
+def writer(path: Path, foreign_keys: bool = True) -> Engine:
     """One connection, shared by threads that take turns; every transaction takes the write lock at its start."""
+    path.touch(0o600)  # what raters wrote, and their passwords' hashes, are for nobody else on the machine to read
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
-        for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "mmap_size=0",
+        for setting in ("journal_mode=WAL", "synchronous=FULL", f"foreign_keys={int(foreign_keys)}", "mmap_size=0",
                         "trusted_schema=OFF"):
             connection.execute(f"PRAGMA {setting}")
         return connection

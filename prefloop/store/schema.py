@@ -1,15 +1,27 @@
-"""What is kept of raters' work: prompts, responses, items to rate, leases on them, and answers that are only added.
+"""What is kept of raters' work: campaigns, items to rate, leases on them, answers that are only added, accounts.
 
 Texts from outside live in `prompts` and `responses`, once each, under a digest of all that was given; everything else
-refers to them. Times are whole seconds of the server's clock, UTC.
+refers to them. Times are whole seconds of the server's clock, UTC. A change here needs a new file in migrations/.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Integer, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.types import REAL
 
-VERSION = "1"
+VERSION = "2"  # also the name of the newest migration
 
 tables = MetaData()
 
@@ -17,6 +29,25 @@ meta = Table(
     "meta", tables,
     Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
+    sqlite_strict=True,
+)
+
+# Alembic's own, made here for new stores.
+alembic_version = Table(
+    "alembic_version", tables,
+    Column("version_num", String(32), primary_key=True),
+)
+
+# -- what is rated ----------------------------------------------------------------------------------------------------
+
+campaigns = Table(
+    "campaigns", tables,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("settings", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created", Integer, nullable=False),
+    CheckConstraint("state in ('open', 'paused')"),
     sqlite_strict=True,
 )
 
@@ -36,24 +67,52 @@ responses = Table(
     sqlite_strict=True,
 )
 
+pictures = Table(
+    "pictures", tables,
+    Column("digest", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    sqlite_strict=True,
+)
+
+# Which picture a prompt's Markdown means by a `source`: a path beside the file that the prompt came from.
+illustrations = Table(
+    "illustrations", tables,
+    Column("prompt", Text, ForeignKey("prompts.digest"), primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("picture", Text, ForeignKey("pictures.digest"), nullable=False),
+    sqlite_strict=True,
+)
+
 # An item is one prompt with K responses for `need` raters. `done` counts the answers that fill the need: it is kept
 # here, in the transaction that stores the answer, so that finding the next item does not count every answer again.
+# Only normal items are counted. Gold and qualification items are for every rater once; a repeat is for `rater` alone,
+# who answered the item that it `mirrors`.
 items = Table(
     "items", tables,
     Column("id", Integer, primary_key=True),
-    Column("digest", Text, nullable=False, unique=True),
+    Column("digest", Text, nullable=False),
+    Column("campaign", Integer, ForeignKey("campaigns.id"), nullable=False),
     Column("prompt", Text, ForeignKey("prompts.digest"), nullable=False),
     Column("need", Integer, nullable=False),
     Column("done", Integer, nullable=False, default=0),
     Column("kind", Text, nullable=False),
+    Column("rater", Text),
+    Column("mirrors", Integer, ForeignKey("items.id")),
     Column("stratum", Text, nullable=False),
     Column("priority", Integer, nullable=False),
     Column("created", Integer, nullable=False),
+    UniqueConstraint("campaign", "digest"),
     CheckConstraint("need >= 1"),
     CheckConstraint("done between 0 and need"),
+    CheckConstraint("kind in ('normal', 'gold', 'repeat', 'qualification')"),
+    CheckConstraint("(kind = 'repeat') = (rater is not null and mirrors is not null)"),
     sqlite_strict=True,
 )
-Index("items_open", items.c.priority.desc(), items.c.id, sqlite_where=items.c.done < items.c.need)
+Index("items_open", items.c.kind, items.c.priority.desc(), items.c.id, sqlite_where=items.c.done < items.c.need)
+Index("items_of_campaign", items.c.campaign, items.c.kind, items.c.need, items.c.done)
+Index("items_by_name", items.c.digest)
+Index("repeats_of_rater", items.c.rater, items.c.mirrors, unique=True, sqlite_where=items.c.kind == "repeat")
 
 choices = Table(
     "choices", tables,
@@ -62,6 +121,20 @@ choices = Table(
     Column("response", Text, ForeignKey("responses.digest"), nullable=False),
     sqlite_strict=True,
 )
+
+# What is right, of gold and qualification items; `ranks` in the stored order of the answers. `retired`: the campaign
+# does not name it any more, and so it is not given out.
+golds = Table(
+    "golds", tables,
+    Column("item", Integer, ForeignKey("items.id"), primary_key=True),
+    Column("ranks", Text, nullable=False),
+    Column("none_acceptable", Integer, nullable=False),
+    Column("explanation", Text, nullable=False),
+    Column("retired", Integer, nullable=False, default=0),
+    sqlite_strict=True,
+)
+
+# -- what raters did --------------------------------------------------------------------------------------------------
 
 # One row for a rater and an item, for ever: a lease that is skipped or expires is opened again, never doubled, and so
 # nobody can answer an item twice.
@@ -79,13 +152,18 @@ leases = Table(
 )
 Index("leases_of_rater", leases.c.rater, leases.c.state)
 
-# `ranks` are in the order of `shown`, as the rater gave them.
+# Rows are added and never changed, but for `retracted`: when a row ceased to count, for a newer revision took its
+# place or the rater withdrew it. Of one item and rater at most one row counts. `ranks` are in the order of `shown`, as
+# the rater gave them; `key` is the page's own name for the submission, so that a retry is known for one.
 answers = Table(
     "answers", tables,
     Column("id", Integer, primary_key=True),
-    Column("token", Text, ForeignKey("leases.token"), nullable=False, unique=True),
+    Column("token", Text, ForeignKey("leases.token"), nullable=False),
     Column("item", Integer, ForeignKey("items.id"), nullable=False),
-    Column("rater", Text, nullable=False, index=True),
+    Column("rater", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("retracted", Integer),
     Column("ranks", Text, nullable=False),
     Column("shown", Text, nullable=False),
     Column("strength", Text),
@@ -97,6 +175,102 @@ answers = Table(
     Column("kind", Text, nullable=False),
     Column("surplus", Integer, nullable=False),
     Column("created", Integer, nullable=False),
-    UniqueConstraint("item", "rater"),
+    UniqueConstraint("item", "rater", "revision"),
     sqlite_strict=True,
 )
+Index("answers_counting", answers.c.item, answers.c.rater, unique=True, sqlite_where=answers.c.retracted.is_(None))
+Index("answers_by_key", answers.c.rater, answers.c.key, unique=True, sqlite_where=answers.c.key != "")
+Index("answers_of_rater", answers.c.rater, answers.c.id)
+Index("answers_surplus", answers.c.item, sqlite_where=answers.c.surplus == 1)
+
+flags = Table(
+    "flags", tables,
+    Column("item", Integer, ForeignKey("items.id"), primary_key=True),
+    Column("rater", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("note", Text, nullable=False),
+    Column("at", Integer, nullable=False),
+    CheckConstraint("kind in ('unsafe', 'personal', 'broken', 'other')"),
+    sqlite_strict=True,
+)
+
+# `version` is a digest of the text, as answers hold it; the highest `number` is in force.
+guidelines = Table(
+    "guidelines", tables,
+    Column("campaign", Integer, ForeignKey("campaigns.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("version", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("created", Integer, nullable=False),
+    sqlite_strict=True,
+)
+
+acknowledgements = Table(
+    "acknowledgements", tables,
+    Column("rater", Text, primary_key=True),
+    Column("campaign", Integer, ForeignKey("campaigns.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("version", Text, nullable=False),
+    Column("at", Integer, nullable=False),
+    sqlite_strict=True,
+)
+
+# The newest row of a rater and a version of the warning's text holds.
+warnings = Table(
+    "warnings", tables,
+    Column("id", Integer, primary_key=True),
+    Column("rater", Text, nullable=False),
+    Column("campaign", Integer, ForeignKey("campaigns.id"), nullable=False),
+    Column("version", Text, nullable=False),
+    Column("accepted", Integer, nullable=False),
+    Column("at", Integer, nullable=False),
+    sqlite_strict=True,
+)
+Index("warnings_of_rater", warnings.c.rater, warnings.c.campaign, warnings.c.version)
+
+# -- who may sign in --------------------------------------------------------------------------------------------------
+
+# `password` is argon2's own text; of invitations and sessions only a sha256 is kept, so that a copy of the store opens
+# nothing.
+accounts = Table(
+    "accounts", tables,
+    Column("name", Text, primary_key=True),
+    Column("password", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created", Integer, nullable=False),
+    CheckConstraint("role in ('rater', 'lead', 'admin')"),
+    CheckConstraint("state in ('active', 'disabled')"),
+    sqlite_strict=True,
+)
+
+invitations = Table(
+    "invitations", tables,
+    Column("digest", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("name", Text),
+    Column("purpose", Text, nullable=False),
+    Column("expires", Integer, nullable=False),
+    Column("used", Integer),
+    CheckConstraint("purpose in ('join', 'reset')"),
+    sqlite_strict=True,
+)
+
+sessions = Table(
+    "sessions", tables,
+    Column("digest", Text, primary_key=True),
+    Column("rater", Text, ForeignKey("accounts.name"), nullable=False, index=True),
+    Column("created", Integer, nullable=False),
+    Column("seen", Integer, nullable=False),
+    Column("expires", Integer, nullable=False),
+    sqlite_strict=True,
+)
+
+failures = Table(
+    "failures", tables,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("at", Integer, nullable=False),
+    sqlite_strict=True,
+)
+Index("failures_of_name", failures.c.name, failures.c.at)

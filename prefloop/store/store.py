@@ -7,76 +7,34 @@ answer that comes after its lease ran out is kept all the same, as surplus when 
 from __future__ import annotations
 
 import json
-import math
 import secrets
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, RowMapping, exists, func, insert, inspect, select, true, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import Connection, func, insert, inspect, select, true, update
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from prefloop.errors import RequestError, RunError
-from prefloop.records import KINDS, Answers, Prompt, Ranking, Response, digest
-from prefloop.store import opening
-from prefloop.store.schema import VERSION, answers, choices, items, leases, meta, prompts, responses, tables
+from prefloop.records import Answers, Ranking
+from prefloop.store import admission, answering, items, migrating, opening, queue, schema
+from prefloop.store.items import Picture, Pictured
+from prefloop.store.records import (
+    Campaign,
+    Guideline,
+    Judgement,
+    Lease,
+    Lesson,
+    Past,
+    Progress,
+    Qualification,
+    Receipt,
+)
+from prefloop.store.writing import Writer
 
-
-class NotLeased(RequestError):
-    """An answer without a lease, or under somebody else's."""
-
-
-class AlreadyAnswered(RequestError):
-    """A second, different answer under one lease."""
-
-
-@dataclass(frozen=True)
-class Lease:
-    """One rater's turn at one item. `shown` lists indices into `responses` in the order this rater sees them."""
-
-    token: str
-    rater: str
-    prompt: Prompt
-    responses: tuple[Response, ...]
-    shown: tuple[int, ...]
-    expires: int
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What a rater says of one item; `ranks` in the order the answers were shown."""
-
-    ranks: tuple[int | None, ...]
-    strength: str | None = None
-    none_acceptable: bool = False
-    reason: str = ""
-    edited: str = ""
-    seconds: float | None = None
-    guideline: str = ""
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """An answer is on disk. `surplus`: the item had all the raters it needs."""
-
-    answer: int
-    surplus: bool
-
-
-@dataclass(frozen=True)
-class Progress:
-    """`wanted` answers over all items, of which `done` are in; `mine` and `skipped` are one rater's own."""
-
-    items: int
-    wanted: int
-    done: int
-    surplus: int
-    mine: int
-    skipped: int
+T = TypeVar("T")
+DEFAULT = "default"  # the campaign of items that were given no other
 
 
 def as_stored(item: int, count: int) -> Sequence[int]:
@@ -90,18 +48,24 @@ def now() -> int:
 class Store:
     def __init__(self, url: str, clock: Callable[[], int] = now, read_only: bool = False,
                  seed: int | None = None) -> None:
-        """Opens the store, and makes it if it is new; `seed` is then kept and decides how answers are shuffled."""
+        """Opens the store, and makes it if it is new; `seed` is then kept and decides what is shown to whom, and when.
+
+        A store of an earlier schema is brought to today's, and says so in a line.
+        """
         self.path = opening.path_of(url)
-        self._clock = clock
-        self._turn = threading.Lock()
+        self.clock = clock
         if self.path.is_dir():
             raise RequestError(f"{self.path}: a folder; name a file, such as sqlite:///feedback.db")
         if read_only and not self.path.is_file():
             raise RequestError(f"{self.path}: there is no store here; `prefloop feedback` makes one")
         self._lock = None if read_only else opening.locked(self.path)
         self._reader = opening.reader(self.path)
-        self._writer = None if read_only else opening.writer(self.path)
+        self._writer = None
         try:
+            self._look()
+            if self._lock is not None:
+                self._writer = opening.writer(self.path)
+                self._writes = Writer(self._writer)
             self.seed = self._prepare(secrets.randbits(48) if seed is None else seed)
         except OperationalError as error:
             self.close()
@@ -113,25 +77,48 @@ class Store:
             self.close()
             raise
 
-    def _prepare(self, seed: int) -> int:
-        """Makes the tables in a new file; looks before it writes, so that a foreign database stays as it is."""
-        if self._writer is not None and not self._tables():
-            with self._writing() as db:
-                tables.create_all(db)
-                db.execute(insert(meta), [{"name": "schema", "value": VERSION}, {"name": "seed", "value": str(seed)}])
-        if "leases" not in self._tables():
+    def _look(self) -> None:
+        """Before anything is written: a foreign database stays as it is, an earlier schema is brought to today's."""
+        tables = self._tables()
+        if not tables:
+            return
+        if not {"leases", "meta"} <= set(tables):
             raise RequestError(f"{self.path}: this database is not a prefloop store; name another file")
-        with self._reading() as db:
-            known = {row.name: row.value for row in db.execute(select(meta))}
-        if known.get("schema") != VERSION or "seed" not in known:
-            raise RequestError(f"{self.path}: its schema is version {known.get('schema')}; this prefloop reads "
-                               f"{VERSION}")
+        with self.reading() as db:
+            version = db.scalar(select(schema.meta.c.value).where(schema.meta.c.name == "schema")) or "unknown"
+        if version in migrating.OLDER:
+            self._reader.dispose()
+            lock = self._lock or opening.locked(self.path)
+            try:
+                kept = migrating.migrate(self.path, version)
+            finally:
+                if lock is not self._lock:
+                    lock.close()
+            print(f"{self.path}: brought from schema {version} to {schema.VERSION}; as it was, it is kept in {kept}",
+                  flush=True)
+        elif version != schema.VERSION:
+            raise RequestError(f"{self.path}: its schema is version {version}; this prefloop reads {schema.VERSION}")
+
+    def _prepare(self, seed: int) -> int:
+        if self._writer is not None and not self._tables():
+            self.write(lambda db: self._make(db, seed))
+        with self.reading() as db:
+            known = {row.name: row.value for row in db.execute(select(schema.meta))}
+        if "seed" not in known:
+            raise RequestError(f"{self.path}: this database is not a prefloop store; name another file")
         return int(known["seed"])
+
+    def _make(self, db: Connection, seed: int) -> None:
+        schema.tables.create_all(db)
+        db.execute(insert(schema.meta), [{"name": "schema", "value": schema.VERSION},
+                                         {"name": "seed", "value": str(seed)}])
+        db.execute(insert(schema.alembic_version).values(version_num=schema.VERSION))
+        items.keep_campaign(db, self.clock(), Campaign(DEFAULT), "")
 
     def _tables(self) -> list[str]:
         if not self.path.exists():
             return []
-        with self._reading() as db:
+        with self.reading() as db:
             return inspect(db).get_table_names()
 
     def close(self) -> None:
@@ -147,231 +134,224 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """What `work` returns, once all that it wrote is on disk; if it raises, nothing of it was written."""
         if self._writer is None:
             raise RequestError(f"{self.path}: this store was opened for reading only")
         try:
-            with self._turn, self._writer.begin() as db:
-                yield db
+            return self._writes.do(work)
         except OperationalError as error:
             raise RunError(f"{self.path}: nothing was saved, for it cannot be written: {error.orig}") from None
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Connection]:
         with self._reader.begin() as db:
             yield db
 
+    # -- campaigns ---------------------------------------------------------------------------------------------------
+
+    def apply(self, campaign: Campaign, guideline: str = "", gold: Iterable[Ranking] | None = None,
+              qualification: Iterable[Ranking] | None = None, rows: Iterable[Answers] = (),
+              need: int | Callable[[Answers], int] = 1, pictured: Pictured | None = None) -> int:
+        """Makes a campaign or changes its settings, and queues every row, or none; returns how many are new.
+
+        `gold` and `qualification` are rankings that are right, with the explanation as their reason; None leaves the
+        campaign's as they are. `need` is how many raters an item needs.
+        """
+        def work(db: Connection) -> int:
+            at = self.clock()
+            own = items.keep_campaign(db, at, campaign, guideline)
+            for kind, keys in (("gold", gold), ("qualification", qualification)):
+                if keys is not None:
+                    items.keep_golds(db, at, own, keys, kind)
+            return items.add_items(db, at, own, rows, need, "normal", 0, pictured)
+
+        return self.write(work)
+
+    def add_items(self, rows: Iterable[Answers], need: int | Callable[[Answers], int] = 1, priority: int = 0,
+                  campaign: str = DEFAULT) -> int:
+        """Queues every row, or none; returns how many are new. An item queued before only has its need raised."""
+        return self.write(lambda db: items.add_items(db, self.clock(), items.campaign_id(db, campaign), rows, need,
+                                                     "normal", priority))
+
+    def campaigns(self) -> list[Campaign]:
+        with self.reading() as db:
+            return [items.campaign_of(row) for row in db.execute(select(schema.campaigns)
+                                                                 .order_by(schema.campaigns.c.id))]
+
+    def gate(self, rater: str, campaign: str) -> str | None:
+        """What stands between this rater and the items: "warning", "guideline", "failed", "not_admitted", or None."""
+        with self.reading() as db:
+            own = items.campaign_id(db, campaign)
+            return admission.gate(db, rater, own, items.settings_of(db, own))
+
+    def guideline(self, rater: str, campaign: str) -> Guideline | None:
+        """The guideline in force, and whether this rater acknowledged it."""
+        with self.reading() as db:
+            return admission.guideline(db, rater, items.campaign_id(db, campaign))
+
+    def acknowledge(self, rater: str, campaign: str, version: str) -> None:
+        self.write(lambda db: admission.acknowledge(db, self.clock(), rater, items.campaign_id(db, campaign), version))
+
+    def answer_warning(self, rater: str, campaign: str, accepted: bool) -> None:
+        """Whether the rater wants to go on after the campaign's warning."""
+        self.write(lambda db: admission.answer_warning(db, self.clock(), rater, items.campaign_id(db, campaign),
+                                                       accepted))
+
+    def qualification(self, rater: str, campaign: str) -> Qualification:
+        with self.reading() as db:
+            own = items.campaign_id(db, campaign)
+            return admission.qualification(db, rater, own, items.settings_of(db, own))
+
+    def lesson(self, answer: int, rater: str) -> Lesson | None:
+        """What there is to learn from an answer of the qualification round; None of any other."""
+        with self.reading() as db:
+            return admission.lesson(db, answer, rater)
+
+    def picture(self, name: str) -> Picture | None:
+        """A picture's kind, such as image/png, and its bytes."""
+        with self.reading() as db:
+            row = db.execute(select(schema.pictures).where(schema.pictures.c.digest == name)).first()
+        return None if row is None else (row.kind, row.data)
+
     # -- the queue ---------------------------------------------------------------------------------------------------
 
-    def add_items(self, rows: Iterable[Answers], need: int = 1, kind: str = "normal", priority: int = 0) -> int:
-        """Queues every row, or none; returns how many are new. An item queued before only has its need raised."""
-        if need < 1:
-            raise RequestError(f"need: {need} is not a number of raters")
-        if kind not in KINDS:
-            raise RequestError(f"kind: {kind!r} is not one of {', '.join(KINDS)}")
-        with self._writing() as db:
-            return sum(self._add(db, row, need, kind, priority) for row in rows)
+    def lease(self, rater: str, seconds: int, order: queue.Order = as_stored, skipped: bool = False,
+              among: Collection[str] | None = None, campaign: str | None = None,
+              holding: Collection[str] = ()) -> Lease | None:
+        """An item that this rater holds, or the next one for them; None when there is nothing, or they may not.
 
-    def _add(self, db: Connection, row: Answers, need: int, kind: str, priority: int) -> bool:
-        Ranking(row.prompt, row.responses, (1,) * len(row.responses), rater="any")  # can it be ranked at all?
-        _storable(json.dumps(row.to_json(), ensure_ascii=False), "text")
-        prompt = _keep(db, prompts, row.prompt)
-        chosen = [_keep(db, responses, response) for response in row.responses]
-        name = item_name(row, kind)
-        known = db.scalar(select(items.c.id).where(items.c.digest == name))
-        if known is not None:
-            db.execute(update(items).where(items.c.id == known, items.c.need < need).values(need=need))
-            return False
-        item = db.execute(insert(items).values(digest=name, prompt=prompt, need=need, kind=kind, priority=priority,
-                                               stratum=row.prompt.stratum, created=self._clock())).inserted_primary_key
-        assert item is not None
-        db.execute(insert(choices), [{"item": item[0], "place": place, "response": response}
-                                     for place, response in enumerate(chosen)])
-        return True
-
-    def lease(self, rater: str, seconds: int, order: Callable[[int, int], Sequence[int]] = as_stored,
-              skipped: bool = False, among: Collection[str] | None = None) -> Lease | None:
-        """The rater's open item again, or the next one that still needs a rater; None when nothing is left.
-
+        Held items come first, the oldest before the others, but for those whose tokens are in `holding`.
         `order(item, count)` decides in which order a new item's answers are shown. Items that the rater skipped do
         not come back unless `skipped`, and then the one skipped longest ago comes first. `among` are the names
-        (`item_name`) of the items to choose from; None is all.
+        (`item_name`) of the items to choose from; None is all. Without a `campaign`, its name, normal items of any
+        are given and nothing stands in the way: that is for programs that rate.
         """
         if not rater.strip():
             raise RequestError("rater: it is empty")
-        _storable(rater, "rater")
-        with self._writing() as db:
-            found = self._open_item(db, rater, among) or self._next_item(db, rater, skipped, among)
+        items.storable(rater, "rater")
+
+        def work(db: Connection) -> Lease | None:
+            own = None if campaign is None else items.campaign_id(db, campaign)
+            turn = queue.Turn(rater, self.clock(), seconds, self.seed, skipped, own, among)
+            found = self._choose(db, turn, holding)
             if found is None:
                 return None
-            at = self._clock()
-            again = {"state": "open", "issued": at, "expires": at + seconds}
-            shown = json.dumps(list(order(found, self._count(db, found))))
-            new = {"item": found, "rater": rater, "token": secrets.token_urlsafe(18), "shown": shown}
-            db.execute(upsert(leases).values(**new, **again)
-                       .on_conflict_do_update(index_elements=["item", "rater"], set_=again))
-            row = db.execute(select(leases).where(leases.c.item == found, leases.c.rater == rater)).mappings().one()
-            return Lease(row["token"], rater, *_contents(db, found), tuple(json.loads(row["shown"])), row["expires"])
+            queue.lent(db, turn, found, order)
+            token = db.scalar(select(schema.leases.c.token).where(schema.leases.c.item == found,
+                                                                  schema.leases.c.rater == rater))
+            return self._lease(db, token or "", rater)
 
-    def _open_item(self, db: Connection, rater: str, among: Collection[str] | None) -> int | None:
-        """The item that this rater is at; after the lease ran out, only while nobody else has taken the place."""
-        own = (leases.c.rater == rater) & (leases.c.state == "open")
-        held = (leases.c.expires > self._clock()) | (items.c.done + self._live() < items.c.need)
-        return db.scalar(select(items.c.id).join(leases, leases.c.item == items.c.id).where(own, held, _named(among))
-                         .order_by(leases.c.issued.desc(), items.c.id).limit(1))
+        return self.write(work)
 
-    def _next_item(self, db: Connection, rater: str, skipped: bool,
-                   among: Collection[str] | None) -> int | None:
-        own = leases.alias()
-        seen = (own.c.item == items.c.id) & (own.c.rater == rater)
-        barred = exists().where(seen, own.c.state.in_(["done"] if skipped else ["done", "skipped"]))
-        since = select(own.c.issued).where(seen).scalar_subquery()
-        return db.scalar(select(items.c.id).where(items.c.done < items.c.need, ~barred, _named(among))
-                         .where(items.c.done + self._live() < items.c.need)
-                         .order_by(*([since.nulls_first()] if skipped else []), items.c.priority.desc(), items.c.id)
-                         .limit(1))
+    def _choose(self, db: Connection, turn: queue.Turn, holding: Collection[str]) -> int | None:
+        settings = None
+        if turn.campaign is not None:
+            row = db.execute(select(schema.campaigns).where(schema.campaigns.c.id == turn.campaign)).one()
+            settings = items.campaign_of(row)
+            if row.state != "open" or admission.gate(db, turn.rater, turn.campaign, settings):
+                return None
+        found, count = queue.held(db, turn, holding)
+        if found is not None or count >= queue.MOST_OPEN:
+            return found
+        if settings is not None and turn.campaign is not None and admission.qualification(
+                db, turn.rater, turn.campaign, settings).state == "open":
+            return queue.of_kind(db, turn, "qualification", turn.dice("qualification"))
+        return queue.drawn(db, turn, settings)
 
-    def _live(self) -> Any:
-        """How many leases on an item are running, as a part of a query over items."""
-        running = leases.alias()
-        return (select(func.count()).select_from(running).where(running.c.item == items.c.id,
-                running.c.state == "open", running.c.expires > self._clock()).scalar_subquery())
+    def _lease(self, db: Connection, token: str, rater: str) -> Lease:
+        row = answering.leased(db, token, rater)
+        settings = items.settings_of(db, row["campaign"])
+        practice = None
+        if row["kind"] == "qualification":
+            round_ = admission.qualification(db, rater, row["campaign"], settings)
+            practice = (min(round_.done + 1, round_.needed), round_.needed)
+        return Lease(token, rater, *items.contents(db, row["item"]), tuple(json.loads(row["shown"])), row["expires"],
+                     settings, answering.reason_required(self.seed, row, settings), practice,
+                     items.illustrated(db, row["item"]))
 
-    def _count(self, db: Connection, item: int) -> int:
-        return db.scalar(select(func.count()).select_from(choices).where(choices.c.item == item)) or 0
+    def waiting(self, rater: str, campaign: str) -> int:
+        """How many items of a campaign this rater could be given."""
+        with self.reading() as db:
+            own = items.campaign_id(db, campaign)
+            return queue.waiting(db, queue.Turn(rater, self.clock(), 0, self.seed, False, own, None))
+
+    def renew(self, token: str, rater: str, seconds: int) -> int:
+        """The rater is still at it; returns when the lease now runs out. One that ran out is renewed if its place is
+        still free.
+        """
+        return self.write(lambda db: queue.renewed(db, answering.leased(db, token, rater), self.clock(), seconds))
 
     def release(self, token: str, rater: str) -> None:
         """The rater would rather not: the item goes to somebody else. An answered item stays answered."""
-        with self._writing() as db:
-            self._leased(db, token, rater)
-            db.execute(update(leases).where(leases.c.token == token, leases.c.state == "open")
-                       .values(state="skipped", issued=self._clock()))
+        def work(db: Connection) -> None:
+            answering.leased(db, token, rater)
+            own = schema.leases
+            db.execute(update(own).where(own.c.token == token, own.c.state == "open")
+                       .values(state="skipped", issued=self.clock()))
 
-    def _leased(self, db: Connection, token: str, rater: str) -> RowMapping:
-        row = db.execute(select(leases, items.c.need, items.c.done, items.c.kind)
-                         .join(items, items.c.id == leases.c.item).where(leases.c.token == token)).mappings().first()
-        if row is None or row["rater"] != rater:
-            raise NotLeased("token: you hold no lease by this name; fetch an item first")
-        return row
+        self.write(work)
+
+    def flag(self, token: str, rater: str, kind: str, note: str = "") -> None:
+        """The rater points at something: unsafe, personal, broken or other. The item stays theirs."""
+        self.write(lambda db: answering.flag(db, self.clock(), answering.leased(db, token, rater), kind, note))
 
     # -- the answers -------------------------------------------------------------------------------------------------
 
-    def submit(self, token: str, rater: str, judgement: Judgement) -> Receipt:
-        """Keeps an answer given under a lease. The same answer twice is one answer; a different one is refused."""
-        with self._writing() as db:
-            lease = self._leased(db, token, rater)
-            shown = tuple(json.loads(lease["shown"]))
-            _check(_ranking(*_contents(db, lease["item"]), shown, rater, lease["kind"], judgement))
-            earlier = db.execute(select(answers).where(answers.c.token == token)).mappings().first()
-            if earlier is not None:
-                if _said(_judgement(earlier)) != _said(judgement):
-                    raise AlreadyAnswered("token: this item was already answered, and differently")
-                return Receipt(earlier["id"], bool(earlier["surplus"]))
-            return self._keep_answer(db, lease, judgement)
+    def submit(self, token: str, rater: str, judgement: Judgement, key: str = "") -> Receipt:
+        """Keeps an answer given under a lease. The same answer twice is one answer; a different one is refused.
 
-    def _keep_answer(self, db: Connection, lease: RowMapping, judgement: Judgement) -> Receipt:
-        at, item = self._clock(), lease["item"]
-        live = db.scalar(select(self._live()).where(items.c.id == item)) or 0
-        in_time = lease["state"] == "open" and lease["expires"] > at
-        surplus = not in_time and lease["done"] + live >= lease["need"]
-        row = db.execute(insert(answers).values(
-            token=lease["token"], item=item, rater=lease["rater"], ranks=json.dumps(judgement.ranks),
-            shown=lease["shown"], strength=judgement.strength, none_acceptable=int(judgement.none_acceptable),
-            reason=judgement.reason, edited=judgement.edited, seconds=judgement.seconds, guideline=judgement.guideline,
-            kind=lease["kind"], surplus=int(surplus), created=at)).inserted_primary_key
-        assert row is not None
-        db.execute(update(leases).where(leases.c.token == lease["token"]).values(state="done"))
-        if not surplus:
-            db.execute(update(items).where(items.c.id == item).values(done=items.c.done + 1))
-        return Receipt(row[0], surplus)
+        `key` is the caller's name for this submission: with it, a retry is known even after the answer was revised.
+        """
+        return self.write(lambda db: answering.submit(db, self.clock(), self.seed, answering.leased(db, token, rater),
+                                                      judgement, key))
+
+    def revise(self, answer: int, rater: str, judgement: Judgement, key: str = "") -> Receipt:
+        """Another judgement in the place of one of the rater's last answers."""
+        return self.write(lambda db: answering.revise(db, self.clock(), self.seed, answer, rater, judgement, key))
+
+    def withdraw(self, answer: int, rater: str, seconds: int = 1800) -> None:
+        """One of the rater's last answers counts no more, and its item is open again under the same lease."""
+        self.write(lambda db: answering.withdraw(db, self.clock(), seconds, answer, rater))
+
+    def reopen(self, answer: int, rater: str) -> tuple[Lease, Judgement]:
+        """One of the rater's last answers as it was given, to be revised."""
+        with self.reading() as db:
+            row, said = answering.given(db, answer, rater)
+            return self._lease(db, row["token"], rater), said
+
+    def history(self, rater: str, campaign: str | None = None, before: int | None = None,
+                limit: int = 20) -> list[Past]:
+        """The rater's own answers, newest first; those with ids below `before`."""
+        with self.reading() as db:
+            own = None if campaign is None else items.campaign_id(db, campaign)
+            return answering.history(db, rater, own, before, limit)
 
     def rankings(self, surplus: bool = False) -> Iterator[Ranking]:
-        """Every counted answer as a ranking of the stored order, oldest first; with `surplus`, the others too."""
-        query = select(answers).order_by(answers.c.id)
-        with self._reading() as db:
-            for row in db.execute(query if surplus else query.where(answers.c.surplus == 0)).mappings():
-                yield _ranking(*_contents(db, row["item"]), tuple(json.loads(row["shown"])), row["rater"], row["kind"],
-                               _judgement(row))
+        """Every answer that counts as a ranking of the stored order, oldest first; with `surplus`, the others too.
 
-    def progress(self, rater: str = "", among: Collection[str] | None = None) -> Progress:
-        """How far all items are, or those that `among` names."""
+        Gold and repeats are among them and bear their kind; answers of a qualification round are not.
+        """
+        with self.reading() as db:
+            yield from answering.counting(db, surplus)
 
-        def count(table: Any, *where: Any) -> Any:
-            of = table if among is None else table.join(items, items.c.id == table.c.item)
-            return select(func.count()).select_from(of).where(*where, _named(among)).scalar_subquery()
+    def progress(self, rater: str = "", among: Collection[str] | None = None,
+                 campaign: str | None = None) -> Progress:
+        """How far all normal items are, or those that `among` names, or those of a campaign."""
+        own, given, lent = schema.items, schema.answers, schema.leases
+        with self.reading() as db:
+            within = [true() if among is None else own.c.digest.in_(among),
+                      true() if campaign is None else own.c.campaign == items.campaign_id(db, campaign)]
 
-        with self._reading() as db:
+            def count(table: Any, *where: Any) -> Any:
+                of = table if among is campaign is None else table.join(own, own.c.id == table.c.item)
+                return select(func.count()).select_from(of).where(*where, *within).scalar_subquery()
+
+            counting = given.c.retracted.is_(None)
             row = db.execute(select(
-                func.count(), func.coalesce(func.sum(items.c.need), 0), func.coalesce(func.sum(items.c.done), 0),
-                count(answers, answers.c.surplus == 1), count(answers, answers.c.rater == rater),
-                count(leases, leases.c.rater == rater, leases.c.state == "skipped")).select_from(items)
-                .where(_named(among))).one()
+                func.count(), func.coalesce(func.sum(own.c.need), 0), func.coalesce(func.sum(own.c.done), 0),
+                count(given, given.c.surplus == 1, counting),
+                count(given, given.c.rater == rater, counting, given.c.kind != "qualification"),
+                count(lent, lent.c.rater == rater, lent.c.state == "skipped"))
+                .select_from(own).where(own.c.kind == "normal", *within)).one()
         return Progress(*row)
-
-
-def item_name(row: Answers, kind: str = "normal") -> str:
-    """What an item is known by: a digest of all that it says."""
-    return digest(*(digest(_text(record)) for record in (row.prompt, *row.responses)), kind)
-
-
-def _named(among: Collection[str] | None) -> Any:
-    return true() if among is None else items.c.digest.in_(among)
-
-
-def _text(record: Prompt | Response) -> str:
-    return json.dumps(record.to_json(), sort_keys=True)
-
-
-def _keep(db: Connection, table: Any, record: Prompt | Response) -> str:
-    """Stores a record under the digest of all it says (its id does not cover everything); returns the digest."""
-    text = _text(record)
-    name = digest(text)
-    db.execute(upsert(table).values(digest=name, id=record.id, record=text).on_conflict_do_nothing())
-    return name
-
-
-def _contents(db: Connection, item: int) -> tuple[Prompt, tuple[Response, ...]]:
-    prompt = db.scalar(select(prompts.c.record).join(items, items.c.prompt == prompts.c.digest)
-                       .where(items.c.id == item))
-    ordered = db.scalars(select(responses.c.record).join(choices, choices.c.response == responses.c.digest)
-                         .where(choices.c.item == item).order_by(choices.c.place))
-    return Prompt.from_json(json.loads(prompt or "null")), tuple(Response.from_json(json.loads(r)) for r in ordered)
-
-
-def _ranking(prompt: Prompt, of: tuple[Response, ...], shown: tuple[int, ...], rater: str, kind: str,
-             said: Judgement) -> Ranking:
-    """The judgement in the stored order of the answers."""
-    if len(said.ranks) != len(shown):
-        raise RequestError(f"ranks: {len(said.ranks)} ranks for {len(shown)} answers")
-    place = dict(zip(shown, said.ranks, strict=True))
-    return Ranking(prompt, of, tuple(place[i] for i in range(len(of))), rater, said.strength, said.none_acceptable,
-                   said.reason, said.edited, shown, said.seconds, said.guideline, kind)
-
-
-def _judgement(row: RowMapping) -> Judgement:
-    return Judgement(tuple(json.loads(row["ranks"])), row["strength"], bool(row["none_acceptable"]), row["reason"],
-                     row["edited"], row["seconds"], row["guideline"])
-
-
-def _said(judgement: Judgement) -> tuple[Any, ...]:
-    """What makes two answers the same: a retry may have taken a second longer."""
-    return judgement.ranks, judgement.strength, judgement.none_acceptable, judgement.reason, judgement.edited
-
-
-def _check(ranking: Ranking) -> None:
-    """What a ranking's own rules do not cover, because only raters' input needs it."""
-    for rank in ranking.ranks:
-        if rank is not None and rank > len(ranking.ranks):
-            raise RequestError(f"ranks: {rank} is beyond the {len(ranking.ranks)} answers")
-    if ranking.seconds is not None and not (math.isfinite(ranking.seconds) and ranking.seconds >= 0):
-        raise RequestError(f"seconds: {ranking.seconds} is not a time")
-    for name in ("reason", "edited", "guideline"):
-        _storable(getattr(ranking, name), name)
-
-
-def _storable(text: str, name: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise RequestError(f"{name}: it holds half of a surrogate pair (such as \\ud800), which is not text") from None

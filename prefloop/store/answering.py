@@ -1,0 +1,226 @@
+"""What raters say: kept once, revised by rows that are added, withdrawn, and read again."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from prefloop.errors import RequestError
+from prefloop.records import Prompt, Ranking, Response, digest
+from prefloop.store.admission import acknowledged
+from prefloop.store.items import contents, settings_of, storable
+from prefloop.store.queue import live
+from prefloop.store.records import FLAGS, AlreadyAnswered, Campaign, Judgement, NotLeased, Past, Receipt
+from prefloop.store.schema import answers, flags, items, leases
+
+EDITABLE = 20  # of a rater's last answers, so many can still be changed
+KEY = 64  # characters of a submission's own name
+NOTE = 2000
+
+_counting = answers.c.retracted.is_(None)
+
+
+def leased(db: Connection, token: str, rater: str) -> RowMapping:
+    row = db.execute(select(leases, items.c.need, items.c.done, items.c.kind, items.c.campaign)
+                     .join(items, items.c.id == leases.c.item).where(leases.c.token == token)).mappings().first()
+    if row is None or row["rater"] != rater:
+        raise NotLeased("token: you hold no lease by this name; fetch an item first")
+    return row
+
+
+def reason_required(seed: int, lease: RowMapping, settings: Campaign) -> bool:
+    """Decided once for each rater and item; not where one only practises."""
+    dice = Random(digest(str(seed), "reason", str(lease["item"]), lease["rater"]))
+    return lease["kind"] != "qualification" and dice.random() < settings.reason_share
+
+
+def _require_reason(db: Connection, seed: int, lease: RowMapping, said: Judgement) -> None:
+    if not said.reason.strip() and reason_required(seed, lease, settings_of(db, lease["campaign"])):
+        raise RequestError("reason: for this item, say in a few words why")
+
+
+# -- giving an answer -------------------------------------------------------------------------------------------------
+
+
+def submit(db: Connection, at: int, seed: int, lease: RowMapping, said: Judgement, key: str) -> Receipt:
+    """The same answer twice is one answer; a different one under the same lease is refused."""
+    _check(contents(db, lease["item"]), lease, said, key)
+    earlier = _by_key(db, lease, key)
+    if earlier is None:
+        earlier = db.execute(select(answers).where(answers.c.token == lease["token"], _counting)).mappings().first()
+    if earlier is not None:
+        if _content(judgement(earlier)) != _content(said):
+            raise AlreadyAnswered("token: this item was already answered, and differently")
+        return Receipt(earlier["id"], bool(earlier["surplus"]))
+    _require_reason(db, seed, lease, said)
+    running = db.scalar(select(live(at)).where(items.c.id == lease["item"])) or 0
+    in_time = lease["state"] == "open" and lease["expires"] > at
+    counted = lease["kind"] == "normal"
+    surplus = counted and not in_time and lease["done"] + running >= lease["need"]
+    receipt = _add(db, at, lease, said, key, surplus)
+    db.execute(update(leases).where(leases.c.token == lease["token"]).values(state="done"))
+    if counted and not surplus:
+        db.execute(update(items).where(items.c.id == lease["item"]).values(done=items.c.done + 1))
+    return receipt
+
+
+def revise(db: Connection, at: int, seed: int, answer: int, rater: str, said: Judgement, key: str) -> Receipt:
+    """Another judgement in the place of one's own recent one."""
+    current = _own(db, answer, rater)
+    lease = leased(db, current["token"], rater)
+    _check(contents(db, lease["item"]), lease, said, key)
+    earlier = _by_key(db, lease, key)
+    if earlier is not None:
+        if _content(judgement(earlier)) != _content(said):
+            raise AlreadyAnswered("key: it came before, with another judgement")
+        return Receipt(earlier["id"], bool(earlier["surplus"]))
+    _require_editable(db, current)
+    _require_reason(db, seed, lease, said)
+    _retract(db, at, current)
+    return _add(db, at, lease, said, key, bool(current["surplus"]))
+
+
+def withdraw(db: Connection, at: int, seconds: int, answer: int, rater: str) -> None:
+    """One's own recent answer counts no more, and its item is open again under the same lease."""
+    current = _own(db, answer, rater)
+    _require_editable(db, current)
+    _retract(db, at, current)
+    if current["kind"] == "normal" and not current["surplus"]:
+        db.execute(update(items).where(items.c.id == current["item"]).values(done=items.c.done - 1))
+    # What was surplus had no place to give back: its lease has run out, and waits for a place like any late one.
+    expires = at if current["surplus"] else at + seconds
+    db.execute(update(leases).where(leases.c.token == current["token"]).values(state="open", expires=expires))
+
+
+def _own(db: Connection, answer: int, rater: str) -> RowMapping:
+    """The row that counts of an answer, by the id of any of its revisions."""
+    if not 0 < answer < 2**63:
+        answer = 0
+    asked = db.execute(select(answers.c.item, answers.c.rater).where(answers.c.id == answer)).first()
+    if asked is None or asked.rater != rater:
+        raise NotLeased("answer: you gave no answer by this number")
+    row = db.execute(select(answers).where(answers.c.item == asked.item, answers.c.rater == rater, _counting)
+                     ).mappings().first()
+    if row is None:
+        raise RequestError("answer: it was withdrawn")
+    return row
+
+
+def _require_editable(db: Connection, row: RowMapping) -> None:
+    if row["kind"] == "qualification":
+        raise RequestError("answer: what was said to qualify stays as it is")
+    if row["id"] < _oldest_editable(db, row["rater"]):
+        raise RequestError(f"answer: only the last {EDITABLE} can be changed")
+
+
+def _oldest_editable(db: Connection, rater: str) -> int:
+    last = (select(answers.c.id).where(answers.c.rater == rater, _counting, answers.c.kind != "qualification")
+            .order_by(answers.c.id.desc()).limit(EDITABLE).subquery())
+    return db.scalar(select(func.min(last.c.id))) or 0
+
+
+def _by_key(db: Connection, lease: RowMapping, key: str) -> RowMapping | None:
+    if not key:
+        return None
+    row = db.execute(select(answers).where(answers.c.rater == lease["rater"], answers.c.key == key)).mappings().first()
+    if row is not None and row["token"] != lease["token"]:
+        raise RequestError("key: it came before, with another item")
+    return row
+
+
+def _add(db: Connection, at: int, lease: RowMapping, said: Judgement, key: str, surplus: bool) -> Receipt:
+    item, rater = lease["item"], lease["rater"]
+    before = db.scalar(select(func.max(answers.c.revision)).where(answers.c.item == item, answers.c.rater == rater))
+    guideline = said.guideline or acknowledged(db, rater, lease["campaign"])
+    row = db.execute(insert(answers).values(
+        token=lease["token"], item=item, rater=rater, revision=(before or 0) + 1, key=key,
+        ranks=json.dumps(said.ranks), shown=lease["shown"], strength=said.strength,
+        none_acceptable=int(said.none_acceptable), reason=said.reason, edited=said.edited, seconds=said.seconds,
+        guideline=guideline, kind=lease["kind"], surplus=int(surplus), created=at)).inserted_primary_key
+    assert row is not None
+    return Receipt(row[0], surplus)
+
+
+def _retract(db: Connection, at: int, row: RowMapping) -> None:
+    db.execute(update(answers).where(answers.c.id == row["id"]).values(retracted=at))
+
+
+def flag(db: Connection, at: int, lease: RowMapping, kind: str, note: str) -> None:
+    if kind not in FLAGS:
+        raise RequestError(f"kind: {kind!r} is not one of {', '.join(FLAGS)}")
+    if len(note) > NOTE:
+        raise RequestError(f"note: longer than {NOTE} characters")
+    storable(note, "note")
+    db.execute(upsert(flags).values(item=lease["item"], rater=lease["rater"], kind=kind, note=note, at=at)
+               .on_conflict_do_update(index_elements=["item", "rater", "kind"], set_={"note": note, "at": at}))
+
+
+# -- reading answers --------------------------------------------------------------------------------------------------
+
+
+def counting(db: Connection, surplus: bool) -> Iterator[Ranking]:
+    query = (select(answers).where(_counting, answers.c.kind != "qualification").order_by(answers.c.id))
+    for row in db.execute(query if surplus else query.where(answers.c.surplus == 0)).mappings():
+        yield ranking(*contents(db, row["item"]), tuple(json.loads(row["shown"])), row["rater"], row["kind"],
+                      judgement(row))
+
+
+def history(db: Connection, rater: str, campaign: int | None, before: int | None, limit: int) -> list[Past]:
+    """A rater's answers, newest first."""
+    query = (select(answers).join(items, items.c.id == answers.c.item).where(answers.c.rater == rater, _counting)
+             .order_by(answers.c.id.desc()).limit(limit))
+    query = query if campaign is None else query.where(items.c.campaign == campaign)
+    query = query if before is None else query.where(answers.c.id < before)
+    since = _oldest_editable(db, rater)
+    return [Past(row["id"], row["created"], contents(db, row["item"])[0].messages[-1].content,
+                 tuple(json.loads(row["ranks"])), bool(row["none_acceptable"]),
+                 row["id"] >= since and row["kind"] != "qualification")
+            for row in db.execute(query).mappings().all()]
+
+
+def given(db: Connection, answer: int, rater: str) -> tuple[RowMapping, Judgement]:
+    """The lease of one's own recent answer, and what was said under it."""
+    row = _own(db, answer, rater)
+    _require_editable(db, row)
+    return leased(db, row["token"], rater), judgement(row)
+
+
+def judgement(row: RowMapping) -> Judgement:
+    return Judgement(tuple(json.loads(row["ranks"])), row["strength"], bool(row["none_acceptable"]), row["reason"],
+                     row["edited"], row["seconds"], row["guideline"])
+
+
+def ranking(prompt: Prompt, of: tuple[Response, ...], shown: tuple[int, ...], rater: str, kind: str,
+            said: Judgement) -> Ranking:
+    """The judgement in the stored order of the answers."""
+    if len(said.ranks) != len(shown):
+        raise RequestError(f"ranks: {len(said.ranks)} ranks for {len(shown)} answers")
+    place = dict(zip(shown, said.ranks, strict=True))
+    return Ranking(prompt, of, tuple(place[i] for i in range(len(of))), rater, said.strength, said.none_acceptable,
+                   said.reason, said.edited, shown, said.seconds, said.guideline, kind)
+
+
+def _content(said: Judgement) -> tuple[Any, ...]:
+    """What makes two answers the same: a retry may have taken a second longer."""
+    return said.ranks, said.strength, said.none_acceptable, said.reason, said.edited
+
+
+def _check(of: tuple[Prompt, tuple[Response, ...]], lease: RowMapping, said: Judgement, key: str) -> None:
+    """A ranking's own rules, and what they do not cover, because only raters' input needs it."""
+    kind = "normal" if lease["kind"] == "qualification" else lease["kind"]
+    made = ranking(*of, tuple(json.loads(lease["shown"])), lease["rater"], kind, said)
+    for rank in made.ranks:
+        if rank is not None and rank > len(made.ranks):
+            raise RequestError(f"ranks: {rank} is beyond the {len(made.ranks)} answers")
+    if made.seconds is not None and not (math.isfinite(made.seconds) and made.seconds >= 0):
+        raise RequestError(f"seconds: {made.seconds} is not a time")
+    if len(key) > KEY:
+        raise RequestError(f"key: longer than {KEY} characters")
+    for name, text in (("reason", said.reason), ("edited", said.edited), ("guideline", said.guideline), ("key", key)):
+        storable(text, name)

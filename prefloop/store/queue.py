@@ -1,0 +1,164 @@
+"""Which item a rater gets next.
+
+Counted answers and live leases of a normal item never exceed the raters it needs. Gold items and repeats come in
+between, by draws that the store's seed decides: which turn brings one cannot be told from outside, and can be told
+again from the store.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, and_, exists, func, insert, or_, select, true, update
+
+from prefloop.records import digest
+from prefloop.store.items import insert_item
+from prefloop.store.records import Campaign
+from prefloop.store.schema import answers, choices, golds, items, leases
+
+MOST_OPEN = 3  # items that a rater holds at once: the one in front of them and those fetched ahead
+APART = 5  # a repeat is of an item that the rater has answered so many answers ago
+
+Order = Callable[[int, int], Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Who asks for an item, when, and of what: `campaign` is its id, None all; `among` are names of items."""
+
+    rater: str
+    at: int
+    seconds: int
+    seed: int
+    skipped: bool
+    campaign: int | None
+    among: Collection[str] | None
+
+    @property
+    def within(self) -> Any:
+        return and_(true() if self.campaign is None else items.c.campaign == self.campaign,
+                    true() if self.among is None else items.c.digest.in_(self.among))
+
+    def dice(self, *what: object) -> Random:
+        return Random(digest(str(self.seed), self.rater, *map(str, what)))
+
+
+def live(at: int) -> Any:
+    """How many leases on an item are running, as a part of a query over items."""
+    running = leases.alias()
+    return (select(func.count()).select_from(running).where(running.c.item == items.c.id, running.c.state == "open",
+                                                            running.c.expires > at).scalar_subquery())
+
+
+def room(at: int) -> Any:
+    """Whether an item takes one more rater."""
+    return or_(items.c.kind != "normal", items.c.done + live(at) < items.c.need)
+
+
+def held(db: Connection, turn: Turn, holding: Collection[str]) -> tuple[int | None, int]:
+    """The item this rater has had open the longest, but for those in `holding`, and how many they have open.
+
+    After a lease ran out, its item is still the rater's while nobody else has taken the place.
+    """
+    own = (leases.c.rater == turn.rater) & (leases.c.state == "open")
+    still = or_(leases.c.expires > turn.at, room(turn.at))
+    rows = db.execute(select(items.c.id, leases.c.token).join(leases, leases.c.item == items.c.id)
+                      .where(own, still, turn.within).order_by(leases.c.issued, items.c.id)).all()
+    return next((row.id for row in rows if row.token not in holding), None), len(rows)
+
+
+def drawn(db: Connection, turn: Turn, settings: Campaign | None) -> int | None:
+    """An item that this rater has not had: normal, or in its place gold or a repeat; None when the work is done."""
+    found = normal(db, turn)
+    if found is None or settings is None or turn.skipped:
+        return found
+    had = db.scalar(select(func.count()).select_from(leases).where(leases.c.rater == turn.rater)) or 0
+    dice = turn.dice(settings.name, had)
+    number = dice.random()
+    other = None
+    if number < settings.gold_share:
+        other = of_kind(db, turn, "gold", dice)
+    elif number < settings.gold_share + settings.repeats:
+        other = mirrored(db, turn, dice)
+    return other or found
+
+
+def normal(db: Connection, turn: Turn) -> int | None:
+    own = leases.alias()
+    seen = (own.c.item == items.c.id) & (own.c.rater == turn.rater)
+    barred = exists().where(seen, own.c.state.in_(["open", "done"] if turn.skipped else ["open", "done", "skipped"]))
+    since = select(own.c.issued).where(seen).scalar_subquery()
+    asked = items.c.kind == "normal"
+    if turn.skipped:  # gold and repeats were skipped too, and come back like the others
+        asked |= exists().where(seen, own.c.state == "skipped")
+    return db.scalar(select(items.c.id).where(items.c.done < items.c.need, asked, ~barred, turn.within, room(turn.at))
+                     .order_by(*([since.nulls_first()] if turn.skipped else []), items.c.priority.desc(), items.c.id)
+                     .limit(1))
+
+
+def of_kind(db: Connection, turn: Turn, kind: str, dice: Random) -> int | None:
+    """One of the gold or qualification items that this rater has not had."""
+    had = select(leases.c.item).where(leases.c.rater == turn.rater)
+    left = db.scalars(select(items.c.id).join(golds, golds.c.item == items.c.id)
+                      .where(turn.within, items.c.kind == kind, golds.c.retired == 0, items.c.id.not_in(had))
+                      .order_by(items.c.id)).all()
+    return dice.choice(left) if left else None
+
+
+def mirrored(db: Connection, turn: Turn, dice: Random) -> int | None:
+    """A new item for this rater alone: one that they answered some time ago, and will see in the opposite order."""
+    own = select(answers.c.item, answers.c.kind).where(answers.c.rater == turn.rater, answers.c.retracted.is_(None))
+    past = own.order_by(answers.c.id.desc()).offset(APART).limit(-1).subquery()
+    twice = select(items.c.mirrors).where(items.c.rater == turn.rater, items.c.kind == "repeat")
+    left = db.scalars(select(past.c.item).join(items, items.c.id == past.c.item)
+                      .where(past.c.kind == "normal", turn.within, items.c.id.not_in(twice))
+                      .order_by(past.c.item)).all()
+    if not left:
+        return None
+    source = db.execute(select(items).where(items.c.id == dice.choice(left))).one()
+    chosen = db.scalars(select(choices.c.response).where(choices.c.item == source.id).order_by(choices.c.place)).all()
+    return insert_item(db, chosen, digest=digest(source.digest, "repeat", turn.rater), campaign=source.campaign,
+                       prompt=source.prompt, need=1, kind="repeat", rater=turn.rater, mirrors=source.id,
+                       priority=0, stratum=source.stratum, created=turn.at)
+
+
+def lent(db: Connection, turn: Turn, item: int, order: Order) -> None:
+    """Opens the rater's lease on an item, or prolongs it."""
+    again = {"state": "open", "expires": turn.at + turn.seconds}
+    known = db.scalar(select(leases.c.state).where(leases.c.item == item, leases.c.rater == turn.rater))
+    if known is not None:
+        again |= {} if known == "open" else {"issued": turn.at}
+        db.execute(update(leases).where(leases.c.item == item, leases.c.rater == turn.rater).values(**again))
+        return
+    db.execute(insert(leases).values(item=item, rater=turn.rater, token=secrets.token_urlsafe(18), issued=turn.at,
+                                     shown=json.dumps(list(_order(db, turn, item, order))), **again))
+
+
+def _order(db: Connection, turn: Turn, item: int, order: Order) -> Sequence[int]:
+    """A repeat has the opposite of the order in which the rater saw it first."""
+    first = db.scalar(select(leases.c.shown).join(items, items.c.mirrors == leases.c.item)
+                      .where(items.c.id == item, leases.c.rater == turn.rater))
+    if first is not None:
+        return json.loads(first)[::-1]
+    return order(item, db.scalar(select(func.count()).select_from(choices).where(choices.c.item == item)) or 0)
+
+
+def waiting(db: Connection, turn: Turn) -> int:
+    own = leases.alias()
+    had = exists().where(own.c.item == items.c.id, own.c.rater == turn.rater, own.c.state != "open")
+    return db.scalar(select(func.count()).select_from(items).where(
+        items.c.kind == "normal", items.c.done < items.c.need, ~had, turn.within)) or 0
+
+
+def renewed(db: Connection, lease: RowMapping, at: int, seconds: int) -> int:
+    free = lease["expires"] > at or db.scalar(select(items.c.id).where(items.c.id == lease["item"], room(at)))
+    if lease["state"] != "open" or not free:
+        return lease["expires"]
+    expires = max(lease["expires"], at + seconds)
+    db.execute(update(leases).where(leases.c.token == lease["token"]).values(expires=expires))
+    return expires

@@ -1,0 +1,132 @@
+"""What the store hands out and takes in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from prefloop.errors import RequestError
+from prefloop.records import Prompt, Response
+
+KINDS = ("normal", "gold", "repeat", "qualification")
+FLAGS = ("unsafe", "personal", "broken", "other")
+
+
+class NotLeased(RequestError):
+    """An answer without a lease, or under somebody else's."""
+
+
+class AlreadyAnswered(RequestError):
+    """A second, different answer under one lease."""
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What holds while a campaign's items are rated. The shares are of the items that a rater gets."""
+
+    name: str = "default"
+    title: str = ""
+    gold_share: float = 0.0
+    repeats: float = 0.0
+    reason_share: float = 0.0
+    strength: bool = True
+    qualification_pass: float = 0.8
+    warning: str = ""
+    raters: tuple[str, ...] = ()
+    hide: tuple[str, ...] = ()
+    break_minutes: float = 50
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One rater's turn at one item. `shown` lists indices into `responses` in the order this rater sees them.
+
+    `practice` is the number of a qualification item and how many there are. `pictures` has, by the source
+    that the prompt's Markdown names, the digest of a picture in the store.
+    """
+
+    token: str
+    rater: str
+    prompt: Prompt
+    responses: tuple[Response, ...]
+    shown: tuple[int, ...]
+    expires: int
+    campaign: Campaign = field(default_factory=Campaign)
+    reason_required: bool = False
+    practice: tuple[int, int] | None = None
+    pictures: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a rater says of one item; `ranks` in the order the answers were shown."""
+
+    ranks: tuple[int | None, ...]
+    strength: str | None = None
+    none_acceptable: bool = False
+    reason: str = ""
+    edited: str = ""
+    seconds: float | None = None
+    guideline: str = ""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """An answer is on disk. `surplus`: the item had all the raters it needs."""
+
+    answer: int
+    surplus: bool
+
+
+@dataclass(frozen=True)
+class Past:
+    """An answer in a rater's history. `prompt` is the last message; `ranks` in the order the answers were shown."""
+
+    answer: int
+    at: int
+    prompt: str
+    ranks: tuple[int | None, ...]
+    none_acceptable: bool
+    editable: bool
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`wanted` answers over all normal items, of which `done` are in; `mine` and `skipped` are one rater's own."""
+
+    items: int
+    wanted: int
+    done: int
+    surplus: int
+    mine: int
+    skipped: int
+
+
+@dataclass(frozen=True)
+class Guideline:
+    """The guideline in force. `changed`: the rater acknowledged an earlier one."""
+
+    version: str
+    number: int
+    text: str
+    acknowledged: bool
+    changed: bool
+
+
+@dataclass(frozen=True)
+class Qualification:
+    """How far a rater is in the round before real work; `state` is none, open, passed or failed."""
+
+    needed: int
+    done: int
+    right: int
+    state: str
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is told after an answer of the qualification round; `ranks` are the right ones, in the order shown."""
+
+    right: bool
+    ranks: tuple[int | None, ...]
+    explanation: str

@@ -1,0 +1,68 @@
+"""Group commit: what many threads want written goes to disk together, and each is told once its own is there."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
+
+T = TypeVar("T")
+MOST = 256  # jobs of one commit, so that the first does not wait on a long tail
+
+
+class _Job:
+    def __init__(self, work: Callable[[Connection], Any]) -> None:
+        self.work, self.over = work, False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class Writer:
+    """One connection that takes turns. Whoever has the turn does the work of all who wait, in one transaction.
+
+    One writer at a time, and no thread of its own to start and stop. While one commit waits for the disk, the next
+    jobs gather; so the more there are, the more of them share a wait.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._waiting: deque[_Job] = deque()
+        self._turn = threading.Lock()
+
+    def do(self, work: Callable[[Connection], T]) -> T:
+        """What `work` returns, once its writes are on disk; what it raises undoes its own writes and no others."""
+        own = _Job(work)
+        self._waiting.append(own)
+        with self._turn:
+            while not own.over:
+                self._commit([self._waiting.popleft() for _ in range(min(len(self._waiting), MOST))])
+        if own.error is not None:
+            raise own.error
+        return own.result
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        try:
+            with self._engine.begin() as db:
+                for job in jobs:
+                    self._run(db, job)
+        except BaseException as error:  # the disk is full, say: nothing of this batch was written
+            for job in jobs:
+                job.error = error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            for job in jobs:
+                job.over = True
+
+    def _run(self, db: Connection, job: _Job) -> None:
+        try:
+            with db.begin_nested():
+                job.result = job.work(db)
+        except OperationalError:  # SQLite may have undone more than this job
+            raise
+        except Exception as error:
+            job.error = error
