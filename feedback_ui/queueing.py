@@ -1,92 +1,161 @@
-"""From files of sampled answers to items that wait for raters."""
+"""From files of sampled answers to what raters can rank: rows are checked, put together by prompt, ordered."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
+from typing import TypeVar
 
 from prefloop.errors import RequestError
-from prefloop.records import Answers
+from prefloop.records import Answers, Prompt, Ranking, Response, digest
 from prefloop.store import Store
+from prefloop.store.items import Picture
+
+from . import rendering
 
 MOST_ANSWERS = 8  # what the page has letters, keys and room for
 KEPT = 4  # one item of so many comes in the file's own order, whatever a reward model says of it
 
+R = TypeVar("R", Answers, Ranking)
+
 
 @dataclass(frozen=True)
-class Queued:
-    """`new` items were added, `known` were there before, `alone` had fewer than two answers to compare."""
+class Waiting:
+    """What files of answers come to: `rows` can be ranked, `alone` had fewer than two answers to compare."""
 
-    new: int
-    known: int
+    rows: tuple[Answers, ...]
     alone: int
+    folders: Mapping[str, Path]  # by a prompt's id, where the file lies in which it stood first
+
+    def pictured(self, prompt: Prompt) -> dict[str, Picture]:
+        """The pictures that a prompt's Markdown names, from files beside the one it stood in."""
+        sources = [source for message in prompt.messages if "![" in message.content
+                   for source in rendering.pictures(message.content)]
+        found = {source: picture(self.folders[prompt.id], source) for source in sources}
+        return {source: one for source, one in found.items() if one is not None}
 
 
-def queue(store: Store, path: Path, raters_per_item: int = 1, scores: Path | None = None) -> Queued:
-    """Queues every row of an answers.jsonl, or none if one is malformed; what is queued already stays as it is.
+def waiting(paths: Iterable[Path], most: int | None = None) -> Waiting:
+    """The answers of each prompt put together, from however many files, and at most `most` of them drawn."""
+    prompts: dict[str, Prompt] = {}
+    folders: dict[str, Path] = {}
+    texts: dict[str, dict[str, Response]] = {}
+    for path in paths:
+        for row in lines(path, Answers):
+            prompts.setdefault(row.prompt.id, row.prompt)
+            folders.setdefault(row.prompt.id, path.resolve().parent)
+            own = texts.setdefault(row.prompt.id, {})
+            for response in row.responses:
+                own.setdefault(response.text, response)
+    rows = tuple(drawn(Answers(prompt, tuple(texts[name].values())), most or MOST_ANSWERS)
+                 for name, prompt in prompts.items() if len(texts[name]) > 1)
+    return Waiting(rows, len(prompts) - len(rows), folders)
 
-    With `scores`, as `prefloop score` writes them, the items on whose answers an ensemble disagrees most come first.
-    """
-    number = alone = known = 0
 
-    def rankable(lines: Iterator[bytes]) -> Iterator[Answers]:
-        nonlocal number, alone, known
-        for number, line in enumerate(lines, start=1):  # noqa: B007 - an error below names it
-            if not line.strip():
-                continue
-            row = _parse(line)
-            if len(row.responses) < 2:
-                alone += 1
-                continue
-            known += 1
-            yield row
+def drawn(row: Answers, most: int) -> Answers:
+    """So many of the answers, in their order; the same ones each time."""
+    if len(row.responses) <= most:
+        return row
+    dice = Random(digest("draw", row.prompt.id, *(response.id for response in row.responses)))
+    places = sorted(dice.sample(range(len(row.responses)), most))
+    return Answers(row.prompt, tuple(row.responses[place] for place in places))
 
-    disagreement = spreads(scores) if scores else None
+
+def keys(path: Path) -> Iterator[Ranking]:
+    """Rankings that are right, of gold items or a qualification round: each must decide something."""
+    return lines(path, Ranking, _decides)
+
+
+def _decides(row: Ranking) -> None:
+    if len(row.responses) > MOST_ANSWERS:
+        raise RequestError(f"responses: {len(row.responses)} answers; a rater can rank {MOST_ANSWERS} at most")
+    if not row.decided() and not row.none_acceptable:
+        raise RequestError("ranks: they put no answer above another, so they cannot tell who ranks well")
+
+
+def lines(path: Path, of: type[R], check: Callable[[R], object] = bool) -> Iterator[R]:
+    """A file's rows, each checked; an error names the file and the row."""
     try:
-        with path.open("rb") as lines:
-            rows: Iterable[Answers] = rankable(lines)
-            if disagreement is not None:
-                rows = disputed_first(list(rows), disagreement)
-            new = store.add_items(rows, need=raters_per_item)
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    try:
+                        row = _parsed(line, of)
+                        check(row)
+                    except RequestError as error:
+                        raise RequestError(f"{path}:{number}: {error}; nothing was queued") from None
+                    yield row
     except OSError as error:
-        raise RequestError(f"{path}: cannot read these answers: {error.strerror}") from None
-    except RequestError as error:
-        raise RequestError(f"{path}:{number}: {error}; nothing was queued") from None
-    return Queued(new, known - new, alone)
+        raise RequestError(f"{path}: it cannot be read: {error.strerror}") from None
 
 
-def disputed_first(rows: list[Answers], spread: dict[tuple[str, str], float]) -> list[Answers]:
+def _parsed(line: bytes, of: type[R]) -> R:
+    try:
+        row = of.from_json(json.loads(line))
+        line_again = json.dumps(row.to_json(), ensure_ascii=False)
+        if len(row.responses) > 1:  # can it be ranked at all?
+            Ranking(row.prompt, row.responses, (1,) * len(row.responses), rater="any")
+        line_again.encode("utf-8")
+    except KeyError as error:
+        raise RequestError(f"column {error} is missing") from None
+    except UnicodeEncodeError:
+        raise RequestError("text: it holds half of a surrogate pair (such as \\ud800), which is not text") from None
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise RequestError(f"not a row of {'answers' if of is Answers else 'rankings'}: {error}") from None
+    return row
+
+
+def picture(folder: Path, source: str) -> Picture | None:
+    """A picture file in this folder or below; None if it is none, is too large, or lies elsewhere."""
+    try:
+        path = (folder / source).resolve()
+        if not path.is_relative_to(folder) or path.stat().st_size > rendering.LARGEST_PICTURE or not path.is_file():
+            return None
+        data = path.read_bytes()
+    except (OSError, ValueError):
+        return None
+    kind = rendering.picture_kind(data)
+    return None if kind is None else (kind, data)
+
+
+# -- what comes first -------------------------------------------------------------------------------------------------
+
+
+def disputed_first(rows: Iterable[Answers], spread: Mapping[tuple[str, str], float]) -> list[Answers]:
     """The most disputed item first, by its answers' mean disagreement; each fourth is the file's next instead.
 
     Disagreement, and not closeness to 50/50: two answers of like worth teach little, whoever ranks them. The fourth
     keeps a part of the data free of the model's choice.
     """
+    found = list(rows)
 
     def disputed(row: Answers) -> float:
         return sum(spread.get((row.prompt.id, one.id), 0.0) for one in row.responses) / len(row.responses)
 
     # From the end, so that what comes next is popped; an item that the other order had already is passed over.
-    waiting = sorted(range(len(rows)), key=lambda n: disputed(rows[n]))
-    in_file = list(range(len(rows) - 1, -1, -1))
+    by_dispute = sorted(range(len(found)), key=lambda n: disputed(found[n]))
+    in_file = list(range(len(found) - 1, -1, -1))
     taken: dict[int, None] = {}
-    while len(taken) < len(rows):
-        source = in_file if len(taken) % KEPT == KEPT - 1 else waiting
+    while len(taken) < len(found):
+        source = in_file if len(taken) % KEPT == KEPT - 1 else by_dispute
         taken.setdefault(source.pop())
-    return [rows[n] for n in taken]
+    return [found[n] for n in taken]
 
 
 def spreads(path: Path) -> dict[tuple[str, str], float]:
     """By prompt and answer, how far the members of a reward model disagree."""
     found: dict[tuple[str, str], float] = {}
+    number = 0
     try:
         for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):  # noqa: B007 - an error below names it
             if line.strip():
                 row = json.loads(line)
                 found[row["prompt_id"], row["response_id"]] = float(row.get("spread") or 0.0)
     except OSError as error:
-        raise RequestError(f"feedback.scores: {path} cannot be read: {error.strerror}") from None
+        raise RequestError(f"campaign.scores: {path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise RequestError(f"{path}:{number}: not a row of scores as `prefloop score` writes it") from None
     if not any(found.values()):
@@ -95,13 +164,16 @@ def spreads(path: Path) -> dict[tuple[str, str], float]:
     return found
 
 
-def _parse(line: bytes) -> Answers:
-    try:
-        row = Answers.from_json(json.loads(line))
-    except KeyError as error:
-        raise RequestError(f"column {error} is missing") from None
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise RequestError(f"not a row of answers: {error}") from None
-    if len(row.responses) > MOST_ANSWERS:
-        raise RequestError(f"responses: {len(row.responses)} answers; a rater can rank {MOST_ANSWERS} at most")
-    return row
+@dataclass(frozen=True)
+class Queued:
+    new: int
+    known: int
+    alone: int
+
+
+def queue(store: Store, path: Path, raters_per_item: int = 1, scores: Path | None = None) -> Queued:
+    """Until its callers go by campaigns.apply."""
+    found = waiting([path])
+    rows = disputed_first(found.rows, spreads(scores)) if scores else found.rows
+    new = store.add_items(rows, need=raters_per_item)
+    return Queued(new, len(found.rows) - new, found.alone)

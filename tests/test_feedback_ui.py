@@ -237,7 +237,6 @@ def test_answers_are_queued_once_and_lone_ones_left_out(tmp_path: Path, store: S
     ('{"responses": []}', "column 'prompt' is missing"),
     (json.dumps(answers(1, ("same", "same")).to_json()), r"responses\[1\]: the answer equals its rival"),
     (json.dumps(answers(1, ("fine", " ")).to_json()), r"responses\[1\]: the answer is empty"),
-    (json.dumps(answers(1, tuple("abcdefghi")).to_json()), "9 answers; a rater can rank 8 at most"),
     (json.dumps(answers(1, ("fine", "\ud800")).to_json()), "half of a surrogate pair"),
 ])
 def test_a_malformed_row_is_named_and_nothing_is_queued(tmp_path: Path, store: Store, line: str, names: str) -> None:

@@ -1,0 +1,131 @@
+"""`campaign:` of a config: what is rated, by whom and how often, and what comes in between to see how well.
+
+Applied again with other settings it changes the campaign of that name: items stay, a changed guideline is a new one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from prefloop.errors import RequestError
+from prefloop.records import Answers, digest
+from prefloop.store import Campaign, Store, item_name
+
+from . import queueing
+
+NAMES = ("answers", "raters", "hide")  # lists of texts
+SHARES = ("overlap", "gold_share", "repeats", "reason_share", "qualification_pass")
+FILES = ("gold", "qualification", "scores")
+
+
+@dataclass(frozen=True)
+class CampaignConfig:
+    """`campaign:`. `answers` are files or run folders that `prefloop generate` wrote."""
+
+    name: str = "default"
+    title: str = ""
+    answers: tuple[str, ...] | str = ()
+    scores: str | None = None
+    answers_per_item: int | None = None
+    raters_per_item: int = 1
+    overlap: float = 0.1
+    overlap_raters: int = 3
+    gold: str | None = None
+    gold_share: float = 0.1
+    repeats: float = 0.05
+    reason_share: float = 0.0
+    strength: bool = True
+    guideline: str = ""
+    qualification: str | None = None
+    qualification_pass: float = 0.8
+    warning: str = ""
+    raters: tuple[str, ...] = ()
+    hide: tuple[str, ...] = ()
+    break_minutes: float = 50
+
+    def __post_init__(self) -> None:
+        if not self.name.strip() or len(self.name) > 64 or not self.name.isprintable():
+            raise ValueError("campaign.name has 1 to 64 characters that can be seen")
+        for name in NAMES:
+            own = getattr(self, name)
+            if not isinstance(own, str) and not all(isinstance(one, str) and one.strip() for one in own):
+                raise ValueError(f"campaign.{name}: {list(own)} are not names{' of files' * (name == 'answers')}")
+        for name in SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"campaign.{name} is a share, from 0 to 1")
+        if self.gold_share + self.repeats > 0.5:
+            raise ValueError("campaign.gold_share and campaign.repeats leave too few real items: together 0.5 at most")
+        if self.answers_per_item is not None and not 2 <= self.answers_per_item <= queueing.MOST_ANSWERS:
+            raise ValueError(f"campaign.answers_per_item is 2 to {queueing.MOST_ANSWERS}, or null for all of them")
+        if self.raters_per_item < 1 or self.overlap_raters < 1:
+            raise ValueError("campaign.raters_per_item and campaign.overlap_raters are at least 1")
+        if self.break_minutes < 0:
+            raise ValueError("campaign.break_minutes is at least 0, which is never")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of answers; a run folder stands for the answers.jsonl in it."""
+        named = map(Path, (self.answers,) if isinstance(self.answers, str) else self.answers)
+        return tuple(path / "answers.jsonl" if path.is_dir() else path for path in named)
+
+    def resolved(self) -> CampaignConfig:
+        """The same with whole paths, for a server that was started in another folder."""
+        whole = {name: str(Path(own).resolve()) for name in FILES if (own := getattr(self, name))}
+        guideline = str(Path(self.guideline).resolve()) if self._guideline_is_file else self.guideline
+        return replace(self, answers=tuple(str(path.resolve()) for path in self.files), guideline=guideline, **whole)
+
+    @property
+    def _guideline_is_file(self) -> bool:
+        return self.guideline.endswith(".md") and "\n" not in self.guideline
+
+    def guideline_text(self) -> str:
+        if not self._guideline_is_file:
+            return self.guideline
+        try:
+            return Path(self.guideline).read_text(encoding="utf-8-sig")
+        except OSError as error:
+            raise RequestError(f"campaign.guideline: {self.guideline} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise RequestError(f"campaign.guideline: {self.guideline}: byte {error.start} is not UTF-8") from None
+
+
+def refuse(settings: CampaignConfig) -> None:
+    """What cannot go well, said before a store is made."""
+    for path in settings.files:
+        if not path.is_file():
+            raise RequestError(f"campaign.answers: there is no file {path}; `prefloop generate` makes one")
+    for name in FILES:
+        own = getattr(settings, name)
+        if own and not Path(own).is_file():
+            raise RequestError(f"campaign.{name}: there is no file {own}")
+
+
+def apply(store: Store, settings: CampaignConfig, several: bool) -> str:
+    """Makes the campaign, or changes it, and queues what is new, or does nothing of it; tells what came of it.
+
+    `several`: there is more than one rater, and so some items can be had by several.
+    """
+    refuse(settings)
+    found = queueing.waiting(settings.files, settings.answers_per_item)
+    rows = list(found.rows)
+    if settings.scores:
+        rows = queueing.disputed_first(rows, queueing.spreads(Path(settings.scores)))
+    keys = {name: list(queueing.keys(Path(own))) if (own := getattr(settings, name)) else []
+            for name in ("gold", "qualification")}
+
+    def need(row: Answers) -> int:
+        """Which items more raters get is drawn by what they say: the same ones each time."""
+        shared = several and int(digest("overlap", item_name(row)), 16) / 16**16 < settings.overlap
+        return max(settings.raters_per_item, settings.overlap_raters) if shared else settings.raters_per_item
+
+    new = store.apply(_campaign(settings), settings.guideline_text(), keys["gold"], keys["qualification"], rows, need,
+                      found.pictured)
+    told = [f"{new} items queued, {len(rows) - new} queued before, {found.alone} left out (fewer than two distinct "
+            "answers)", *(f"{len(own)} {name} items" for name, own in keys.items() if own)]
+    return f"campaign {settings.name}: {'; '.join(told)}"
+
+
+def _campaign(settings: CampaignConfig) -> Campaign:
+    known = {one.name: getattr(settings, one.name) for one in fields(Campaign)}
+    return Campaign(**known | {"raters": tuple(settings.raters), "hide": tuple(settings.hide)})
