@@ -1,16 +1,27 @@
 """What stands before every route, ours and gradio's: who may call, how much they may send, what a browser may do.
 
-The page is for one person on this machine, yet any page open in their browser can send requests here. So the Host must
-be this machine's own name (a foreign name that resolves to 127.0.0.1 is refused), and what changes anything must come
-from our own page.
+Any page open in a rater's browser can send requests here. So the Host must be this server's own name (a foreign name
+that resolves to this machine is refused), and what changes anything must come from our own page. With sign-in, nothing
+but the way in is reached without a session: a new route is closed until it is named here.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .pace import Pace
+
+if TYPE_CHECKING:
+    from prefloop.store.accounts import Account
 
 LARGEST_BODY = 256 * 1024
 HOSTS = ("127.0.0.1", "localhost", "[::1]")
@@ -19,18 +30,46 @@ HOSTS = ("127.0.0.1", "localhost", "[::1]")
 POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
           "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
           "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'")
-HEADERS = {"content-security-policy": POLICY, "x-content-type-options": "nosniff", "x-frame-options": "DENY",
+STRICT = ("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+          "base-uri 'none'; form-action 'self'; frame-ancestors 'none'")  # of the page before sign-in, without gradio
+HEADERS = {"x-content-type-options": "nosniff", "x-frame-options": "DENY",
            "referrer-policy": "same-origin", "cross-origin-opener-policy": "same-origin",
            "cross-origin-resource-policy": "same-origin"}
+SECURE = {"strict-transport-security": "max-age=31536000"}  # once the address is https
 
 # Gradio serves files, fetches addresses and runs events for whoever asks; our page needs none of that.
 CLOSED = ("/gradio_api", "/monitoring", "/file", "/proxy")
 OPEN = ("/gradio_api/heartbeat/", "/gradio_api/info", "/gradio_api/app_id", "/gradio_api/startup-events")
 
+# The way in. Watchers ask on this machine; /metrics looks for itself at who is asking.
+WAY_IN = frozenset(("/sign-in", "/join", "/reset", "/sign_in.css", "/sign_in.js", "/api/sign_in", "/api/join",
+                    "/api/reset"))
+WATCHED = frozenset(("/healthz", "/metrics"))
+FORWARDED = ("x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    status: int
+    why: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """With sign-in: the cookie that names a session, and whose session that is."""
+
+    cookie: str
+    whose: Callable[[str], Account | None]
+
 
 class Guard:
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    """`origin` is the public address behind a proxy; without one, this machine's own names are answered to."""
+
+    def __init__(self, app: ASGIApp, origin: str = "", sessions: Sessions | None = None) -> None:
+        self.app, self._origin, self._sessions = app, origin, sessions
+        self._headers = {**HEADERS, **(SECURE if origin.startswith("https:") else {})}
+        self._raters, self._strangers = Pace(burst=40, per_second=4), Pace(burst=200, per_second=2)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -43,51 +82,83 @@ class Guard:
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                headers["content-security-policy"] = STRICT if scope["path"] in WAY_IN else POLICY
+                for name, value in self._headers.items():
                     headers[name] = value
                 if scope["path"].startswith("/api/"):
-                    headers["cache-control"] = "no-store"
+                    headers.setdefault("cache-control", "no-store")
             await send(message)
 
-        refused = refusal(scope["method"], scope["path"], Headers(scope=scope))
+        headers = Headers(scope=scope)
+        refused = refusal(scope["method"], scope["path"], headers, self._origin) or await self._admit(scope, headers)
         if refused is None:
             await self.app(scope, receive, send_guarded)
-        else:
-            status, why = refused
-            await send_guarded({"type": "http.response.start", "status": status,
-                                "headers": [(b"content-type", b"application/json")]})
-            await send({"type": "http.response.body", "body": json.dumps({"error": why}).encode()})
+            return
+        said = [(b"content-type", b"application/json"), *((k.encode(), v.encode()) for k, v in refused.headers)]
+        await send_guarded({"type": "http.response.start", "status": refused.status, "headers": said})
+        await send({"type": "http.response.body", "body": json.dumps({"error": refused.why}).encode()})
+
+    async def _admit(self, scope: Scope, headers: Headers) -> Refusal | None:
+        """Finds out whose session this is, and leaves the account in the request's state."""
+        if self._sessions is None:
+            return None
+        path, changes = scope["path"], scope["method"] == "POST"
+        token = cookie_parser(headers.get("cookie", "")).get(self._sessions.cookie, "")
+        account = await run_in_threadpool(self._sessions.whose, token) if token else None
+        scope.setdefault("state", {})["account"] = account
+        if account is not None:
+            return _hasty(self._raters, account.name) if changes else None
+        if path in WAY_IN:
+            return _hasty(self._strangers, peer(scope)) if changes else None
+        if path in WATCHED:
+            return None
+        if path == "/" and not changes:
+            return Refusal(303, "sign in first", (("location", "/sign-in"), ("cache-control", "no-store")))
+        return Refusal(401, "you are signed out; sign in again")
 
 
-def refusal(method: str, path: str, headers: Headers) -> tuple[int, str] | None:
-    """Why a request may not pass, with its status; None if it may."""
+def refusal(method: str, path: str, headers: Headers, origin: str = "") -> Refusal | None:
+    """Why nobody may send such a request; None if somebody may."""
     host = headers.get("host", "")
-    if host.rpartition(":")[0] not in HOSTS and host not in HOSTS:
-        return 421, "this page answers only to this machine's own address"
+    local = host.rpartition(":")[0] in HOSTS or host in HOSTS
+    if origin and host != urlsplit(origin).netloc and not (local and path in WATCHED):
+        return Refusal(421, "this page answers only to its own address; a proxy must pass the Host header on")
+    if not origin and not local:
+        return Refusal(421, "this page answers only to this machine's own address")
     if method in ("GET", "HEAD"):
-        return (404, "there is nothing here") if path.startswith(CLOSED) and not path.startswith(OPEN) else None
+        closed = path.startswith(CLOSED) and not path.startswith(OPEN)
+        return Refusal(404, "there is nothing here") if closed else None
     if method != "POST" or not path.startswith("/api/"):
-        return 405, "only /api/ takes requests that change something"
-    return _foreign(host, headers) or _oversized(headers)
+        return Refusal(405, "only /api/ takes requests that change something")
+    return _foreign(headers, (origin,) if origin else (f"http://{host}", f"https://{host}")) or _oversized(headers)
 
 
-def _foreign(host: str, headers: Headers) -> tuple[int, str] | None:
+def _foreign(headers: Headers, own: tuple[str, ...]) -> Refusal | None:
     """A browser always says where a POST comes from, and no page can forge it; other programs need not say."""
-    origin = headers.get("origin")
-    if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
-        return 403, "this request came from another page"
+    if headers.get("origin") not in (None, *own):
+        return Refusal(403, "this request came from another page")
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return 403, "this request came from another page"
+        return Refusal(403, "this request came from another page")
     if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        return 415, "send JSON"
+        return Refusal(415, "send JSON")
     return None
 
 
-def _oversized(headers: Headers) -> tuple[int, str] | None:
+def _oversized(headers: Headers) -> Refusal | None:
     """The length must be declared: the server then reads no more than that."""
     length = headers.get("content-length", "")
     if not (length.isascii() and length.isdigit()):
-        return 411, "say how long the request is"
+        return Refusal(411, "say how long the request is")
     if int(length[:20]) > LARGEST_BODY:
-        return 413, f"more than {LARGEST_BODY // 1024} KiB"
+        return Refusal(413, f"more than {LARGEST_BODY // 1024} KiB")
     return None
+
+
+def _hasty(pace: Pace, sender: str) -> Refusal | None:
+    wait = pace.wait(sender)
+    return Refusal(429, f"too many requests; try again in {wait} s", (("retry-after", str(wait)),)) if wait else None
+
+
+def peer(scope: Scope) -> str:
+    """The address that a request comes from; a proxy on this machine has said it (uvicorn reads that)."""
+    return (scope.get("client") or ("", 0))[0]

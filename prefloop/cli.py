@@ -1,4 +1,4 @@
-"""One grammar: prefloop COMMAND CONFIG section.key=value ...
+"""One grammar: prefloop COMMAND CONFIG section.key=value ...; a command is one word, or two of which the first is one.
 
 Exit codes: 0 done, 1 the run failed, 2 the request was wrong; `compare` adds 3 reject and 4 undecided.
 """
@@ -26,6 +26,11 @@ COMMANDS = {
     "sft": ("prefloop.sft.train", "fine-tune a base model on demonstrations"),
     "generate": ("prefloop.generate", "sample K answers for each prompt"),
     "feedback": ("prefloop.feedback_ui.server", "serve the page on which people rank answers"),
+    "feedback campaign": ("prefloop.feedback_ui.applying", "queue a campaign's answers, or change its settings"),
+    "feedback account": ("prefloop.feedback_ui.accounting", "add or disable an account, or sign it out everywhere"),
+    "feedback invite": ("prefloop.feedback_ui.inviting", "print a link by which somebody joins or sets a new password"),
+    "feedback backup": ("prefloop.feedback_ui.saving", "copy the store into a file, also while it is in use"),
+    "feedback restore": ("prefloop.feedback_ui.restoring", "put a backup in the place of a store"),
     "snapshot": ("prefloop.feedback_ui.exporting", "freeze the rankings given so far for training"),
     "reward": ("prefloop.reward.train", "train a reward model on rankings"),
     "score": ("prefloop.reward.score", "score answers with a reward model"),
@@ -53,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if words else 2
-    command, *rest = words
+    command, rest = named(words)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     warnings.simplefilter("ignore", FutureWarning)  # TRL's own use of names that transformers renamed
@@ -82,6 +87,11 @@ def main(argv: list[str] | None = None) -> int:
         return told(command, "stopped", 1)
     except Exception as error:
         return told(command, unexpected(error), 1)
+
+
+def named(words: list[str]) -> tuple[str, list[str]]:
+    two = " ".join(words[:2])
+    return (two, words[2:]) if two in COMMANDS else (words[0], words[1:])
 
 
 def unexpected(error: Exception) -> str:
@@ -115,6 +125,9 @@ def request(command: str, rest: list[str]) -> config.Asked:
         hint = f"; did you mean {near[0]}?" if near else "; `prefloop --help` lists the commands"
         raise RequestError(f"there is no command {command!r}{hint}")
     path = Path(rest[0]) if rest and "=" not in rest[0] else None
+    longer = get_close_matches(f"{command} {path}", [name for name in COMMANDS if name.startswith(f"{command} ")], n=1)
+    if path and longer and not path.exists():
+        raise RequestError(f"there is no config {path}; did you mean `prefloop {longer[0]}`?")
     return config.read(command, path, rest[1:] if path else rest)
 
 

@@ -37,14 +37,28 @@ class Key:
 
 
 def keys(command: str) -> Iterator[Key]:
-    """The keys of a command, section by section, in the order of their dataclasses."""
-    own = meanings(CONFIGS / f"{command}.yaml")
-    for name, section in import_module(COMMANDS[command][0]).sections().items():
+    """The keys of a command, section by section, in the order of their dataclasses.
+
+    A command of two words takes the config of the first, and so its sections too; only what is its own is told.
+    """
+    own, (first, _, second) = meanings(_config(command)), command.partition(" ")
+    shared = _sections(first) if second else {}
+    for name, section in _sections(command).items():
+        if name in shared and name != second:
+            continue
         foreign = "" if section.owner.__module__.startswith("prefloop.") else _public(section.owner)
         for one in fields(section.owner):
             if one.init and one.name not in section.closed:
                 meaning = own.get((name, one.name)) or _elsewhere(name, one.name)
                 yield Key(name, one.name, _default(section, one), meaning, foreign)
+
+
+def _sections(command: str) -> config.Sections:
+    return import_module(COMMANDS[command][0]).sections()
+
+
+def _config(command: str) -> Path:
+    return CONFIGS / f"{command.replace(' ', '/')}.yaml"
 
 
 def _public(owner: type) -> str:
@@ -91,15 +105,15 @@ def meanings(path: Path) -> dict[tuple[str, str], str]:
 
 def _elsewhere(section: str, key: str) -> str:
     """A key that its command's own config leaves out is explained where another command's config has it."""
-    said = (meanings(CONFIGS / f"{command}.yaml").get((section, key)) for command in COMMANDS)
+    said = (meanings(_config(command)).get((section, key)) for command in COMMANDS)
     return next(filter(None, said), "")
 
 
 def told(command: str) -> str:
     """`prefloop COMMAND --help`. Of a foreign section only the keys that our config sets: it has over a hundred."""
+    start = CONFIGS / f"{command.partition(' ')[0]}.yaml"
     lines = [f"usage: prefloop {command} [CONFIG] [section.key=value ...]", "", COMMANDS[command][1] + ".",
-             f"configs/{command}.yaml is a commented config to start from." if
-             (CONFIGS / f"{command}.yaml").is_file() else ""]
+             f"configs/{start.name} is a commented config to start from." if start.is_file() else ""]
     shown = ""
     for key in keys(command):
         if key.section != shown:

@@ -1,0 +1,135 @@
+"""Signing in and out: the routes that set and clear the session's cookie, and the page that stands before the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse
+from pydantic import Field
+
+from prefloop.errors import RequestError
+from prefloop.store.accounts import SESSION, Account, Accounts
+
+from .body import Body
+from .guard import Sessions
+
+HERE = Path(__file__).parent
+T = TypeVar("T")
+
+
+class Busy(RequestError):
+    """Too many passwords to check at once."""
+
+
+class NotYou(RequestError):
+    """A name and a password that do not belong together."""
+
+
+class SignIn(Body):
+    name: str = Field(max_length=200)
+    password: str = Field(max_length=1000)
+
+
+class Join(SignIn):
+    invitation: str = Field(max_length=200)
+
+
+class Reset(Body):
+    invitation: str = Field(max_length=200)
+    password: str = Field(max_length=1000)
+
+
+class Change(Body):
+    old: str = Field(max_length=1000)
+    new: str = Field(max_length=1000)
+
+
+class Turns:
+    """Passwords take long and much memory to check, on purpose: two at a time, and not too many in the queue."""
+
+    AT_ONCE, WAITING = 2, 100
+
+    def __init__(self) -> None:
+        self._limit = CapacityLimiter(self.AT_ONCE)
+
+    async def run(self, work: Callable[..., T], *given: Any) -> T:
+        if self._limit.statistics().tasks_waiting >= self.WAITING:
+            raise Busy("many people are signing in; try again in a moment")
+        return await to_thread.run_sync(work, *given, limiter=self._limit)
+
+
+def sessions(accounts: Accounts, origin: str, port: int) -> Sessions:
+    """Under https the cookie is one that only this host's own pages can set, and never goes out in the clear.
+
+    Cookies are shared by all ports of a host, so elsewhere the port is a part of its name.
+    """
+    return Sessions("__Host-prefloop" if origin.startswith("https:") else f"prefloop-{port}", accounts.who)
+
+
+def routes(app: FastAPI, accounts: Accounts, known: Sessions) -> None:
+    _pages(app)
+    turns = Turns()
+
+    def enter(account: Account) -> JSONResponse:
+        reply = JSONResponse({"rater": account.name, "role": account.role})
+        reply.set_cookie(known.cookie, accounts.session(account.name), max_age=SESSION, path="/", httponly=True,
+                         secure=known.cookie.startswith("__Host-"), samesite="lax")
+        return reply
+
+    def verified(name: str, password: str) -> Account:
+        account = accounts.verify(name, password)
+        if account is None:
+            raise NotYou("the name or the password is not right")
+        return account
+
+    @app.post("/api/sign_in")
+    async def sign_in(body: SignIn) -> JSONResponse:
+        return await turns.run(lambda: enter(verified(body.name, body.password)))
+
+    @app.post("/api/join")
+    async def join(body: Join) -> JSONResponse:
+        return await turns.run(lambda: enter(accounts.redeem(body.invitation, body.name, body.password)))
+
+    @app.post("/api/reset")
+    async def reset(body: Reset) -> JSONResponse:
+        return await turns.run(lambda: enter(accounts.redeem(body.invitation, None, body.password)))
+
+    @app.post("/api/password")
+    async def password(request: Request, body: Change) -> JSONResponse:
+        """Whoever else is signed in under this name is signed out."""
+
+        def change() -> JSONResponse:
+            account = verified(request.state.account.name, body.old)
+            accounts.change_password(account.name, body.new)
+            return enter(account)
+
+        return await turns.run(change)
+
+    @app.post("/api/sign_out")
+    def sign_out(request: Request) -> JSONResponse:
+        accounts.end_session(request.cookies[known.cookie])
+        reply = JSONResponse({})
+        reply.delete_cookie(known.cookie, path="/", httponly=True, secure=known.cookie.startswith("__Host-"))
+        return reply
+
+
+def _pages(app: FastAPI) -> None:
+    """The page that asks for a name and a password. It knows by its address what it is for."""
+
+    @app.get("/sign-in")
+    @app.get("/join")
+    @app.get("/reset")
+    def page() -> FileResponse:
+        return FileResponse(HERE / "sign_in.html", headers={"cache-control": "no-cache"})
+
+    @app.get("/sign_in.css")
+    def style() -> FileResponse:
+        return FileResponse(HERE / "sign_in.css", headers={"cache-control": "no-cache"})
+
+    @app.get("/sign_in.js")
+    def script() -> FileResponse:
+        return FileResponse(HERE / "sign_in.js", headers={"cache-control": "no-cache"})

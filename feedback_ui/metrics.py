@@ -1,0 +1,97 @@
+"""What Prometheus reads: how fast requests are, what is waiting, how large the store is. No names and no texts.
+
+A label is one of our own routes, a status or a state: nothing that a rater or a model wrote can become one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from prefloop.doors import loopback
+from prefloop.store import Store
+
+from .guard import FORWARDED, peer
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Measured:
+    """Times every request of ours; what gradio serves is one route, and so is what does not exist."""
+
+    def __init__(self, app: ASGIApp, seconds: Histogram) -> None:
+        self.app, self._seconds = app, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 500
+
+        async def send_measured(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_measured)
+        finally:
+            route = getattr(scope.get("route"), "path", "") or "other"
+            self._seconds.labels(route, str(status)).observe(time.perf_counter() - began)
+
+
+class StoreCollector:
+    """Read when Prometheus asks."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        progress = self._store.progress()
+        answers = GaugeMetricFamily("prefloop_answers", "Answers in the store", labels=["state"])
+        answers.add_metric(["wanted"], progress.wanted)
+        answers.add_metric(["done"], progress.done)
+        answers.add_metric(["surplus"], progress.surplus)
+        yield answers
+        yield GaugeMetricFamily("prefloop_items", "Items to rate", value=progress.items)
+        size = GaugeMetricFamily("prefloop_store_bytes", "Size of the store's files", labels=["file"])
+        for name, path in (("database", self._store.path), ("wal", self._store.path.with_name(
+                f"{self._store.path.name}-wal"))):
+            size.add_metric([name], path.stat().st_size if path.exists() else 0)
+        yield size
+
+
+def routes(app: FastAPI, store: Store) -> None:
+    registry = CollectorRegistry()
+    seconds = Histogram("prefloop_request_seconds", "Time from a request to its reply", ["route", "status"],
+                        buckets=SECONDS, registry=registry)
+    registry.register(StoreCollector(store))
+    ProcessCollector(registry=registry)
+    app.add_middleware(Measured, seconds=seconds)
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        store.progress()  # the database answers
+        return {"status": "ok"}
+
+    @app.get("/metrics")
+    def metrics(request: Request) -> Response:
+        if not _may_read(request):
+            raise HTTPException(403, "metrics are for this machine, or for a lead who is signed in")
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _may_read(request: Request) -> bool:
+    """A proxy on this machine is not this machine's own request: it says for whom it asks."""
+    account = getattr(request.state, "account", None)
+    local = loopback(peer(request.scope)) and not any(name in request.headers for name in FORWARDED)
+    return local or (account is not None and account.role in ("lead", "admin"))
