@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse
-from pydantic import Field
+from fastapi.responses import JSONResponse, Response
 
 from prefloop.errors import RequestError
 from prefloop.store.accounts import SESSION, Account, Accounts
 
-from .body import Body
+from .bodies import Change, Join, Reset, SignIn
 from .guard import Sessions
 
-HERE = Path(__file__).parent
 T = TypeVar("T")
 
 
@@ -27,25 +24,6 @@ class Busy(RequestError):
 
 class NotYou(RequestError):
     """A name and a password that do not belong together."""
-
-
-class SignIn(Body):
-    name: str = Field(max_length=200)
-    password: str = Field(max_length=1000)
-
-
-class Join(SignIn):
-    invitation: str = Field(max_length=200)
-
-
-class Reset(Body):
-    invitation: str = Field(max_length=200)
-    password: str = Field(max_length=1000)
-
-
-class Change(Body):
-    old: str = Field(max_length=1000)
-    new: str = Field(max_length=1000)
 
 
 class Turns:
@@ -70,8 +48,9 @@ def sessions(accounts: Accounts, origin: str, port: int) -> Sessions:
     return Sessions("__Host-prefloop" if origin.startswith("https:") else f"prefloop-{port}", accounts.who)
 
 
-def routes(app: FastAPI, accounts: Accounts, known: Sessions) -> None:
-    _pages(app)
+def routes(app: FastAPI, accounts: Accounts, known: Sessions, files: Mapping[str, tuple[str, str]]) -> None:
+    """`files` are the page before the work: by path, its parts' kinds and texts."""
+    _pages(app, files)
     turns = Turns()
 
     def enter(account: Account) -> JSONResponse:
@@ -117,19 +96,12 @@ def routes(app: FastAPI, accounts: Accounts, known: Sessions) -> None:
         return reply
 
 
-def _pages(app: FastAPI) -> None:
+def _pages(app: FastAPI, files: Mapping[str, tuple[str, str]]) -> None:
     """The page that asks for a name and a password. It knows by its address what it is for."""
 
-    @app.get("/sign-in")
-    @app.get("/join")
-    @app.get("/reset")
-    def page() -> FileResponse:
-        return FileResponse(HERE / "sign_in.html", headers={"cache-control": "no-cache"})
+    def serving(kind: str, text: str) -> Callable[[], Response]:
+        return lambda: Response(text, media_type=kind, headers={"cache-control": "no-cache"})
 
-    @app.get("/sign_in.css")
-    def style() -> FileResponse:
-        return FileResponse(HERE / "sign_in.css", headers={"cache-control": "no-cache"})
-
-    @app.get("/sign_in.js")
-    def script() -> FileResponse:
-        return FileResponse(HERE / "sign_in.js", headers={"cache-control": "no-cache"})
+    page = files["/sign-in"]
+    for path, (kind, text) in {**files, "/join": page, "/reset": page}.items():
+        app.add_api_route(path, serving(kind, text), methods=["GET"])

@@ -1,0 +1,22 @@
+"""`prefloop feedback campaign CONFIG`: queues a campaign's answers, or changes its settings, also while it is served."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from prefloop import config
+
+from . import control, server
+from .campaigns import CampaignConfig
+from .server import FeedbackConfig
+
+
+def sections() -> config.Sections:
+    return server.sections()
+
+
+def main(asked: config.Asked) -> None:
+    settings: FeedbackConfig
+    campaign: CampaignConfig
+    settings, campaign = config.build(asked, sections())
+    print(control.perform(settings.store, "campaign", several=settings.sign_in, **asdict(campaign))["told"])

@@ -1,0 +1,132 @@
+"""The routes of the rating page. A rater's name comes from the session alone; what a request names must be theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from prefloop.store import Campaign, Store
+
+from . import assignment, bodies, telling
+from .server import FeedbackConfig
+
+Who = Callable[[Request], str]
+SHOWN = 20  # answers of the history at once
+
+
+class Nothing(Exception):
+    """There is nothing by this name."""
+
+
+def routes(app: FastAPI, store: Store, settings: FeedbackConfig) -> None:
+    def rater_of(request: Request) -> str:
+        return request.state.account.name if settings.sign_in else settings.rater
+
+    _arrive(app, store, settings, rater_of)
+    _rate(app, store, settings, rater_of)
+    _look_back(app, store, settings, rater_of)
+
+
+def admitted(store: Store, rater: str) -> list[Campaign]:
+    """The campaigns that have items, and that this rater may rate."""
+    return [one for one in store.campaigns() if (not one.raters or rater in one.raters)
+            and store.progress(campaign=one.name).items]
+
+
+def _arrive(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who) -> None:
+    @app.post("/api/hello")
+    def hello(request: Request, body: bodies.Nothing) -> dict[str, Any]:
+        rater = rater_of(request)
+        open_to = admitted(store, rater)
+        return {"rater": rater, "role": request.state.account.role if settings.sign_in else "rater",
+                "sign_in": settings.sign_in, "language": settings.language,
+                "campaigns": [{"name": one.name, "title": one.title, "waiting": store.waiting(rater, one.name)}
+                              for one in open_to],
+                "break_minutes": min((one.break_minutes for one in open_to), default=0)}
+
+    @app.post("/api/acknowledge")
+    def acknowledge(request: Request, body: bodies.Acknowledgement) -> dict[str, Any]:
+        store.acknowledge(rater_of(request), body.campaign, body.version)
+        return {}
+
+    @app.post("/api/warning")
+    def warning(request: Request, body: bodies.Warned) -> dict[str, Any]:
+        store.answer_warning(rater_of(request), body.campaign, body.accept)
+        return {}
+
+    @app.get("/api/picture/{name}")
+    def picture(name: str) -> Response:
+        found = store.picture(name)
+        if found is None:
+            return Response(status_code=404)
+        return Response(found[1], media_type=found[0], headers={
+            "cache-control": "private, max-age=86400, immutable", "content-disposition": "inline"})
+
+
+def _rate(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who) -> None:
+    @app.post("/api/next")
+    def next_task(request: Request, body: bodies.Next) -> dict[str, Any]:
+        rater = rater_of(request)
+        open_to = admitted(store, rater)
+        named = [one for one in open_to if body.campaign in (None, one.name)]
+        if not named:
+            return {"task": None, "gate": "not_admitted", "warning": "", "guideline": None, "qualification": None,
+                    "progress": asdict(store.progress(rater))}
+        campaign = named[0]
+        gate = store.gate(rater, campaign.name)
+        task = None if gate else assignment.next_task(
+            store, rater, settings.lease_minutes, body.skipped, campaign=campaign.name, holding=body.holding)
+        return {"task": task and telling.task(task), "gate": gate, "warning": telling.html(campaign.warning),
+                "guideline": telling.guideline(store.guideline(rater, campaign.name)),
+                "qualification": asdict(store.qualification(rater, campaign.name)),
+                "progress": asdict(store.progress(rater, campaign=campaign.name))}
+
+    @app.post("/api/submit")
+    def submit(request: Request, body: bodies.Submission) -> dict[str, Any]:
+        rater = rater_of(request)
+        receipt = store.submit(body.token, rater, body.judgement(), body.key)
+        return {**asdict(receipt), "progress": asdict(store.progress(rater)),
+                "lesson": telling.lesson(store.lesson(receipt.answer, rater))}
+
+    @app.post("/api/skip")
+    def skip(request: Request, body: bodies.Token) -> dict[str, Any]:
+        store.release(body.token, rater_of(request))
+        return {}
+
+    @app.post("/api/flag")
+    def flag(request: Request, body: bodies.Flag) -> dict[str, Any]:
+        store.flag(body.token, rater_of(request), body.kind, body.note)
+        return {}
+
+    @app.post("/api/renew")
+    def renew(request: Request, body: bodies.Token) -> dict[str, Any]:
+        return {"expires": store.renew(body.token, rater_of(request), int(settings.lease_minutes * 60))}
+
+
+def _look_back(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who) -> None:
+    @app.post("/api/history")
+    def history(request: Request, body: bodies.History) -> dict[str, Any]:
+        rater = rater_of(request)
+        hidden = tuple(name for one in store.campaigns() for name in one.hide)
+        found = store.history(rater, body.campaign, body.before, SHOWN)
+        return {"answers": [telling.past(one, hidden) for one in found]}
+
+    @app.post("/api/reopen")
+    def reopen(request: Request, body: bodies.Answer) -> dict[str, Any]:
+        lease, said = store.reopen(body.answer, rater_of(request))
+        return {"task": telling.task(assignment.task_of(lease)), "said": telling.said(said)}
+
+    @app.post("/api/revise")
+    def revise(request: Request, body: bodies.Revision) -> dict[str, Any]:
+        rater = rater_of(request)
+        receipt = store.revise(body.answer, rater, body.judgement(), body.key)
+        return {**asdict(receipt), "progress": asdict(store.progress(rater)), "lesson": None}
+
+    @app.post("/api/withdraw")
+    def withdraw(request: Request, body: bodies.Answer) -> dict[str, Any]:
+        store.withdraw(body.answer, rater_of(request), int(settings.lease_minutes * 60))
+        return {}

@@ -1,0 +1,70 @@
+"""What the page is told, as JSON: texts as HTML that can do nothing, and no word of who wrote an answer.
+
+A task looks the same whatever kind its item is. What raters see again and again is rendered once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from prefloop.store import Guideline, Judgement, Lesson, Past
+
+from .assignment import LETTERS, Task
+from .rendering import masked, to_html
+
+FIRST = 80  # characters of a prompt in the history
+
+
+@lru_cache(maxsize=2048)
+def _html(text: str, hidden: tuple[str, ...]) -> str:
+    return to_html(text, hidden)
+
+
+def html(text: str, hidden: tuple[str, ...] = (), pictures: Mapping[str, str] | None = None) -> str:
+    """`pictures` has the names of the pictures that this text may show; None is a text that may show none."""
+    if pictures is None:
+        return _html(text, hidden)
+
+    def address(source: str) -> str | None:
+        return f"/api/picture/{pictures[source]}" if source in pictures else None
+
+    return to_html(text, hidden, address)
+
+
+def task(one: Task) -> dict[str, Any]:
+    practice = one.practice and {"number": one.practice[0], "of": one.practice[1]}
+    conversation = [{"role": message.role, "html": html(message.content, one.hidden, one.pictures)}
+                    for message in one.conversation]
+    answers = [{"letter": letter, "html": html(text, one.hidden), "text": masked(text, one.hidden)}
+               for letter, text in zip(one.letters, one.answers, strict=True)]
+    return {"token": one.token, "conversation": conversation, "answers": answers, "strength": one.strength,
+            "reason_required": one.reason_required, "expires": one.expires, "practice": practice}
+
+
+def said(judgement: Judgement) -> dict[str, Any]:
+    """A judgement, as the page sends it."""
+    return {"ranks": judgement.ranks, "strength": judgement.strength, "none_acceptable": judgement.none_acceptable,
+            "reason": judgement.reason, "edited": judgement.edited}
+
+
+def lesson(one: Lesson | None) -> dict[str, Any] | None:
+    return one and {"right": one.right, "ranks": one.ranks, "html": html(one.explanation)}
+
+
+def guideline(one: Guideline | None) -> dict[str, Any] | None:
+    return one and {"version": one.version, "number": one.number, "html": html(one.text),
+                    "acknowledged": one.acknowledged, "changed": one.changed}
+
+
+def past(one: Past, hidden: tuple[str, ...]) -> dict[str, Any]:
+    prompt = " ".join(masked(one.prompt, hidden).split())
+    return {"answer": one.answer, "at": one.at, "prompt": prompt[:FIRST], "order": order(one.ranks),
+            "none_acceptable": one.none_acceptable, "editable": one.editable}
+
+
+def order(ranks: tuple[int | None, ...]) -> list[list[str]]:
+    """Best first; those that share a rank stand together, and what was left unranked is left out."""
+    given = sorted({rank for rank in ranks if rank is not None})
+    return [[letter for letter, own in zip(LETTERS, ranks, strict=False) if own == rank] for rank in given]

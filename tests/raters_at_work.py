@@ -1,0 +1,141 @@
+"""Raters as clients in processes apart from the server: each signs in over TCP, fetches, thinks, and submits.
+
+What is acknowledged is logged here, so that a test can compare it with the store. Whatever fails on the way is tried
+again with the same key, as the page does.
+
+usage: python tests/raters_at_work.py PORT FIRST COUNT SECONDS THINK LOG
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+PASSWORD = "correct horse battery {n}"
+AHEAD = 1  # items fetched while another is being ranked
+
+
+def name_of(number: int) -> str:
+    return f"rater {number:03}"
+
+
+@dataclass
+class Log:
+    """One line of JSON for each call that was answered or failed, and for each answer that was acknowledged."""
+
+    file: TextIO
+
+    def __post_init__(self) -> None:
+        self._turn = threading.Lock()
+
+    def write(self, **row: Any) -> None:
+        with self._turn:
+            self.file.write(json.dumps(row) + "\n")
+            self.file.flush()
+
+
+class Client:
+    """One rater's browser: a connection that is made anew when it breaks, and a cookie that stays."""
+
+    def __init__(self, port: int, number: int, log: Log) -> None:
+        self.name, self._log = name_of(number), log
+        self._password, self._cookie = PASSWORD.format(n=number), ""
+        self._line = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+
+    def sign_in(self, until: float) -> None:
+        self.ask("sign_in", until, name=self.name, password=self._password)
+
+    def ask(self, route: str, until: float, **body: Any) -> dict[str, Any]:
+        """The reply, however often it takes; every attempt is logged."""
+        while True:
+            began = time.monotonic()
+            try:
+                status, reply = self._once(route, body)
+            except (OSError, http.client.HTTPException) as error:
+                self._line.close()
+                status, reply = 0, {"error": type(error).__name__}
+            self._log.write(call=route, status=status, at=time.time(), seconds=time.monotonic() - began,
+                            **({"error": reply.get("error")} if status != 200 else {}))
+            if status == 200:
+                return reply
+            if time.monotonic() > until or 400 <= status < 500 and status != 429:
+                raise ConnectionError(f"{self.name} {route}: {status} {reply}")
+            time.sleep(random.uniform(0.1, 0.5) if status != 429 else reply["wait"])
+
+    def _once(self, route: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        self._line.request("POST", f"/api/{route}", json.dumps(body),
+                           {"content-type": "application/json", "cookie": self._cookie})
+        reply = self._line.getresponse()
+        content = json.loads(reply.read() or b"{}")
+        given = reply.getheader("set-cookie")
+        if given:
+            self._cookie = given.partition(";")[0]
+        return reply.status, {**content, "wait": float(reply.getheader("retry-after") or 1)}
+
+
+def work(client: Client, seconds: float, think: float, log: Log, choose: random.Random) -> None:
+    over = time.monotonic() + seconds
+    patience = over + 120
+    client.sign_in(patience)
+    held: list[dict[str, Any]] = []
+    time.sleep(choose.uniform(0, think))  # they do not start as one
+    while time.monotonic() < over:
+        while len(held) <= AHEAD:
+            task = client.ask("next", patience, holding=[one["token"] for one in held])["task"]
+            if task is None:
+                break
+            held.append(task)
+        if not held:
+            return
+        time.sleep(min(choose.expovariate(1 / think), max(0.0, over - time.monotonic())))
+        task = held.pop(0)
+        ranks = choose.sample(range(1, len(task["answers"]) + 1), len(task["answers"]))
+        key = f"{choose.getrandbits(128):032x}"
+        said = {"token": task["token"], "key": key, "ranks": ranks, "strength": "better", "seconds": think,
+                "reason": "clearer" if task["reason_required"] else ""}
+        receipt = client.ask("submit", patience, **said)
+        log.write(ack=receipt["answer"], rater=client.name, token=task["token"], ranks=ranks)
+
+
+def crowd(port: int, folder: Path, raters: int, seconds: float, think: float,
+          processes: int = 4) -> list[subprocess.Popen[bytes]]:
+    """Starts the raters, shared out among processes; their logs are FOLDER/*.jsonl."""
+    each = -(-raters // processes)
+    return [subprocess.Popen([sys.executable, __file__, str(port), str(first), str(min(each, raters - first)),
+                              str(seconds), str(think), str(folder / f"{first}.jsonl")])
+            for first in range(0, raters, each)]
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
+
+
+def main() -> None:
+    port, first, count = map(int, sys.argv[1:4])
+    seconds, think = map(float, sys.argv[4:6])
+    with open(sys.argv[6], "w") as file:
+        log = Log(file)
+
+        def one(number: int) -> None:
+            try:
+                work(Client(port, number, log), seconds, think, log, random.Random(number))
+            except Exception as error:
+                log.write(gave_up=f"{type(error).__name__}: {error}", rater=name_of(number))
+
+        threads = [threading.Thread(target=one, args=(first + n,)) for n in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+if __name__ == "__main__":
+    main()
