@@ -1,4 +1,4 @@
-"""`prefloop feedback campaign CONFIG`: queues a campaign's answers, or changes its settings, also while it is served."""
+"""`prefloop feedback campaign CONFIG`: queues a campaign's answers or changes its settings, even while it is rated."""
 
 from __future__ import annotations
 

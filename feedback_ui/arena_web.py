@@ -17,11 +17,12 @@ from prefloop import wire
 from prefloop.errors import RequestError
 
 from . import app as page
-from . import looking
+from . import bodies, looking, telling
 from .arena import Arena
+from .bodies import Body
 from .child import Child
 from .trying import Try
-from .web import Body, Next, Skip, Submission, guarded
+from .web import guarded
 
 MOST_TOKENS = 4096
 
@@ -49,7 +50,7 @@ class Named(Body):
     ask: str = Field(max_length=64)
 
 
-class NextVote(Next):
+class NextVote(bodies.Next):
     ask: str | None = Field(None, max_length=64)
 
 
@@ -97,21 +98,28 @@ def _look_routes(app: FastAPI, arena: Arena) -> None:
 
 
 def _vote_routes(app: FastAPI, arena: Arena) -> None:
-    """What the ranking widget asks for, as on the rating page."""
+    """What the ranking widget asks for, as on the rating page; no campaign stands behind these votes."""
     voting = arena.voting
+
+    @app.post("/api/hello")
+    async def hello(body: bodies.Nothing) -> dict[str, Any]:
+        return {"rater": arena.settings.rater, "role": "rater", "sign_in": False, "language": "en", "campaigns": [],
+                "break_minutes": 0}
 
     @app.post("/api/next")
     async def next_task(body: NextVote) -> dict[str, Any]:
         task = voting.typed(arena.tries.named(body.ask)) if body.ask else voting.next(body.skipped)
-        return {"task": task and task.to_json(), "progress": asdict(voting.progress()), "guideline": ""}
+        return {"task": task and telling.task(task), "gate": None, "warning": "", "guideline": None,
+                "qualification": None, "progress": asdict(voting.progress())}
 
     @app.post("/api/submit")
-    async def submit(body: Submission) -> dict[str, Any]:
+    async def submit(body: bodies.Submission) -> dict[str, Any]:
         told = voting.submit(body.token, body.judgement())
-        return {**asdict(told.receipt), "writers": told.writers}
+        return {**asdict(told.receipt), "progress": asdict(voting.progress()), "lesson": None,
+                "writers": told.writers}
 
     @app.post("/api/skip")
-    async def skip(body: Skip) -> dict[str, Any]:
+    async def skip(body: bodies.Token) -> dict[str, Any]:
         voting.skip(body.token)
         return {}
 

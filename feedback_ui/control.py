@@ -1,7 +1,7 @@
 """Commands that change a store go through the server that holds it, over a socket beside the store; else straight in.
 
-Whoever may open the socket may do all that these commands do: the file's mode, 0600, is the authority. A request is one
-line of JSON, and so is its reply.
+Whoever may open the socket may do all that these commands do: the file's mode, 0600, is the authority. A request is
+one line of JSON, and so is its reply.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 What is acknowledged is logged here, so that a test can compare it with the store. Whatever fails on the way is tried
 again with the same key, as the page does.
 
-usage: python tests/raters_at_work.py PORT FIRST COUNT SECONDS THINK LOG
+usage: python tests/raters_at_work.py PORT FIRST COUNT THINK LOGS
+LOGS is a folder; a file `stop` in it ends the work.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+PATIENCE = 180  # seconds that a call is tried again
 PASSWORD = "correct horse battery {n}"
 AHEAD = 1  # items fetched while another is being ranked
 
@@ -50,11 +52,12 @@ class Client:
         self._password, self._cookie = PASSWORD.format(n=number), ""
         self._line = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
-    def sign_in(self, until: float) -> None:
-        self.ask("sign_in", until, name=self.name, password=self._password)
+    def sign_in(self) -> None:
+        self.ask("sign_in", name=self.name, password=self._password)
 
-    def ask(self, route: str, until: float, **body: Any) -> dict[str, Any]:
+    def ask(self, route: str, **body: Any) -> dict[str, Any]:
         """The reply, however often it takes; every attempt is logged."""
+        until = time.monotonic() + PATIENCE
         while True:
             began = time.monotonic()
             try:
@@ -66,7 +69,7 @@ class Client:
                             **({"error": reply.get("error")} if status != 200 else {}))
             if status == 200:
                 return reply
-            if time.monotonic() > until or 400 <= status < 500 and status != 429:
+            if time.monotonic() > until or (400 <= status < 500 and status != 429):
                 raise ConnectionError(f"{self.name} {route}: {status} {reply}")
             time.sleep(random.uniform(0.1, 0.5) if status != 429 else reply["wait"])
 
@@ -81,52 +84,61 @@ class Client:
         return reply.status, {**content, "wait": float(reply.getheader("retry-after") or 1)}
 
 
-def work(client: Client, seconds: float, think: float, log: Log, choose: random.Random) -> None:
-    over = time.monotonic() + seconds
-    patience = over + 120
-    client.sign_in(patience)
+def work(client: Client, think: float, log: Log, stop: Path, choose: random.Random) -> None:
+    client.sign_in()
     held: list[dict[str, Any]] = []
     time.sleep(choose.uniform(0, think))  # they do not start as one
-    while time.monotonic() < over:
+    while not stop.exists():
         while len(held) <= AHEAD:
-            task = client.ask("next", patience, holding=[one["token"] for one in held])["task"]
+            task = client.ask("next", holding=[one["token"] for one in held])["task"]
             if task is None:
                 break
             held.append(task)
         if not held:
             return
-        time.sleep(min(choose.expovariate(1 / think), max(0.0, over - time.monotonic())))
+        time.sleep(min(choose.expovariate(1 / think), 5 * think))
         task = held.pop(0)
         ranks = choose.sample(range(1, len(task["answers"]) + 1), len(task["answers"]))
         key = f"{choose.getrandbits(128):032x}"
         said = {"token": task["token"], "key": key, "ranks": ranks, "strength": "better", "seconds": think,
                 "reason": "clearer" if task["reason_required"] else ""}
-        receipt = client.ask("submit", patience, **said)
+        receipt = client.ask("submit", **said)
         log.write(ack=receipt["answer"], rater=client.name, token=task["token"], ranks=ranks)
 
 
-def crowd(port: int, folder: Path, raters: int, seconds: float, think: float,
-          processes: int = 4) -> list[subprocess.Popen[bytes]]:
-    """Starts the raters, shared out among processes; their logs are FOLDER/*.jsonl."""
-    each = -(-raters // processes)
-    return [subprocess.Popen([sys.executable, __file__, str(port), str(first), str(min(each, raters - first)),
-                              str(seconds), str(think), str(folder / f"{first}.jsonl")])
-            for first in range(0, raters, each)]
+class Crowd:
+    """The raters, shared out among processes; their logs are FOLDER/*.jsonl."""
+
+    def __init__(self, port: int, folder: Path, raters: int, think: float, processes: int = 4) -> None:
+        self._folder, each = folder, -(-raters // processes)
+        self._processes = [
+            subprocess.Popen([sys.executable, __file__, str(port), str(first), str(min(each, raters - first)),
+                              str(think), str(folder)]) for first in range(0, raters, each)]
+        while sum(row.get("call") == "sign_in" and row["status"] == 200 for row in rows(folder)) < raters:
+            time.sleep(1)
+
+    def stop(self) -> None:
+        """Everybody submits what they are at, and leaves."""
+        (self._folder / "stop").touch()
+        for process in self._processes:
+            process.wait()
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
+    """What was logged so far; a line that is being written is left out."""
+    return [json.loads(line) for path in sorted(folder.glob("*.jsonl"))
+            for line in path.read_text().rpartition("\n")[0].splitlines()]
 
 
 def main() -> None:
     port, first, count = map(int, sys.argv[1:4])
-    seconds, think = map(float, sys.argv[4:6])
-    with open(sys.argv[6], "w") as file:
+    think, folder = float(sys.argv[4]), Path(sys.argv[5])
+    with (folder / f"{first}.jsonl").open("w") as file:
         log = Log(file)
 
         def one(number: int) -> None:
             try:
-                work(Client(port, number, log), seconds, think, log, random.Random(number))
+                work(Client(port, number, log), think, log, folder / "stop", random.Random(number))
             except Exception as error:
                 log.write(gave_up=f"{type(error).__name__}: {error}", rater=name_of(number))
 
