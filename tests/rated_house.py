@@ -1,4 +1,4 @@
-"""For the load bench and the soak: `prefloop feedback` with sign-in in a process of its own, and what to hold it to."""
+"""For the load bench and the soak: `prefloop feedback` with sign-in in a process of its own, and its books."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from prefloop.records import Answers, Message, Prompt, Response
 from prefloop.store import Store
 from prefloop.store.accounts import Accounts
 
-WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "nobody", "looks", "and", "rests")
+WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "nobody", "looks", "rests")
 
 
 @dataclass
