@@ -18,10 +18,6 @@ Who = Callable[[Request], str]
 SHOWN = 20  # answers of the history at once
 
 
-class Nothing(Exception):
-    """There is nothing by this name."""
-
-
 def routes(app: FastAPI, store: Store, settings: FeedbackConfig) -> None:
     def rater_of(request: Request) -> str:
         return request.state.account.name if settings.sign_in else settings.rater
@@ -117,8 +113,8 @@ def _look_back(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: W
 
     @app.post("/api/reopen")
     def reopen(request: Request, body: bodies.Answer) -> dict[str, Any]:
-        lease, said = store.reopen(body.answer, rater_of(request))
-        return {"task": telling.task(assignment.task_of(lease)), "said": telling.said(said)}
+        task, said = assignment.reopened(store, rater_of(request), body.answer)
+        return {"task": telling.task(task), "said": telling.said(said)}
 
     @app.post("/api/revise")
     def revise(request: Request, body: bodies.Revision) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from string import ascii_uppercase
 from typing import Any
 
 from prefloop.store import Guideline, Judgement, Lesson, Past
 
-from .assignment import LETTERS, Task
+from .assignment import Task
 from .rendering import masked, to_html
 
 FIRST = 80  # characters of a prompt in the history
@@ -67,4 +68,4 @@ def past(one: Past, hidden: tuple[str, ...]) -> dict[str, Any]:
 def order(ranks: tuple[int | None, ...]) -> list[list[str]]:
     """Best first; those that share a rank stand together, and what was left unranked is left out."""
     given = sorted({rank for rank in ranks if rank is not None})
-    return [[letter for letter, own in zip(LETTERS, ranks, strict=False) if own == rank] for rank in given]
+    return [[letter for letter, own in zip(ascii_uppercase, ranks, strict=False) if own == rank] for rank in given]
