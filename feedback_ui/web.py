@@ -5,7 +5,6 @@ The page never writes through gradio's events: they are slow, and anyone may cal
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,24 +14,17 @@ from starlette.exceptions import HTTPException
 
 from prefloop.errors import RequestError, RunError
 from prefloop.store import AlreadyAnswered, NotLeased, Store
-from prefloop.store.accounts import Accounts, Locked
 
 from . import app as page
-from . import auth, metrics, rating_web
+from . import metrics, rating_web
 from .guard import Guard, Sessions
 from .server import FeedbackConfig
 
-STATUS = {NotLeased: 403, auth.NotYou: 403, AlreadyAnswered: 409, RequestError: 422, RunError: 503}
+STATUS = {NotLeased: 403, AlreadyAnswered: 409, RequestError: 422, RunError: 503}
 
 
 def build(store: Store, settings: FeedbackConfig) -> FastAPI:
-    if not settings.sign_in:
-        app = guarded()
-    else:
-        accounts = Accounts(store)
-        known = auth.sessions(accounts, settings.origin, settings.port)
-        app = guarded(settings.origin, known)
-        auth.routes(app, accounts, known, page.sign_in_files())
+    app = guarded()
     metrics.routes(app, store)
     rating_web.routes(app, store, settings)
     return page.mount(app, page.rating_page())
@@ -45,8 +37,6 @@ def guarded(origin: str = "", sessions: Sessions | None = None) -> FastAPI:
     app.add_middleware(Guard, origin=origin, sessions=sessions)
     for kind, status in STATUS.items():
         app.add_exception_handler(kind, _reply(status))
-    app.add_exception_handler(Locked, _locked)
-    app.add_exception_handler(auth.Busy, _busy)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _http)
     return app
@@ -57,16 +47,6 @@ def _reply(status: int) -> Any:
         return JSONResponse({"error": str(error)}, status)
 
     return handler
-
-
-def _locked(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, Locked)
-    return JSONResponse({"error": "too many wrong passwords; this name can be used again in "
-                                  f"{math.ceil(error.seconds / 60)} min"}, 429, {"retry-after": str(error.seconds)})
-
-
-def _busy(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"error": str(error)}, 429, {"retry-after": "3"})
 
 
 def _malformed(_: Request, error: Exception) -> JSONResponse:

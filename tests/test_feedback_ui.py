@@ -15,8 +15,8 @@ from prefloop import config
 from prefloop.errors import RequestError
 from prefloop.feedback_ui import assignment, exporting, queueing, server
 from prefloop.formats import snapshot
-from prefloop.records import Answers, Message, Prompt, Response
-from prefloop.store import Judgement, Store
+from prefloop.records import Answers, Message, Prompt, Ranking, Response
+from prefloop.store import Campaign, Judgement, Store
 
 HERE = "http://127.0.0.1:7860"
 SECRETS = ("secret-policy", "5ec2e7c4ec5u", "secret-stratum", "secret-source", "gold")
@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def client(store: Store) -> Iterator[TestClient]:
     from prefloop.feedback_ui.web import build
 
-    with TestClient(build(store, server.FeedbackConfig(guideline="Be fair.")), base_url=HERE) as made:
+    with TestClient(build(store, server.FeedbackConfig()), base_url=HERE) as made:
         yield made
 
 
@@ -58,7 +58,8 @@ def test_each_rater_has_an_order_of_their_own_and_keeps_it(tmp_path: Path) -> No
         store.add_items([answers(0)], need=40)
         first = {f"rater {n}": assignment.next_task(store, f"rater {n}") for n in range(40)}
         again = {rater: assignment.next_task(store, rater) for rater in first}
-    assert first == again
+    assert {rater: task and (task.token, task.answers) for rater, task in first.items()} == {
+        rater: task and (task.token, task.answers) for rater, task in again.items()}
     leading = [task.answers[0] for task in first.values() if task is not None]
     assert {text: leading.count(text) >= 3 for text in ("one", "two", "three", "four")} == dict.fromkeys(
         ("one", "two", "three", "four"), True)
@@ -92,8 +93,90 @@ def test_a_ranking_from_fetch_to_store(client: TestClient, store: Store) -> None
     assert texts == [a["text"] for a in task["answers"]]
     assert [ranking.ranks[i] for i in ranking.shown] == [1, 2, 2, None]
     assert (ranking.rater, ranking.none_acceptable, ranking.seconds) == ("me", True, 4.5)
-    assert ranking.guideline not in ("", "Be fair.")
     assert fetched(client)["task"]["token"] != task["token"]
+
+
+def test_a_guideline_is_read_first_and_every_answer_keeps_its_version(client: TestClient, store: Store) -> None:
+    store.apply(Campaign(warning="Some of it is **sad**."), "Be <b>fair</b>.")
+    sad = fetched(client)
+    assert (sad["gate"], sad["task"], sad["warning"]) == (
+        "warning", None, '<p dir="auto">Some of it is <strong>sad</strong>.</p>\n')
+    assert client.post("/api/warning", json={"campaign": "default", "accept": True}).status_code == 200
+    told = fetched(client)
+    assert (told["gate"], told["task"]) == ("guideline", None)
+    assert "&lt;b&gt;fair" in told["guideline"]["html"]
+    stale = {"campaign": "default", "version": "another"}
+    assert client.post("/api/acknowledge", json=stale).status_code == 422
+    assert client.post("/api/acknowledge", json={**stale, "version": told["guideline"]["version"]}).status_code == 200
+    token = fetched(client)["task"]["token"]
+    assert client.post("/api/submit", json={"token": token, "ranks": [1, 2, 3, 4]}).status_code == 200
+    assert [ranking.guideline for ranking in store.rankings()] == [told["guideline"]["version"]]
+    store.apply(Campaign(), "Be very fair.")
+    assert (fetched(client)["gate"], fetched(client)["guideline"]["changed"]) == ("guideline", True)
+
+
+def test_items_are_fetched_ahead(client: TestClient) -> None:
+    held: list[str] = []
+    for _ in range(3):
+        held.append(fetched(client, holding=held)["task"]["token"])
+    assert len(set(held)) == 3
+    assert fetched(client, holding=held)["task"] is None
+    assert fetched(client, holding=held[:1])["task"]["token"] == held[1]
+
+
+def test_one_looks_back_revises_and_withdraws(client: TestClient, store: Store) -> None:
+    task = fetched(client)["task"]
+    said = {"key": "a", "ranks": [2, 1, 2, None], "strength": "better", "reason": "why", "edited": ""}
+    first = client.post("/api/submit", json={"token": task["token"], **said}).json()["answer"]
+    (past,) = client.post("/api/history", json={}).json()["answers"]
+    assert (past["answer"], past["prompt"], past["order"], past["editable"]) == (
+        first, "question 0", [["B"], ["A", "C"]], True)
+    again = client.post("/api/reopen", json={"answer": first}).json()
+    assert again["said"] == {"none_acceptable": False, **{name: said[name] for name in said if name != "key"}}
+    assert again["task"]["answers"] == task["answers"]
+    revised = client.post("/api/revise", json={"answer": first, **said, "key": "b", "ranks": [1, 2, 3, 4]})
+    assert revised.status_code == 200
+    assert [[r.ranks[i] for i in r.shown] for r in store.rankings()] == [[1, 2, 3, 4]]
+    assert client.post("/api/withdraw", json={"answer": revised.json()["answer"]}).status_code == 200
+    assert list(store.rankings()) == []
+    assert fetched(client)["task"]["token"] == task["token"]
+
+
+def test_practice_is_told_what_would_have_been_right(client: TestClient, store: Store) -> None:
+    key = answers(100)
+    store.apply(Campaign(qualification_pass=1), qualification=[
+        Ranking(key.prompt, key.responses, (1, 2, 3, 4), "key", reason="the first is **right**")])
+    before = fetched(client)
+    assert before["qualification"] == {"needed": 1, "done": 0, "right": 0, "state": "open"}
+    assert before["task"]["practice"] == {"number": 1, "of": 1}
+    worst = {"one": 4, "two": 3, "three": 2, "four": 1}
+    ranks = [worst[answer["text"]] for answer in before["task"]["answers"]]
+    lesson = client.post("/api/submit", json={"token": before["task"]["token"], "ranks": ranks}).json()["lesson"]
+    assert (lesson["right"], lesson["ranks"]) == (False, [5 - rank for rank in ranks])
+    assert "<strong>right</strong>" in lesson["html"]
+    assert (fetched(client)["gate"], fetched(client)["task"]) == ("failed", None)
+
+
+def test_a_flag_is_kept_and_a_lease_renewed(client: TestClient) -> None:
+    task = fetched(client)["task"]
+    assert client.post("/api/renew", json={"token": task["token"]}).json()["expires"] >= task["expires"]
+    flag = {"token": task["token"], "kind": "unsafe", "note": "it says how"}
+    assert client.post("/api/flag", json=flag).status_code == 200
+    assert client.post("/api/flag", json={**flag, "kind": "boring"}).status_code == 422
+
+
+def test_pictures_are_given_by_their_digest_alone(client: TestClient, store: Store) -> None:
+    assert client.get("/api/picture/none").status_code == 404
+    shown = answers(50)
+    row = Answers(Prompt((Message("user", "see ![a cat](cat.png)"),)), shown.responses)
+    store.apply(Campaign(), rows=[row], pictured=lambda _: {"cat.png": ("image/png", b"\x89PNG\r\n\x1a\nxyz")})
+    for _ in range(3):
+        client.post("/api/skip", json={"token": fetched(client)["task"]["token"]})
+    html = fetched(client)["task"]["conversation"][0]["html"]
+    address = html.partition('src="')[2].partition('"')[0]
+    assert address.startswith("/api/picture/")
+    got = client.get(address)
+    assert (got.headers["content-type"], got.content[:4]) == ("image/png", b"\x89PNG")
 
 
 def test_skip_until_nothing_is_left_and_bring_back(client: TestClient) -> None:

@@ -92,13 +92,13 @@ def qualification(db: Connection, rater: str, campaign: int, settings: Campaign)
 
 def lesson(db: Connection, answer: int, rater: str) -> Lesson | None:
     """What there is to learn from one's own answer of the qualification round; None of any other answer."""
-    row = db.execute(select(answers, golds.c.ranks.label("key"), golds.c.none_acceptable.label("key_none"),
+    row = db.execute(select(answers, golds.c.ranks.label("right"), golds.c.none_acceptable.label("key_none"),
                             golds.c.explanation).join(golds, golds.c.item == answers.c.item)
                      .where(answers.c.id == answer, answers.c.rater == rater,
                             answers.c.kind == "qualification")).first()
     if row is None:
         return None
-    key = _as_shown(row.key, row.shown)
+    key = _as_shown(row.right, row.shown)
     return Lesson(_right(json.loads(row.ranks), bool(row.none_acceptable), key, bool(row.key_none)), tuple(key),
                   row.explanation)
 
