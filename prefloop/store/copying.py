@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 from prefloop import checkpoints
@@ -28,7 +29,8 @@ def copied(path: Path, out: Path) -> dict[str, int]:
         draft.rename(out)
         checkpoints.sync(out.parent)
     except (OSError, sqlite3.Error) as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
         raise RunError(f"{out}: cannot copy {path} here: {error}") from None
     return counts
 
