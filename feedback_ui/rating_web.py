@@ -84,7 +84,7 @@ def _rate(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who) -
     @app.post("/api/submit")
     def submit(request: Request, body: bodies.Submission) -> dict[str, Any]:
         rater = rater_of(request)
-        receipt = store.submit(body.token, rater, body.judgement(), body.key)
+        receipt = assignment.submit(store, rater, body.token, body.judgement(), body.key)
         return {**asdict(receipt), "progress": asdict(store.progress(rater)),
                 "lesson": telling.lesson(store.lesson(receipt.answer, rater))}
 

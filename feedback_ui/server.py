@@ -1,4 +1,8 @@
-"""`prefloop feedback CONFIG`: queues answers and serves the ranking page to one person on this machine."""
+"""`prefloop feedback CONFIG`: queues a campaign's answers and serves the ranking page.
+
+To one person on this machine; or, with `feedback.sign_in`, to everybody who has an account, behind a proxy that speaks
+HTTPS.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,8 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from prefloop import config
 from prefloop.doors import address, listening, loopback
@@ -16,104 +20,120 @@ from prefloop.errors import RequestError
 from prefloop.store import Store
 from prefloop.store.opening import path_of
 
-from .queueing import queue
+from . import campaigns, control
+from .campaigns import CampaignConfig
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+CONNECTIONS_AT_MOST = 2_000
+
 
 @dataclass(frozen=True)
 class FeedbackConfig:
-    """`feedback:`. `answers` are files that `prefloop generate` wrote, queued before serving (once, however often)."""
+    """`feedback:`. Without sign-in the page is for one person, `rater`, on this machine."""
 
     store: str = "sqlite:///feedback.db"
-    answers: tuple[str, ...] | str = ()
-    scores: str | None = None
-    raters_per_item: int = 1
     lease_minutes: float = 30
     host: str = "127.0.0.1"
     port: int = 7860
     rater: str = "me"
-    guideline: str = ""
     sign_in: bool = False
+    origin: str = ""
     language: str = "en"
 
     def __post_init__(self) -> None:
-        require_local("feedback", self.host, self.port)
-        if self.raters_per_item < 1 or self.lease_minutes * 60 < 1:
-            raise ValueError("feedback.raters_per_item is at least 1, feedback.lease_minutes at least a second")
+        if not self.sign_in:
+            require_local("feedback", self.host, self.port, ", unless feedback.sign_in is true")
+        if not 0 <= self.port < 65536:
+            raise ValueError(f"feedback.port: {self.port} is not a port")
+        if self.lease_minutes * 60 < 1:
+            raise ValueError("feedback.lease_minutes: it is at least a second")
         if not self.rater.strip():
             raise ValueError("feedback.rater: it is empty")
-        if not isinstance(self.answers, str) and not all(isinstance(one, str) for one in self.answers):
-            raise ValueError(f"feedback.answers: {list(self.answers)} are not names of files")
+        if self.origin and not self.sign_in:
+            raise ValueError("feedback.origin: an address for others needs feedback.sign_in=true")
+        if self.sign_in and not self.origin and not loopback(self.host):
+            raise ValueError(f"feedback.host: {self.host!r} can be reached from other machines; say by which address, "
+                             "such as feedback.origin=https://rate.example.org")
+        if self.origin:
+            require_origin(self.origin)
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        return tuple(map(Path, (self.answers,) if isinstance(self.answers, str) else self.answers))
+
+def require_origin(origin: str) -> None:
+    """Exactly as a browser writes it."""
+    parts = urlsplit(origin)
+    plain = f"{parts.scheme}://{parts.netloc}"
+    if parts.scheme not in ("https", "http") or not parts.hostname or origin != plain or origin != origin.lower() \
+            or "@" in parts.netloc or parts.netloc.endswith((":443", ":80", ":")):
+        raise ValueError(f"feedback.origin: {origin!r} is not an address such as https://rate.example.org (small "
+                         "letters, no path, no slash at its end)")
 
 
 def sections() -> config.Sections:
-    return {"feedback": config.Section(FeedbackConfig)}
+    return {"feedback": config.Section(FeedbackConfig), "campaign": config.Section(CampaignConfig)}
 
 
 def main(asked: config.Asked) -> None:
     settings: FeedbackConfig
-    (settings,) = config.build(asked, sections())
-    refuse(settings)
+    campaign: CampaignConfig
+    settings, campaign = config.build(asked, sections())
+    refuse(settings, campaign)
     with Store(settings.store) as store:
-        for path in settings.files:
-            found = queue(store, path, settings.raters_per_item, Path(settings.scores) if settings.scores else None)
-            print(f"{path}: {found.new} items queued, {found.known} queued before, {found.alone} left out (fewer than "
-                  "two distinct answers)")
+        if campaign.files:
+            print(campaigns.apply(store, campaign, several=settings.sign_in))
         if not store.progress().items:
-            raise RequestError(f"{store.path}: nothing to rate; name a file of answers, such as "
-                               "feedback.answers=runs/generate/answers.jsonl")
+            raise RequestError(f"{store.path}: {NOTHING}")
         serve(store, settings)
 
 
-def refuse(settings: FeedbackConfig) -> None:
+NOTHING = "nothing to rate; name a file of answers, such as campaign.answers=runs/generate/answers.jsonl"
+
+
+def refuse(settings: FeedbackConfig, campaign: CampaignConfig) -> None:
     """What cannot go well, said before a store is made or anything is queued."""
-    for path in settings.files:
-        if not path.is_file():
-            raise RequestError(f"feedback.answers: there is no file {path}; `prefloop generate` makes one")
-    if not settings.files and not path_of(settings.store).exists():
-        raise RequestError(f"{path_of(settings.store)}: nothing to rate; name a file of answers, such as "
-                           "feedback.answers=runs/generate/answers.jsonl")
+    campaigns.refuse(campaign)
+    if not campaign.files and not path_of(settings.store).exists():
+        raise RequestError(f"{path_of(settings.store)}: {NOTHING}")
     with listening("feedback", settings.host, settings.port):
         pass  # it is free; gradio needs seconds to load, and then it is taken again
 
 
 def serve(store: Store, settings: FeedbackConfig) -> None:
     """Serves the page until it is stopped. The port is taken first: gradio needs seconds to load."""
-    with listening("feedback", settings.host, settings.port) as door:
+    with listening("feedback", settings.host, settings.port) as door, control.answering(store):
         waiting = store.progress(settings.rater)
-        print(f"Rank answers at {address(door)} - {waiting.done} of {waiting.wanted} answers are in; they are kept in "
-              f"{store.path}. Ctrl-C stops.", flush=True)
+        print(f"Rank answers at {settings.origin or address(door)} - {waiting.done} of {waiting.wanted} answers are "
+              f"in; they are kept in {store.path}. Ctrl-C stops.", flush=True)
+        if settings.origin.startswith("http:") and not loopback(urlsplit(settings.origin).hostname or ""):
+            print("Note: without https, passwords and answers cross the network for all to read.", flush=True)
 
         def app() -> FastAPI:
             from .web import build
 
             return build(store, settings)
 
-        until_stopped(app, door)
+        until_stopped(app, door, behind_proxy=bool(settings.origin))
         print(f"Stopped. {store.progress().done} answers are kept in {store.path}.")
 
 
-def until_stopped(app: Callable[[], FastAPI], door: socket.socket) -> None:
+def until_stopped(app: Callable[[], FastAPI], door: socket.socket, behind_proxy: bool = False) -> None:
     """Serves what `app` makes: gradio and its like are loaded only here."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     import uvicorn
 
-    # Open pages hold a connection for ever: at the end they get two seconds, not the default's eternity.
-    made = uvicorn.Server(uvicorn.Config(app(), log_level="warning", server_header=False,
+    # Open pages hold a connection for ever: at the end they get two seconds, not the default's eternity. The address
+    # that a proxy on this machine names is believed, and nobody else's.
+    made = uvicorn.Server(uvicorn.Config(app(), log_level="warning", server_header=False, proxy_headers=behind_proxy,
+                                         limit_concurrency=CONNECTIONS_AT_MOST,
                                          timeout_graceful_shutdown=2, lifespan="on"))
     with suppress(KeyboardInterrupt):
         made.run(sockets=[door])
 
 
-def require_local(section: str, host: str, port: int) -> None:
+def require_local(section: str, host: str, port: int, unless: str = "") -> None:
     if not loopback(host):
-        raise ValueError(f"{section}.host: {host!r} can be reached from other machines, and this page has no "
-                         "sign-in yet; use 127.0.0.1 (and an SSH tunnel from elsewhere)")
+        raise ValueError(f"{section}.host: {host!r} can be reached from other machines, and nobody signs in here: use "
+                         f"127.0.0.1 (and an SSH tunnel from elsewhere){unless}")
     if not 0 <= port < 65536:
         raise ValueError(f"{section}.port: {port} is not a port")

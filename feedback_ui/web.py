@@ -14,17 +14,24 @@ from starlette.exceptions import HTTPException
 
 from prefloop.errors import RequestError, RunError
 from prefloop.store import AlreadyAnswered, NotLeased, Store
+from prefloop.store.accounts import Accounts, Locked
 
 from . import app as page
-from . import metrics, rating_web
+from . import auth, metrics, rating_web
 from .guard import Guard, Sessions
 from .server import FeedbackConfig
 
-STATUS = {NotLeased: 403, AlreadyAnswered: 409, RequestError: 422, RunError: 503}
+STATUS = {NotLeased: 403, auth.NotYou: 403, AlreadyAnswered: 409, RequestError: 422, RunError: 503}
 
 
 def build(store: Store, settings: FeedbackConfig) -> FastAPI:
-    app = guarded()
+    if not settings.sign_in:
+        app = guarded()
+    else:
+        accounts = Accounts(store)
+        known = auth.sessions(accounts, settings.origin, settings.port)
+        app = guarded(settings.origin, known)
+        auth.routes(app, accounts, known, page.sign_in_files())
     metrics.routes(app, store)
     rating_web.routes(app, store, settings)
     return page.mount(app, page.rating_page())
@@ -37,6 +44,8 @@ def guarded(origin: str = "", sessions: Sessions | None = None) -> FastAPI:
     app.add_middleware(Guard, origin=origin, sessions=sessions)
     for kind, status in STATUS.items():
         app.add_exception_handler(kind, _reply(status))
+    app.add_exception_handler(Locked, _locked)
+    app.add_exception_handler(auth.Busy, _busy)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _http)
     return app
@@ -47,6 +56,15 @@ def _reply(status: int) -> Any:
         return JSONResponse({"error": str(error)}, status)
 
     return handler
+
+
+def _locked(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Locked)
+    return JSONResponse({"error": str(error)}, 429, {"retry-after": str(error.seconds)})
+
+
+def _busy(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": str(error)}, 429, {"retry-after": "3"})
 
 
 def _malformed(_: Request, error: Exception) -> JSONResponse:

@@ -1,0 +1,59 @@
+"""`prefloop feedback account CONFIG`: adds an account, disables it, or signs it out everywhere."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from prefloop import config
+from prefloop.errors import RequestError
+
+from . import control, server
+from .inviting import require_sign_in
+from .server import FeedbackConfig
+
+
+@dataclass(frozen=True)
+class AccountConfig:
+    """`account:`. A password is never a key: the command line can be read by others."""
+
+    name: str
+    action: Literal["add", "disable", "sign_out"] = "add"
+    role: Literal["rater", "lead", "admin"] = "rater"
+    password_file: str | None = None
+
+
+def sections() -> config.Sections:
+    return {**server.sections(), "account": config.Section(AccountConfig)}
+
+
+def main(asked: config.Asked) -> None:
+    settings: FeedbackConfig
+    wanted: AccountConfig
+    settings, _, wanted = config.build(asked, sections())
+    require_sign_in(settings)
+    password = password_of(wanted) if wanted.action == "add" else ""
+    control.perform(settings.store, "account", action=wanted.action, name=wanted.name, role=wanted.role,
+                    password=password)
+    done = {"add": f"is a {wanted.role} now", "disable": "can sign in no more, and is signed out",
+            "sign_out": "is signed out everywhere"}
+    print(f"{wanted.name} {done[wanted.action]}.")
+
+
+def password_of(wanted: AccountConfig) -> str:
+    if wanted.password_file:
+        try:
+            lines = Path(wanted.password_file).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RequestError(f"account.password_file: {wanted.password_file}: {error}") from None
+        return lines[0] if lines else ""
+    if not sys.stdin.isatty():
+        raise RequestError("account.password_file: there is no terminal to ask for the password; name a file that "
+                           "holds it")
+    first = getpass.getpass(f"Password for {wanted.name}: ")
+    if getpass.getpass("Once more: ") != first:
+        raise RequestError("the two passwords differ; nothing was changed")
+    return first

@@ -1,0 +1,93 @@
+"""Commands that change a store go through the server that holds it, over a socket beside the store; else straight in.
+
+Whoever may open the socket may do all that these commands do: the file's mode, 0600, is the authority. A request is
+one line of JSON, and so is its reply.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from prefloop.errors import RequestError, RunError
+from prefloop.store import Store
+from prefloop.store.opening import path_of
+
+from .administering import WORKS
+
+LARGEST = 1024 * 1024
+SECONDS = 300  # a large campaign takes a while to queue
+
+
+def perform(url: str, work: str, **said: Any) -> dict[str, Any]:
+    """Does one of the WORKS on the store at `url`."""
+    with socket.socket(socket.AF_UNIX) as line:
+        try:
+            line.connect(str(place(path_of(url))))
+        except OSError:  # nobody serves this store now
+            with Store(url) as store:
+                return WORKS[work](store, **said)
+        line.settimeout(SECONDS)
+        line.sendall(json.dumps({"work": work, "said": said}).encode() + b"\n")
+        reply = json.loads(line.makefile("rb").readline(LARGEST) or b'{"failed": "the server went away"}')
+    if "refused" in reply:
+        raise RequestError(reply["refused"])
+    if "failed" in reply:
+        raise RunError(reply["failed"])
+    return reply["done"]
+
+
+def place(store: Path) -> Path:
+    return store.with_name(f"{store.name}.socket")
+
+
+@contextmanager
+def answering(store: Store) -> Iterator[None]:
+    """Does the works that others ask for, one at a time, while the caller serves."""
+    path = place(store.path)
+    path.unlink(missing_ok=True)  # of a server that was killed: this process has the store's lock now
+    with socket.socket(socket.AF_UNIX) as door:
+        before = os.umask(0o177)
+        try:
+            door.bind(str(path))
+        except OSError as error:
+            raise RequestError(f"{path}: cannot listen here: {error}; name the store by a shorter path") from None
+        finally:
+            os.umask(before)
+        door.listen()
+        threading.Thread(target=_answer, args=(store, door), name="control", daemon=True).start()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                door.shutdown(socket.SHUT_RDWR)  # wakes the thread
+
+
+def _answer(store: Store, door: socket.socket) -> None:
+    while True:
+        try:
+            line, _ = door.accept()
+        except OSError:
+            return
+        with line, suppress(OSError):
+            line.settimeout(SECONDS)
+            line.sendall(json.dumps(_done(store, line.makefile("rb").readline(LARGEST))).encode() + b"\n")
+
+
+def _done(store: Store, request: bytes) -> dict[str, Any]:
+    try:
+        asked = json.loads(request)
+        return {"done": WORKS[asked["work"]](store, **asked["said"])}
+    except RequestError as error:
+        return {"refused": str(error)}
+    except RunError as error:
+        return {"failed": str(error)}
+    except Exception as error:  # whatever it is, the raters go on
+        return {"failed": f"{type(error).__name__}: {error}"}
