@@ -44,7 +44,7 @@ class FeedbackConfig:
 
     def __post_init__(self) -> None:
         if not self.sign_in:
-            require_local("feedback", self.host, self.port, ", unless feedback.sign_in is true")
+            require_local("feedback", self.host, self.port, ", or set feedback.sign_in=true")
         if not 0 <= self.port < 65536:
             raise ValueError(f"feedback.port: {self.port} is not a port")
         if self.lease_minutes * 60 < 1:
@@ -133,7 +133,7 @@ def until_stopped(app: Callable[[], FastAPI], door: socket.socket, behind_proxy:
 
 def require_local(section: str, host: str, port: int, unless: str = "") -> None:
     if not loopback(host):
-        raise ValueError(f"{section}.host: {host!r} can be reached from other machines, and nobody signs in here: use "
+        raise ValueError(f"{section}.host: {host!r} can be reached from other machines, and there is no sign-in: use "
                          f"127.0.0.1 (and an SSH tunnel from elsewhere){unless}")
     if not 0 <= port < 65536:
         raise ValueError(f"{section}.port: {port} is not a port")

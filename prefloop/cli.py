@@ -29,6 +29,8 @@ COMMANDS = {
     "feedback campaign": ("prefloop.feedback_ui.applying", "queue a campaign's answers, or change its settings"),
     "feedback account": ("prefloop.feedback_ui.accounting", "add or disable an account, or sign it out everywhere"),
     "feedback invite": ("prefloop.feedback_ui.inviting", "print a link to join by, or to set a new password by"),
+    "feedback backup": ("prefloop.feedback_ui.saving", "copy the store into a file, also while it is in use"),
+    "feedback restore": ("prefloop.feedback_ui.restoring", "put a backup in the place of a store"),
     "snapshot": ("prefloop.feedback_ui.exporting", "freeze the rankings given so far for training"),
     "reward": ("prefloop.reward.train", "train a reward model on rankings"),
     "score": ("prefloop.reward.score", "score answers with a reward model"),

@@ -293,7 +293,7 @@ def asked(**feedback: Any) -> config.Asked:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com", ""])
 def test_other_machines_are_not_let_in(host: str) -> None:
-    with pytest.raises(RequestError, match="no sign-in yet"):
+    with pytest.raises(RequestError, match="there is no sign-in"):
         server.main(asked(host=host))
 
 
