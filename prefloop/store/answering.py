@@ -17,7 +17,7 @@ from prefloop.store.admission import acknowledged
 from prefloop.store.items import contents, settings_of, storable
 from prefloop.store.queue import live
 from prefloop.store.records import FLAGS, AlreadyAnswered, Campaign, Judgement, NotLeased, Past, Receipt
-from prefloop.store.schema import answers, flags, items, leases
+from prefloop.store.schema import answers, campaigns, flags, items, leases
 
 EDITABLE = 20  # of a rater's last answers, so many can still be changed
 KEY = 64  # characters of a submission's own name
@@ -27,8 +27,9 @@ _counting = answers.c.retracted.is_(None)
 
 
 def leased(db: Connection, token: str, rater: str) -> RowMapping:
-    row = db.execute(select(leases, items.c.need, items.c.done, items.c.kind, items.c.campaign)
-                     .join(items, items.c.id == leases.c.item).where(leases.c.token == token)).mappings().first()
+    row = db.execute(select(leases, items.c.need, items.c.done, items.c.kind, items.c.campaign, campaigns.c.name)
+                     .join(items, items.c.id == leases.c.item).join(campaigns, campaigns.c.id == items.c.campaign)
+                     .where(leases.c.token == token)).mappings().first()
     if row is None or row["rater"] != rater:
         raise NotLeased("token: you hold no lease by this name; fetch an item first")
     return row
@@ -57,7 +58,7 @@ def submit(db: Connection, at: int, seed: int, lease: RowMapping, said: Judgemen
     if earlier is not None:
         if _content(judgement(earlier)) != _content(said):
             raise AlreadyAnswered("token: this item was already answered, and differently")
-        return Receipt(earlier["id"], bool(earlier["surplus"]))
+        return Receipt(earlier["id"], bool(earlier["surplus"]), lease["name"])
     _require_reason(db, seed, lease, said)
     running = db.scalar(select(live(at)).where(items.c.id == lease["item"])) or 0
     in_time = lease["state"] == "open" and lease["expires"] > at
@@ -79,7 +80,7 @@ def revise(db: Connection, at: int, seed: int, answer: int, rater: str, said: Ju
     if earlier is not None:
         if _content(judgement(earlier)) != _content(said):
             raise AlreadyAnswered("key: it came before, with another judgement")
-        return Receipt(earlier["id"], bool(earlier["surplus"]))
+        return Receipt(earlier["id"], bool(earlier["surplus"]), lease["name"])
     _require_editable(db, current)
     _require_reason(db, seed, lease, said)
     _retract(db, at, current)
@@ -144,7 +145,7 @@ def _add(db: Connection, at: int, lease: RowMapping, said: Judgement, key: str, 
         none_acceptable=int(said.none_acceptable), reason=said.reason, edited=said.edited, seconds=said.seconds,
         guideline=guideline, kind=lease["kind"], surplus=int(surplus), created=at)).inserted_primary_key
     assert row is not None
-    return Receipt(row[0], surplus)
+    return Receipt(row[0], surplus, lease["name"])
 
 
 def _retract(db: Connection, at: int, row: RowMapping) -> None:

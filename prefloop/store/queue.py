@@ -101,9 +101,16 @@ def normal(db: Connection, turn: Turn) -> int | None:
                      .limit(1))
 
 
-def of_kind(db: Connection, turn: Turn, kind: str, dice: Random) -> int | None:
-    """One of the gold or qualification items that this rater has not had."""
-    had = select(leases.c.item).where(leases.c.rater == turn.rater)
+def trial(db: Connection, turn: Turn) -> int | None:
+    """The next item of the qualification round; one that was skipped comes back at its end."""
+    dice = turn.dice("qualification")
+    return of_kind(db, turn, "qualification", dice) or of_kind(db, turn, "qualification", dice, ("done", "open"))
+
+
+def of_kind(db: Connection, turn: Turn, kind: str, dice: Random,
+            but: Collection[str] = ("done", "open", "skipped")) -> int | None:
+    """One of the gold or qualification items, but for those that this rater has had, in these states."""
+    had = select(leases.c.item).where(leases.c.rater == turn.rater, leases.c.state.in_(but))
     left = db.scalars(select(items.c.id).join(golds, golds.c.item == items.c.id)
                       .where(turn.within, items.c.kind == kind, golds.c.retired == 0, items.c.id.not_in(had))
                       .order_by(items.c.id)).all()

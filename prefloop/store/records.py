@@ -76,6 +76,7 @@ class Receipt:
 
     answer: int
     surplus: bool
+    campaign: str = "default"
 
 
 @dataclass(frozen=True)

@@ -256,7 +256,7 @@ class Store:
             return found
         if settings is not None and turn.campaign is not None and admission.qualification(
                 db, turn.rater, turn.campaign, settings).state == "open":
-            return queue.of_kind(db, turn, "qualification", turn.dice("qualification"))
+            return queue.trial(db, turn)
         return queue.drawn(db, turn, settings)
 
     def _lease(self, db: Connection, token: str, rater: str) -> Lease:
