@@ -26,6 +26,9 @@ APART = 5  # a repeat is of an item that the rater has answered so many answers 
 
 Order = Callable[[int, int], Sequence[int]]
 
+# Leases beside those that a query is about.
+running, own = leases.alias("running"), leases.alias("own")
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -50,7 +53,6 @@ class Turn:
 
 def live(at: int) -> Any:
     """How many leases on an item are running, as a part of a query over items."""
-    running = leases.alias()
     return (select(func.count()).select_from(running).where(running.c.item == items.c.id, running.c.state == "open",
                                                             running.c.expires > at).scalar_subquery())
 
@@ -65,10 +67,10 @@ def held(db: Connection, turn: Turn, holding: Collection[str]) -> tuple[int | No
 
     After a lease ran out, its item is still the rater's while nobody else has taken the place.
     """
-    own = (leases.c.rater == turn.rater) & (leases.c.state == "open")
+    mine = (leases.c.rater == turn.rater) & (leases.c.state == "open")
     still = or_(leases.c.expires > turn.at, room(turn.at))
     rows = db.execute(select(items.c.id, leases.c.token).join(leases, leases.c.item == items.c.id)
-                      .where(own, still, turn.within).order_by(leases.c.issued, items.c.id)).all()
+                      .where(mine, still, turn.within).order_by(leases.c.issued, items.c.id)).all()
     return next((row.id for row in rows if row.token not in holding), None), len(rows)
 
 
@@ -89,7 +91,6 @@ def drawn(db: Connection, turn: Turn, settings: Campaign | None) -> int | None:
 
 
 def normal(db: Connection, turn: Turn) -> int | None:
-    own = leases.alias()
     seen = (own.c.item == items.c.id) & (own.c.rater == turn.rater)
     barred = exists().where(seen, own.c.state.in_(["open", "done"] if turn.skipped else ["open", "done", "skipped"]))
     since = select(own.c.issued).where(seen).scalar_subquery()
@@ -119,8 +120,8 @@ def of_kind(db: Connection, turn: Turn, kind: str, dice: Random,
 
 def mirrored(db: Connection, turn: Turn, dice: Random) -> int | None:
     """A new item for this rater alone: one that they answered some time ago, and will see in the opposite order."""
-    own = select(answers.c.item, answers.c.kind).where(answers.c.rater == turn.rater, answers.c.retracted.is_(None))
-    past = own.order_by(answers.c.id.desc()).offset(APART).limit(-1).subquery()
+    given = select(answers.c.item, answers.c.kind).where(answers.c.rater == turn.rater, answers.c.retracted.is_(None))
+    past = given.order_by(answers.c.id.desc()).offset(APART).limit(-1).subquery()
     twice = select(items.c.mirrors).where(items.c.rater == turn.rater, items.c.kind == "repeat")
     left = db.scalars(select(past.c.item).join(items, items.c.id == past.c.item)
                       .where(past.c.kind == "normal", turn.within, items.c.id.not_in(twice))
@@ -134,16 +135,19 @@ def mirrored(db: Connection, turn: Turn, dice: Random) -> int | None:
                        priority=0, stratum=source.stratum, created=turn.at)
 
 
-def lent(db: Connection, turn: Turn, item: int, order: Order) -> None:
-    """Opens the rater's lease on an item, or prolongs it."""
+def lent(db: Connection, turn: Turn, item: int, order: Order) -> str:
+    """Opens the rater's lease on an item, or prolongs it; its token."""
     again = {"state": "open", "expires": turn.at + turn.seconds}
-    known = db.scalar(select(leases.c.state).where(leases.c.item == item, leases.c.rater == turn.rater))
+    known = db.execute(select(leases.c.token, leases.c.state).where(leases.c.item == item,
+                                                                    leases.c.rater == turn.rater)).first()
     if known is not None:
-        again |= {} if known == "open" else {"issued": turn.at}
-        db.execute(update(leases).where(leases.c.item == item, leases.c.rater == turn.rater).values(**again))
-        return
-    db.execute(insert(leases).values(item=item, rater=turn.rater, token=secrets.token_urlsafe(18), issued=turn.at,
+        again |= {} if known.state == "open" else {"issued": turn.at}
+        db.execute(update(leases).where(leases.c.token == known.token).values(**again))
+        return known.token
+    token = secrets.token_urlsafe(18)
+    db.execute(insert(leases).values(item=item, rater=turn.rater, token=token, issued=turn.at,
                                      shown=json.dumps(list(_order(db, turn, item, order))), **again))
+    return token
 
 
 def _order(db: Connection, turn: Turn, item: int, order: Order) -> Sequence[int]:
@@ -156,7 +160,6 @@ def _order(db: Connection, turn: Turn, item: int, order: Order) -> Sequence[int]
 
 
 def waiting(db: Connection, turn: Turn) -> int:
-    own = leases.alias()
     had = exists().where(own.c.item == items.c.id, own.c.rater == turn.rater, own.c.state != "open")
     return db.scalar(select(func.count()).select_from(items).where(
         items.c.kind == "normal", items.c.done < items.c.need, ~had, turn.within)) or 0

@@ -235,12 +235,7 @@ class Store:
             own = None if campaign is None else items.campaign_id(db, campaign)
             turn = queue.Turn(rater, self.clock(), seconds, self.seed, skipped, own, among)
             found = self._choose(db, turn, holding)
-            if found is None:
-                return None
-            queue.lent(db, turn, found, order)
-            token = db.scalar(select(schema.leases.c.token).where(schema.leases.c.item == found,
-                                                                  schema.leases.c.rater == rater))
-            return self._lease(db, token or "", rater)
+            return None if found is None else self._lease(db, queue.lent(db, turn, found, order), rater)
 
         return self.write(work)
 
