@@ -115,7 +115,7 @@ def _vote_routes(app: FastAPI, arena: Arena) -> None:
     @app.post("/api/submit")
     async def submit(body: bodies.Submission) -> dict[str, Any]:
         told = voting.submit(body.token, body.judgement())
-        return {**asdict(told.receipt), "progress": asdict(voting.progress()), "lesson": None,
+        return {**telling.receipt(told.receipt), "progress": asdict(voting.progress()), "lesson": None,
                 "writers": told.writers}
 
     @app.post("/api/skip")

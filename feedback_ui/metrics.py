@@ -13,11 +13,12 @@ from fastapi.responses import Response
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from sqlalchemy import func, select
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prefloop.doors import loopback
-from prefloop.store import Store
+from prefloop.store import Store, schema
 
 from .guard import FORWARDED, peer
 
@@ -25,7 +26,7 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 class Measured:
-    """Times every request of ours; what gradio serves is one route, and so is what does not exist."""
+    """Times every request of ours, and every request that was refused."""
 
     def __init__(self, app: ASGIApp, seconds: Histogram) -> None:
         self.app, self._seconds = app, seconds
@@ -45,8 +46,9 @@ class Measured:
         try:
             await self.app(scope, receive, send_measured)
         finally:
-            route = getattr(scope.get("route"), "path", "") or "other"
-            self._seconds.labels(route, str(status)).observe(time.perf_counter() - began)
+            route = getattr(scope.get("route"), "path", "")
+            if route or status >= 400:  # what gradio serves is the page itself, and a connection that stays open
+                self._seconds.labels(route or "none", str(status)).observe(time.perf_counter() - began)
 
 
 class StoreCollector:
@@ -63,11 +65,26 @@ class StoreCollector:
         answers.add_metric(["surplus"], progress.surplus)
         yield answers
         yield GaugeMetricFamily("prefloop_items", "Items to rate", value=progress.items)
+        yield from self._counted()
         size = GaugeMetricFamily("prefloop_store_bytes", "Size of the store's files", labels=["file"])
         for name, path in (("database", self._store.path), ("wal", self._store.path.with_name(
                 f"{self._store.path.name}-wal"))):
             size.add_metric([name], path.stat().st_size if path.exists() else 0)
         yield size
+
+
+    def _counted(self) -> Iterator[GaugeMetricFamily]:
+        now = self._store.clock()
+        counted = {"prefloop_leases": ("Items that raters hold now", schema.leases, (
+                       schema.leases.c.state == "open", schema.leases.c.expires > now)),
+                   "prefloop_sessions": ("Who is signed in", schema.sessions, (schema.sessions.c.expires > now,)),
+                   "prefloop_wrong_passwords": ("In the last quarter of an hour", schema.failures, (
+                       schema.failures.c.at > now - 900,)),
+                   "prefloop_flags": ("Items that a rater pointed at", schema.flags, ())}
+        with self._store.reading() as db:
+            for name, (what, table, where) in counted.items():
+                value = db.scalar(select(func.count()).select_from(table).where(*where))
+                yield GaugeMetricFamily(name, what, value=value or 0)
 
 
 def routes(app: FastAPI, store: Store) -> None:

@@ -15,6 +15,7 @@ from . import assignment, bodies, telling
 from .server import FeedbackConfig
 
 Who = Callable[[Request], str]
+HowFar = Callable[[str, str | None], dict[str, Any]]  # a rater's name, a campaign's
 SHOWN = 20  # answers of the history at once
 
 
@@ -22,9 +23,12 @@ def routes(app: FastAPI, store: Store, settings: FeedbackConfig) -> None:
     def rater_of(request: Request) -> str:
         return request.state.account.name if settings.sign_in else settings.rater
 
+    def progress(rater: str, campaign: str | None) -> dict[str, Any]:
+        return telling.progress(store.progress(rater, campaign=campaign), exact=not settings.sign_in)
+
     _arrive(app, store, settings, rater_of)
-    _rate(app, store, settings, rater_of)
-    _look_back(app, store, settings, rater_of)
+    _rate(app, store, settings, rater_of, progress)
+    _look_back(app, store, settings, rater_of, progress)
 
 
 def admitted(store: Store, rater: str) -> list[Campaign]:
@@ -63,7 +67,7 @@ def _arrive(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who)
             "cache-control": "private, max-age=86400, immutable", "content-disposition": "inline"})
 
 
-def _rate(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who) -> None:
+def _rate(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who, progress: HowFar) -> None:
     @app.post("/api/next")
     def next_task(request: Request, body: bodies.Next) -> dict[str, Any]:
         rater = rater_of(request)
@@ -71,7 +75,7 @@ def _rate(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who) -
         named = [one for one in open_to if body.campaign in (None, one.name)]
         if not named:
             return {"task": None, "gate": "not_admitted", "warning": "", "guideline": None, "qualification": None,
-                    "progress": asdict(store.progress(rater))}
+                    "progress": progress(rater, None)}
         campaign = named[0]
         gate = store.gate(rater, campaign.name)
         task = None if gate else assignment.next_task(
@@ -79,13 +83,13 @@ def _rate(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who) -
         return {"task": task and telling.task(task), "gate": gate, "warning": telling.html(campaign.warning),
                 "guideline": telling.guideline(store.guideline(rater, campaign.name)),
                 "qualification": asdict(store.qualification(rater, campaign.name)),
-                "progress": asdict(store.progress(rater, campaign=campaign.name))}
+                "progress": progress(rater, campaign.name)}
 
     @app.post("/api/submit")
     def submit(request: Request, body: bodies.Submission) -> dict[str, Any]:
         rater = rater_of(request)
         receipt = assignment.submit(store, rater, body.token, body.judgement(), body.key)
-        return {**asdict(receipt), "progress": asdict(store.progress(rater)),
+        return {**telling.receipt(receipt), "progress": progress(rater, receipt.campaign),
                 "lesson": telling.lesson(store.lesson(receipt.answer, rater))}
 
     @app.post("/api/skip")
@@ -103,7 +107,7 @@ def _rate(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who) -
         return {"expires": store.renew(body.token, rater_of(request), int(settings.lease_minutes * 60))}
 
 
-def _look_back(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who) -> None:
+def _look_back(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who, progress: HowFar) -> None:
     @app.post("/api/history")
     def history(request: Request, body: bodies.History) -> dict[str, Any]:
         rater = rater_of(request)
@@ -120,7 +124,7 @@ def _look_back(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: W
     def revise(request: Request, body: bodies.Revision) -> dict[str, Any]:
         rater = rater_of(request)
         receipt = store.revise(body.answer, rater, body.judgement(), body.key)
-        return {**asdict(receipt), "progress": asdict(store.progress(rater)), "lesson": None}
+        return {**telling.receipt(receipt), "progress": progress(rater, receipt.campaign), "lesson": None}
 
     @app.post("/api/withdraw")
     def withdraw(request: Request, body: bodies.Answer) -> dict[str, Any]:

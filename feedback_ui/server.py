@@ -7,6 +7,7 @@ HTTPS.
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,7 @@ from prefloop import config
 from prefloop.doors import address, listening, loopback
 from prefloop.errors import RequestError
 from prefloop.store import Store
+from prefloop.store.accounts import Accounts
 from prefloop.store.opening import path_of
 
 from . import campaigns, control
@@ -26,7 +28,7 @@ from .campaigns import CampaignConfig
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-CONNECTIONS_AT_MOST = 2_000
+CONNECTIONS = 10_000  # at once, where the machine allows so many open files
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class FeedbackConfig:
     rater: str = "me"
     sign_in: bool = False
     origin: str = ""
-    language: str = "en"
+    language: str = ""
 
     def __post_init__(self) -> None:
         if not self.sign_in:
@@ -105,6 +107,9 @@ def serve(store: Store, settings: FeedbackConfig) -> None:
         waiting = store.progress(settings.rater)
         print(f"Rank answers at {settings.origin or address(door)} - {waiting.done} of {waiting.wanted} answers are "
               f"in; they are kept in {store.path}. Ctrl-C stops.", flush=True)
+        if settings.sign_in and not Accounts(store).count():
+            print("Nobody has an account yet: `prefloop feedback invite CONFIG` prints a link by which one is made.",
+                  flush=True)
         if settings.origin.startswith("http:") and not loopback(urlsplit(settings.origin).hostname or ""):
             print("Note: without https, passwords and answers cross the network for all to read.", flush=True)
 
@@ -123,12 +128,21 @@ def until_stopped(app: Callable[[], FastAPI], door: socket.socket, behind_proxy:
     import uvicorn
 
     # Open pages hold a connection for ever: at the end they get two seconds, not the default's eternity. The address
-    # that a proxy on this machine names is believed, and nobody else's.
+    # that a proxy on this machine names is believed, and nobody else's; a proxy keeps a connection for a minute.
     made = uvicorn.Server(uvicorn.Config(app(), log_level="warning", server_header=False, proxy_headers=behind_proxy,
-                                         limit_concurrency=CONNECTIONS_AT_MOST,
+                                         limit_concurrency=most_connections(), timeout_keep_alive=75,
                                          timeout_graceful_shutdown=2, lifespan="on"))
     with suppress(KeyboardInterrupt):
         made.run(sockets=[door])
+
+
+def most_connections() -> int:
+    """Each is an open file; some are left for the store and the pages themselves."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = CONNECTIONS if hard == resource.RLIM_INFINITY else min(hard, CONNECTIONS)
+    if soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(64, max(soft, allowed) - 128)
 
 
 def require_local(section: str, host: str, port: int, unless: str = "") -> None:

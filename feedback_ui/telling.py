@@ -6,16 +6,18 @@ A task looks the same whatever kind its item is. What raters see again and again
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import lru_cache
 from string import ascii_uppercase
 from typing import Any
 
-from prefloop.store import Guideline, Judgement, Lesson, Past
+from prefloop.store import Guideline, Judgement, Lesson, Past, Progress, Receipt
 
 from .assignment import Task
 from .rendering import masked, to_html
 
 FIRST = 80  # characters of a prompt in the history
+STEPS = 20  # of the progress that raters are told
 
 
 @lru_cache(maxsize=2048)
@@ -58,6 +60,19 @@ def lesson(one: Lesson | None) -> dict[str, Any] | None:
 def guideline(one: Guideline | None) -> dict[str, Any] | None:
     return one and {"version": one.version, "number": one.number, "html": html(one.text),
                     "acknowledged": one.acknowledged, "changed": one.changed}
+
+
+def receipt(one: Receipt) -> dict[str, Any]:
+    return {"answer": one.answer, "surplus": one.surplus}
+
+
+def progress(one: Progress, exact: bool) -> dict[str, Any]:
+    """Only normal items are counted, so a count that stood still after an answer would tell a rater which were not.
+
+    Where raters do not see all of the store, the count goes by twentieths.
+    """
+    done = one.done if exact or one.done == one.wanted else one.wanted * (STEPS * one.done // one.wanted) // STEPS
+    return {**asdict(one), "done": done}
 
 
 def past(one: Past, hidden: tuple[str, ...]) -> dict[str, Any]:
