@@ -7,6 +7,7 @@ import, gradio writes a .pyi file beside the source of every subclass.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import gradio as gr
@@ -26,17 +27,35 @@ body[data-view] #ranking .pl-brand { display: none; }
 """
 
 
-def widget(name: str, *files: str) -> gr.HTML:
-    """NAME.html with these styles and scripts; the scripts are one function."""
-    def joined(kind: str) -> str:
-        return "\n".join((HERE / file).read_text(encoding="utf-8") for file in files if file.endswith(kind))
-
-    return gr.HTML(elem_id=name, html_template=(HERE / f"{name}.html").read_text(encoding="utf-8"),
-                   css_template=joined(".css"), js_on_load=joined(".js"), apply_default_css=False)
+def joined(kind: str, *files: str) -> str:
+    return "\n".join((HERE / file).read_text(encoding="utf-8") for file in files if file.endswith(kind))
 
 
-def ranking_widget() -> gr.HTML:
-    return widget("ranking", "ranking.css", "shared.js", "ranking.js")
+def widget(name: str, *files: str, before: str = "") -> gr.HTML:
+    """NAME.html with these styles and scripts; the scripts are one function, which begins with `before`."""
+    return gr.HTML(elem_id=name, html_template=joined(".html", f"{name}.html"), css_template=joined(".css", *files),
+                   js_on_load=before + joined(".js", *files), apply_default_css=False)
+
+
+def words() -> str:
+    """The strings of the page by language, as a line of script. A language is one file, words.CODE.json."""
+    tables = {path.name.split(".")[1]: json.loads(path.read_text(encoding="utf-8"))
+              for path in sorted(HERE.glob("words.*.json"))}
+    return f"const WORDS = {json.dumps(tables)};\n"
+
+
+def ranking_widget(in_arena: bool = False) -> gr.HTML:
+    return widget("ranking", "base.css", "text.css", "ranking.css", "panels.css", "shared.js", "words.js",
+                  "ranking_said.js", "ranking_sync.js", "ranking_cards.js", "ranking_drag.js", "ranking_panels.js",
+                  "ranking.js", "ranking_keys.js", before=f"const IN_ARENA = {json.dumps(in_arena)};\n{words()}")
+
+
+def sign_in_files() -> dict[str, tuple[str, str]]:
+    """What anybody may fetch before they are signed in: address, media type and text. No gradio, no inline script."""
+    script = joined(".js", "shared.js", "words.js", "sign_in.js")
+    return {"/sign-in": ("text/html", joined(".html", "sign_in.html")),
+            "/sign_in.css": ("text/css", f"body {{ {joined('.css', 'base.css')} }}\n{joined('.css', 'sign_in.css')}"),
+            "/sign_in.js": ("text/javascript", f"(() => {{\nconst element = document.body;\n{words()}{script}\n}})();")}
 
 
 def rating_page() -> gr.Blocks:
@@ -48,9 +67,9 @@ def rating_page() -> gr.Blocks:
 def arena_page() -> gr.Blocks:
     """The arena's own views, and the rating page's widget for its votes."""
     with gr.Blocks(title="prefloop: side by side", analytics_enabled=False, fill_width=True) as page:
-        widget("arena", "ranking.css", "arena.css", "shared.js", "arena_texts.js", "arena_look.js", "arena_try.js",
+        widget("arena", "base.css", "text.css", "arena.css", "shared.js", "arena_texts.js", "arena_look.js", "arena_try.js",
                "arena.js")
-        ranking_widget()
+        ranking_widget(in_arena=True)
     return page
 
 

@@ -73,11 +73,7 @@ function inSight(item) {
 function drawPrompt() {
   find(".ar-stratum").textContent = shown.stratum;
   find(".ar-diff").setAttribute("aria-pressed", String(diffing));
-  find(".ar-look .pl-turns").replaceChildren(...shown.conversation.map((message) => {
-    const made = turnOf(message);
-    write(made.querySelector(".pl-text"), message.content);
-    return made;
-  }));
+  find(".ar-look .pl-turns").replaceChildren(...shown.conversation.map(turnOf));
   const [first] = shown.answers;
   find(".ar-look .ar-columns").replaceChildren(...shown.answers.map((one) => answered(one, first)));
 }

@@ -1,10 +1,15 @@
 // How texts are shown in the arena: as text, whatever they hold, and with the words that differ.
 
-// Characters that would be invisible, or reorder what stands around them, are named.
-const ODD = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]/;
+const roles = { system: "Setting", user: "User", assistant: "Assistant" };
+
+function turnOf(message) {
+  const made = make("li", `pl-turn pl-${message.role}`);
+  made.append(make("div", "pl-role", roles[message.role]), textOf(message.content));
+  return made;
+}
 
 function textOf(text) {
-  const made = make("div", "pl-text");
+  const made = make("div", "pl-text pl-plaintext");
   made.dir = "auto";
   write(made, text);
   return made;
@@ -13,11 +18,6 @@ function textOf(text) {
 function write(into, text) {
   if (!ODD.test(text)) into.textContent = text;
   else into.replaceChildren(...spelled(text));
-}
-
-function spelled(text) {
-  return text.split(new RegExp(`(${ODD.source})`)).filter(Boolean).map((part) =>
-    ODD.test(part) ? make("span", "ar-odd", `U+${part.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}`) : part);
 }
 
 // Words of `text` that are not in `first` as <ins>, words that went as <del>: by the longest common subsequence.

@@ -1,69 +1,49 @@
-// The ranking page: fetches a task, lets the rater rank its answers, submits, and fetches the next.
-// gradio runs this once after shared.js, with `element` holding ranking.html. Nothing is ranked until the rater ranks it.
+// The ranking page: shows an item, takes what the rater says of it, and goes on to the next, which it fetched ahead.
+// gradio runs this once after the ranking_*.js before it, with `element` holding ranking.html. Nothing is ranked until
+// the rater ranks it. In the arena (IN_ARENA) a vote waits for the server, which may say who wrote what.
 
-const words = {
-  question: "Which answer is best?",
-  answer: (letter) => `Answer ${letter}`,
-  rank: (letter, rank) => `Rank ${rank} for answer ${letter}`,
-  unranked: "not ranked",
-  ranked: (rank, tied) => (tied ? `rank ${rank}, tied` : `rank ${rank}`),
-  start: "1 is best. The same number is a tie.",
-  left: (letters) => `Still to rank: ${letters.join(", ")}`,
-  ready: "Ready to submit",
-  noneSaid: "None is acceptable",
-  rankFirst: "Rank at least one answer, or mark that none is acceptable.",
-  partial: (letters) =>
-    `${letters.join(", ")} ${letters.length > 1 ? "are" : "is"} unranked and will count as worse than the others.`,
-  none: "None is acceptable",
-  skip: "Skip",
-  submit: "Submit",
-  anyway: "Submit anyway",
-  saving: "Saving…",
-  goOn: "Go on",
-  saved: "Your ranking is kept",
-  count: (done, wanted, mine) => `${done} of ${wanted} answers · ${mine} by you`,
-  empty: "Nothing left to rate",
-  emptyWhy: "The rest is ranked, with another rater just now, or skipped. Thank you.",
-  bringBack: (n) => (n === 1 ? "Show the one you skipped" : `Show the ${n} you skipped`),
-  look: "Look again",
-  offline: "The server cannot be reached. Your ranking is still here: try again in a moment.",
-  notLeased: "This item is no longer yours. Press N for another one.",
-  answeredBefore: "You ranked this item differently before, and that ranking was kept. Press N for the next one.",
-  refused: (why) => `Not saved: ${why}. Your ranking is still here.`,
-  keys: [
-    ["1 2 3 …", "rank the outlined answer; the same number is a tie"],
-    ["A B C …", "go to that answer"],
-    ["← →", "go to the answer before or after"],
-    ["Backspace", "take the rank of this answer away"],
-    ["Z", "undo the last change"],
-    ["X", "none is acceptable"],
-    ["Enter", "submit"],
-    ["N", "skip to the next item"],
-    ["?", "show or hide these keys"],
-  ],
-};
-
+let hello = { campaigns: [] };
+let campaign = null;
 let task = null;
-let said = { ranks: [], none: false }; // what the rater has said of the task; replaced, never changed
-let before = []; // what `said` was, for undo
+let said = blank(0); // what the rater has said of the task; replaced, never changed
+let past = []; // what `said` was, for undo
 let current = 0; // the card that number keys rank
-let began = 0;
+let spent = 0; // seconds on this item while the page was seen
+let since = 0;
 let busy = false;
+let over = false; // it is submitted, and what came back is being read
 let warned = false; // the rater has been told that some answers are unranked
-let told = false; // it is submitted, and who wrote what is shown
+let editing = null; // the number of the earlier answer that is being changed
+let put = null; // the item that waits meanwhile
+let ahead = null; // a promise of the next item
+let again = 0; // how many skipped items were asked for again
+let asked = null; // the arena's question that is being voted on
+let gate = null;
+let guideline = null;
+let practising = false;
+let lastAnswer = null;
+let written = false;
+let unfolded = false;
 
 // -- talking to the server ------------------------------------------------------------------------------------------
 
-async function send(path, body) {
-  const reply = await post(path, body);
-  if (reply.ok) return reply.content;
-  if (!reply.status) throw new Error(words.offline);
-  if (reply.status === 403) throw new Error(words.notLeased);
-  if (reply.status === 409) throw new Error(words.answeredBefore);
-  throw new Error(words.refused(reply.content.error || reply.status));
+async function ask(path, body) {
+  for (;;) {
+    const reply = await post(path, body);
+    if (reply.ok) return reply.content;
+    if (reply.status !== 401) throw Object.assign(new Error(why(reply)), { status: reply.status });
+    await signedIn();
+  }
 }
 
-// One request at a time: keys pressed meanwhile do nothing, and a failure leaves the ranking as it is.
+function why({ status, content }) {
+  if (!status) return t("unreachable");
+  if (status === 403) return t("notLeased");
+  if (status === 409) return t("answeredBefore");
+  return t("refused", { why: String(content.error || status) });
+}
+
+// One at a time: keys pressed meanwhile do nothing, and a failure leaves what was said as it is.
 async function exchange(work) {
   if (busy) return;
   busy = true;
@@ -72,6 +52,7 @@ async function exchange(work) {
   try {
     await work();
   } catch (error) {
+    if (!("status" in error)) console.error(error);
     complain(error.message);
   } finally {
     busy = false;
@@ -79,259 +60,336 @@ async function exchange(work) {
   }
 }
 
-async function next(request = {}) {
-  const reply = await send("/api/next", request);
-  drawProgress(reply.progress, reply.guideline);
-  task = reply.task;
-  said = { ranks: task ? task.answers.map(() => null) : [], none: false };
-  before = [];
-  warned = told = false;
-  began = performance.now();
-  drawTask(reply.progress.skipped);
+const request = () => ({ campaign, holding: [...new Set([...(task && !over ? [task.token] : []),
+  ...(put?.task ? [put.task.token] : []), ...holding()])].slice(0, 20), skipped: again > 0, ...(asked ? { ask: asked } : {}) });
+
+async function next() {
+  const early = ahead && (await ahead);
+  ahead = null;
+  task = null;
+  let reply = early?.task && early.task.expires * 1000 > Date.now() ? early : null;
+  if (!reply) {
+    try {
+      reply = await ask("/api/next", request());
+      drawProgress(reply);
+    } catch (error) {
+      if (IN_ARENA || (error.status && error.status < 500)) throw error;
+      screen(t("waitTitle"), t("waitWhy"), { tick: "…" });
+      setTimeout(() => !task && !busy && exchange(next), 3000);
+      return;
+    }
+  }
+  again = Math.max(0, again - 1);
+  begin(reply);
+}
+
+function begin(reply) {
+  gate = reply.gate;
+  find(".pl-practice").hidden = !reply.task?.practice;
+  drawPassed(reply);
+  if (reply.task) open(reply.task);
+  else if (gate) drawGate(reply);
+  else screen(t("empty"), t("emptyWhy"), { tick: "✓", skipped: reply.progress.skipped });
+  lookAhead();
+}
+
+// Fetches the next item while this one is being read. Practice is not fetched ahead: it ends when it is passed.
+function lookAhead() {
+  if (IN_ARENA || !task || task.practice || ahead || editing) return;
+  ahead = post("/api/next", request()).then((reply) => {
+    if (reply.ok) drawProgress(reply.content);
+    if (!reply.content.task) ahead = null; // there may be one later
+    return reply.content;
+  });
+}
+
+// -- an item ----------------------------------------------------------------------------------------------------------
+
+const draftName = () => `draft/${editing ? `answer-${editing}` : task.token}`;
+const opening = () => (task.conversation.at(-1)?.html || "").replace(/<[^>]*>/g, " ").slice(0, 80);
+const seconds = () => spent + (since ? (performance.now() - since) / 1000 : 0);
+
+function open(shown, words = null) {
+  task = shown;
+  const draft = shelf.get(draftName());
+  const fits = draft?.said?.ranks?.length === task.answers.length;
+  said = { ...blank(task.answers.length), ...words, ...(fits ? draft.said : {}) };
+  spent = fits ? Number(draft.spent) || 0 : 0;
+  since = document.visibilityState === "visible" ? performance.now() : 0;
+  past = [];
+  over = warned = false;
+  find(".pl-lesson").hidden = true;
+  find(".pl-editing").hidden = !editing;
+  if (task.practice) {
+    practising = true;
+    find(".pl-practice").textContent = t("practice", { n: task.practice.number, of: task.practice.of });
+  }
+  show("work");
+  complain("");
+  drawTask();
+  window.scrollTo({ top: 0 });
+  focusCard(0);
+  tell(t("newItem", { n: task.answers.length }));
+}
+
+function saveDraft() {
+  shelf.put(draftName(), { said, spent: seconds(), at: Date.now() });
+}
+
+function say(change) {
+  if (busy || over || !task) return;
+  past.push(said);
+  settle({ ...said, ...change });
+}
+
+function settle(fresh) {
+  said = fresh;
+  if (said.strength && winner(said.ranks) === null) said = { ...said, strength: null };
+  warned = false;
+  complain("");
+  saveDraft();
+  drawSaid();
+  const order = pairwise() ? scaleWords(said) : orderOf(said.ranks, letters()).replaceAll("›", ",");
+  tell(unranked().length === said.ranks.length ? t("unranked") : order);
+}
+
+// A number key ranks this answer and goes on to the next one without a rank: four keys rank four answers.
+function rankAndGoOn(place, rank) {
+  say({ ranks: placed(said.ranks, place, rank) });
+  const count = said.ranks.length;
+  const later = [...Array(count).keys()].map((step) => (place + step) % count).find((i) => said.ranks[i] === null);
+  focusCard(later ?? place);
+}
+
+function choose(step) {
+  const steps = scale();
+  if (steps[step]) say({ ...steps[step] });
+}
+
+function shift(step) {
+  const at = onScale(scale(), said);
+  choose(at < 0 ? (scale().length - 1) / 2 + step : Math.max(0, Math.min(scale().length - 1, at + step)));
+  find(`.pl-step[data-step="${onScale(scale(), said)}"]`)?.focus({ preventScroll: true });
+}
+
+function strengthen() {
+  if (find(".pl-strength").hidden) return;
+  say({ strength: STRENGTHS[(STRENGTHS.indexOf(said.strength) + 1) % STRENGTHS.length] });
+}
+
+function undo() {
+  if (busy || over) return;
+  if (task && past.length) settle({ ...past.pop(), reason: said.reason, edited: said.edited });
+  else if (!editing && !IN_ARENA) back();
+}
+
+// -- submitting -------------------------------------------------------------------------------------------------------
+
+// What is still missing, in words; null if nothing is.
+function missing() {
+  if (!said.none && unranked().length === said.ranks.length) return t(pairwise() ? "chooseFirst" : "rankFirst");
+  if (task.reason_required && !said.reason.trim()) return t("reasonFirst");
+  return null;
 }
 
 function submit() {
   if (!task || busy) return;
-  if (told) {
+  if (over) {
     announce("pl-over");
+    if (!IN_ARENA) exchange(next);
     return;
   }
+  const lacks = missing();
   const left = unranked();
-  if (!said.none && left.length === said.ranks.length) {
-    complain(words.rankFirst);
+  if (lacks) {
+    complain(lacks);
+    if (lacks === t("reasonFirst")) write(".pl-reason");
   } else if (left.length && left.length < said.ranks.length && !warned) {
     warned = true;
-    complain(words.partial(left));
-    drawState();
-  } else {
+    complain(t("partial", { n: left.length, letters: left.join(", ") }));
+    drawSaid();
+  } else deliver();
+}
+
+function judgement() {
+  const whole = (text) => text.toWellFormed?.() ?? text;
+  return { ranks: said.ranks, strength: said.strength, none_acceptable: said.none, reason: whole(said.reason),
+    edited: whole(said.edited), seconds: Math.round(seconds() * 10) / 10 };
+}
+
+function deliver() {
+  const order = orderOf(said.ranks, letters()) || t("noneOrder");
+  if (editing) {
+    enqueue("/api/revise", { answer: editing, ...judgement() }, { order: t("changedOne", { order }), prompt: opening() });
+    leave();
+  } else if (IN_ARENA || task.practice) {
     exchange(async () => {
-      const seconds = (performance.now() - began) / 1000;
-      const reply = await send("/api/submit",
-        { token: task.token, ranks: said.ranks, none_acceptable: said.none, seconds });
+      const reply = await ask("/api/submit", { token: task.token, key: newKey(), ...judgement() });
+      shelf.drop(draftName());
       announce("pl-submitted");
-      if (reply.writers?.length) tell(reply.writers);
+      if (reply.writers?.length) named(reply.writers);
+      else if (reply.lesson) lesson(reply.lesson);
       else await next();
     });
+  } else {
+    enqueue("/api/submit", { token: task.token, ...judgement() }, { order, prompt: opening(), task, said });
+    exchange(next);
   }
 }
 
+// The server has it.
+function arrived(entry, content) {
+  if (entry.body.answer) shelf.drop(`draft/answer-${entry.body.answer}`);
+  if (entry.path !== "/api/submit") return;
+  shelf.drop(`draft/${entry.body.token}`);
+  lastAnswer = content.answer;
+  drawProgress(content);
+  lookAhead();
+}
+
+function refusedNow(entry) {
+  complain(t("refused", { why: entry.refused }));
+  shelf.drop(`draft/${entry.body.token}`); // it is kept with the refused one
+}
+
 function skip() {
-  if (!task || told) return;
-  exchange(async () => {
-    await send("/api/skip", { token: task.token });
-    announce("pl-skipped");
-    await next();
+  if (!task || over || busy) return;
+  if (editing) return leave();
+  if (IN_ARENA)
+    return exchange(async () => {
+      await ask("/api/skip", { token: task.token });
+      announce("pl-skipped");
+      await next();
+    });
+  enqueue("/api/skip", { token: task.token }, { prompt: opening() });
+  return exchange(next);
+}
+
+// After practice: how it should be.
+function lesson({ right, ranks, html }) {
+  over = true;
+  const box = find(".pl-lesson");
+  box.replaceChildren(make("h3", "", t(right ? "lessonRight" : "lessonWrong")),
+    make("p", "pl-pastorder", t("lessonOrder", { order: orderOf(ranks, letters()) })), rendered(html));
+  box.classList.toggle("pl-wrong", !right);
+  box.hidden = false;
+  drawSaid();
+  box.scrollIntoView({ block: "nearest" });
+  tell(box.textContent);
+}
+
+// The server says who wrote A, B, ... once the ranking can no longer change.
+function named(writers) {
+  over = true;
+  element.querySelectorAll(".pl-letter").forEach((letter, i) => letter.after(make("span", "pl-writer", writers[i])));
+  drawSaid();
+}
+
+// -- back to earlier answers ------------------------------------------------------------------------------------------
+
+function aside() {
+  if (put || !task) return;
+  put = { task, said, past };
+  saveDraft();
+}
+
+function openAnswer(answer) {
+  return ask("/api/reopen", { answer }).then((reply) => {
+    aside();
+    editing = answer;
+    const { ranks, strength, none_acceptable: none, reason, edited } = reply.said;
+    open(reply.task, { ranks, strength, none, reason, edited });
+    tell(t("editing"));
   });
+}
+
+// The last answer: out of what is not sent yet, or from the server.
+function back() {
+  exchange(async () => {
+    const entry = unsent.findLast((one) => one.path === "/api/submit" && one !== sending && one.task);
+    if (entry) return putBack(entry);
+    const answer = lastAnswer ?? (await ask("/api/history", { campaign, before: null })).answers.find((one) => one.editable)?.answer;
+    if (answer == null) return complain(t("nothingToUndo"));
+    await openAnswer(answer);
+    return tell(t("undone"));
+  });
+}
+
+// Before the server has heard of it, a submission can simply be taken back.
+function putBack(entry) {
+  forget(entry);
+  openDrawer(drawer);
+  wait();
+  open(entry.task, entry.said);
+}
+
+// The item at hand waits as the next one.
+function wait() {
+  aside();
+  if (put) ahead = Promise.resolve({ task: put.task, gate: null, progress: {} });
+  put = null;
+  editing = null;
+}
+
+function leave() {
+  const { task: waiting, said: words } = put || {};
+  if (editing) shelf.drop(draftName());
+  editing = put = null;
+  find(".pl-editing").hidden = true;
+  if (waiting) {
+    open(waiting, words);
+    lookAhead();
+  } else exchange(next);
+}
+
+const withdraw = () => exchange(async () => {
+  await ask("/api/withdraw", { answer: editing });
+  shelf.drop(draftName());
+  const words = said;
+  if (lastAnswer === editing) lastAnswer = null;
+  editing = null;
+  const own = task;
+  task = put?.task;
+  wait();
+  open(own, words);
+  saveDraft();
+  tell(t("withdrawn"));
+});
+
+// -- drawing ----------------------------------------------------------------------------------------------------------
+
+function drawProgress(reply) {
+  const { progress } = reply;
+  if (progress?.wanted !== undefined) {
+    // Among several raters the count of all stands still after some kinds of items: it is told in twentieths.
+    const share = progress.done / Math.max(1, progress.wanted);
+    const percent = hello.sign_in ? 5 * Math.floor(share * 20) : 100 * share;
+    find(".pl-count").textContent = t(hello.sign_in ? "countMine" : "count", { ...progress, n: progress.mine });
+    find(".pl-fill").style.width = `${percent}%`;
+    find(".pl-meter").setAttribute("aria-valuenow", Math.round(percent));
+  }
+  if ("guideline" in reply) guideline = reply.guideline?.html ? reply.guideline : null;
+  find("[data-act=guide]").hidden = !guideline;
+}
+
+function drawPassed(reply) {
+  const { state, right, done } = reply.qualification || {};
+  const passed = practising && !reply.task?.practice && state === "passed";
+  find(".pl-passed").hidden = !passed;
+  if (passed) find(".pl-passed").textContent = t("passed", { right, done });
+  if (!reply.task?.practice) practising = false;
+}
+
+function complain(text) {
+  const box = find(".pl-bar .pl-error");
+  box.textContent = text;
+  box.hidden = !text;
+  find(".pl-bar").hidden = find(".pl-work").hidden && !text;
+}
+
+function tell(text) {
+  find(".pl-live").textContent = text;
 }
 
 // On the arena's page: other widgets hear what happens here, and may say what to rank next.
 const announce = (name) => element.dispatchEvent(new CustomEvent(name, { bubbles: true }));
-document.addEventListener("pl-rank", function rank(event) {
-  if (busy) setTimeout(rank, 50, event);
-  else exchange(() => next(event.detail));
-});
-
-// The server says who wrote A, B, ... once the ranking can no longer change.
-function tell(writers) {
-  told = true;
-  element.querySelectorAll(".pl-letter").forEach((letter, i) => letter.after(make("span", "pl-writer", writers[i])));
-  drawState();
-}
-
-// -- what the rater says --------------------------------------------------------------------------------------------
-
-const unranked = () => task.answers.filter((_, i) => said.ranks[i] === null).map((answer) => answer.letter);
-
-function say(change) {
-  if (busy || told) return;
-  before.push(said);
-  said = { ...said, ...change };
-  warned = false;
-  complain("");
-  drawRanks();
-}
-
-function setRank(card, rank) {
-  say({ ranks: said.ranks.map((old, i) => (i === card ? rank : old)) });
-}
-
-// A number key ranks this answer and goes on to the next one without a rank: four keys rank four answers.
-function rankAndGoOn(card, rank) {
-  setRank(card, rank);
-  const count = said.ranks.length;
-  const later = [...Array(count).keys()].map((step) => (card + step) % count).find((i) => said.ranks[i] === null);
-  focusCard(later ?? card);
-}
-
-function undo() {
-  if (busy || told || !before.length) return;
-  said = before.pop();
-  warned = false;
-  complain("");
-  drawRanks();
-}
-
-// -- drawing --------------------------------------------------------------------------------------------------------
-
-function drawProgress(progress, guideline) {
-  find(".pl-count").textContent = words.count(progress.done, progress.wanted, progress.mine);
-  find(".pl-fill").style.width = `${(100 * progress.done) / Math.max(1, progress.wanted)}%`;
-  find(".pl-meter").setAttribute("aria-valuemax", progress.wanted);
-  find(".pl-meter").setAttribute("aria-valuenow", progress.done);
-  find(".pl-guide").textContent = guideline;
-  find("[data-act=guide]").hidden = !guideline;
-}
-
-function drawTask(skipped) {
-  find(".pl-work").hidden = find(".pl-acts").hidden = find(".pl-state").hidden = !task;
-  find(".pl-done").hidden = Boolean(task);
-  find("[data-act=skipped]").hidden = !skipped;
-  find("[data-act=skipped]").textContent = words.bringBack(skipped);
-  complain("");
-  if (!task) return;
-  find(".pl-turns").replaceChildren(...task.conversation.map(turnOf));
-  find(".pl-cards").replaceChildren(...task.answers.map(card));
-  drawRanks();
-  window.scrollTo({ top: 0 });
-  focusCard(0);
-}
-
-function card(answer, place) {
-  const made = make("article", "pl-card");
-  made.tabIndex = -1;
-  made.dataset.card = place;
-  const ranks = make("div", "pl-ranks");
-  ranks.setAttribute("role", "group");
-  task.answers.forEach((_, i) => {
-    const button = make("button", "pl-rank", i + 1);
-    button.type = "button";
-    button.dataset.rank = i + 1;
-    button.setAttribute("aria-label", words.rank(answer.letter, i + 1));
-    ranks.append(button);
-  });
-  const head = make("div", "pl-cardhead");
-  head.append(make("span", "pl-letter", answer.letter), ranks);
-  const text = make("div", "pl-text", answer.text);
-  text.dir = "auto";
-  made.append(head, text);
-  return made;
-}
-
-function drawRanks() {
-  element.querySelectorAll(".pl-card").forEach((made, i) => {
-    const rank = said.ranks[i];
-    const tied = said.ranks.filter((other) => other === rank).length > 1;
-    made.dataset.ranked = rank ?? "";
-    const state = rank === null ? words.unranked : words.ranked(rank, tied);
-    made.setAttribute("aria-label", `${words.answer(task.answers[i].letter)}, ${state}`);
-    made.querySelectorAll(".pl-rank").forEach((button) =>
-      button.setAttribute("aria-pressed", String(Number(button.dataset.rank) === rank)));
-  });
-  drawState();
-}
-
-// The order so far, best first: "B › A = C".
-function order() {
-  const groups = new Map();
-  said.ranks.forEach((rank, i) => rank === null || groups.set(rank, [...(groups.get(rank) || []), task.answers[i].letter]));
-  return [...groups.keys()].sort((a, b) => a - b).map((rank) => groups.get(rank).join(" = ")).join("  ›  ");
-}
-
-function drawState() {
-  const button = find(".pl-go");
-  const act = busy ? words.saving : told ? words.goOn : warned ? words.anyway : words.submit;
-  button.replaceChildren(act, " ", make("kbd", "", "Enter"));
-  find(".pl-none").setAttribute("aria-pressed", String(said.none));
-  element.querySelectorAll(".pl-acts button").forEach((one) => (one.disabled = busy || (told && one !== button)));
-  if (!task) return;
-  const left = unranked();
-  const untouched = left.length === said.ranks.length;
-  button.classList.toggle("pl-wait", untouched ? !said.none : left.length > 0 && !warned);
-  const parts = [];
-  if (!untouched) parts.push(make("span", "pl-order", order()));
-  if (said.none) parts.push(make("span", "pl-flag", words.noneSaid));
-  const hint = told ? words.saved : untouched ? (said.none ? words.ready : words.start)
-    : left.length ? words.left(left) : words.ready;
-  parts.push(make("span", left.length && !said.none ? "pl-hint" : "pl-hint pl-ready", hint));
-  find(".pl-state").replaceChildren(...parts);
-}
-
-function complain(text) {
-  find(".pl-error").textContent = text;
-  find(".pl-error").hidden = !text;
-  find(".pl-bar").hidden = !task && !text;
-}
-
-function focusCard(place) {
-  const cards = [...element.querySelectorAll(".pl-card")];
-  current = Math.max(0, Math.min(place, cards.length - 1));
-  cards.forEach((made, i) => made.classList.toggle("pl-current", i === current));
-  cards[current]?.focus({ preventScroll: true });
-  if (!busy) cards[current]?.scrollIntoView({ block: "nearest" });
-}
-
-function fold(name, selector) {
-  const panel = find(selector);
-  panel.hidden = !panel.hidden;
-  find(`[data-act=${name}]`).setAttribute("aria-expanded", String(!panel.hidden));
-}
-
-// -- mouse, thumb and keys ------------------------------------------------------------------------------------------
-
-const acts = {
-  submit,
-  skip,
-  none: () => say({ none: !said.none }),
-  keys: () => fold("keys", ".pl-keys"),
-  guide: () => fold("guide", ".pl-guide"),
-  skipped: () => exchange(() => next({ skipped: true })),
-  look: () => exchange(() => next()),
-};
-
-element.addEventListener("click", (event) => {
-  const button = event.target.closest("button");
-  const onCard = event.target.closest(".pl-card");
-  if (button?.dataset.act) {
-    acts[button.dataset.act]();
-  } else if (onCard) {
-    const place = Number(onCard.dataset.card);
-    if (button && !busy) {
-      const rank = Number(button.dataset.rank);
-      setRank(place, said.ranks[place] === rank ? null : rank);
-    }
-    if (!String(window.getSelection())) focusCard(place); // leave a selection of text alone
-  }
-});
-
-document.addEventListener("keydown", (event) => {
-  const typing = event.target.closest?.("input, textarea, select, [contenteditable]");
-  if (!element.checkVisibility() || typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  // Enter and Space press the button that has the focus; on a rank button Enter submits, as on its card.
-  const button = event.target.closest?.("button");
-  if (button && (event.key === " " || (event.key === "Enter" && !button.dataset.rank))) return;
-  const count = said.ranks.length;
-  const key = event.key.length === 1 ? event.key.toUpperCase() : event.key;
-  const letter = task ? task.answers.findIndex((answer) => answer.letter === key) : -1;
-  if (key === "?") acts.keys();
-  else if (!task) return;
-  else if (/^[1-9]$/.test(key) && Number(key) <= count) rankAndGoOn(current, Number(key));
-  else if (letter >= 0) focusCard(letter);
-  else if (key === "ArrowRight") focusCard(current + 1);
-  else if (key === "ArrowLeft") focusCard(current - 1);
-  else if (key === "Backspace" || key === "Delete") setRank(current, null);
-  else if (key === "Z") undo();
-  else if (key === "X") acts.none();
-  else if (key === "N") skip();
-  else if (key === "Enter") submit();
-  else return;
-  event.preventDefault();
-});
-
-find(".pl-question").textContent = words.question;
-find(".pl-done h2").textContent = words.empty;
-find(".pl-done p").textContent = words.emptyWhy;
-find("[data-act=look]").textContent = words.look;
-find("[data-act=none]").append(words.none, " ", make("kbd", "", "X"));
-find("[data-act=skip]").append(words.skip, " ", make("kbd", "", "N"));
-words.keys.forEach(([key, meaning]) => find(".pl-keys").append(make("dt", "", key), make("dd", "", meaning)));
-exchange(() => next());

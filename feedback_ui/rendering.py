@@ -75,6 +75,7 @@ def _markdown(picture: Picture | None) -> MarkdownIt:
         return _image(tokens[at], picture)
 
     made = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
+    made.disable("reference")  # it would hide what it defines
     # What a link or a picture points to is only shown or looked up, never followed.
     made.validateLink = lambda url: True  # type: ignore[method-assign]
     made.normalizeLink = lambda url: url  # type: ignore[method-assign]

@@ -1,7 +1,6 @@
-// What every widget needs; it stands before the widget's own script, in one function with it. Everything that a model or
-// a person wrote goes into the page through textContent alone.
+// What every widget and the sign-in page need; it stands before their own scripts, in one function with them. What a
+// model or a person wrote goes into the page through textContent, or as HTML that the server made safe.
 
-const roles = { system: "Setting", user: "User", assistant: "Assistant" };
 const find = (selector) => element.querySelector(selector);
 const make = (tag, className, text = "") => {
   const made = document.createElement(tag);
@@ -10,7 +9,7 @@ const make = (tag, className, text = "") => {
   return made;
 };
 
-// A request and what came back: status 0 if nothing did.
+// A request and what came back: status 0 if nothing did. `after`: how many seconds the server wants to be left alone.
 async function post(path, body) {
   let reply;
   try {
@@ -18,18 +17,19 @@ async function post(path, body) {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(body),
+      signal: AbortSignal.timeout(30000),
     });
   } catch {
-    return { ok: false, status: 0, content: {} };
+    return { ok: false, status: 0, content: {}, after: 0 };
   }
-  return { ok: reply.ok, status: reply.status, content: await reply.json().catch(() => ({})) };
+  const after = Number(reply.headers.get("Retry-After")) || 0;
+  return { ok: reply.ok, status: reply.status, content: await reply.json().catch(() => ({})), after };
 }
 
-function turnOf(message) {
-  const made = make("li", `pl-turn pl-${message.role}`);
-  const text = make("div", "pl-text", message.content);
-  text.dir = "auto";
-  made.append(make("div", "pl-role", roles[message.role]), text);
-  return made;
-}
+// Characters that would be invisible, or reorder what stands around them, are named.
+const ODD = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]/;
 
+function spelled(text) {
+  return text.split(new RegExp(`(${ODD.source})`)).filter(Boolean).map((part) =>
+    ODD.test(part) ? make("span", "pl-odd", `U+${part.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}`) : part);
+}

@@ -1,0 +1,247 @@
+// What stands beside the work: guidelines, the rater's own answers, keys, what is not sent yet; reports, signing in,
+// breaks, and the screens that stand where no item is.
+
+let drawer = "";
+
+// -- the drawer -------------------------------------------------------------------------------------------------------
+
+function openDrawer(name) {
+  drawer = name === drawer ? "" : name;
+  find(".pl-drawer").hidden = !drawer;
+  for (const one of ["guide", "history", "keys", "sync"])
+    find(`.pl-head [data-act=${one}]`).setAttribute("aria-expanded", String(one === drawer));
+  if (!drawer) return;
+  const body = find(".pl-drawerbody");
+  const title = { guide: () => t("guidelinesVersion", { n: guideline.number }), history: () => t("history"),
+    keys: () => t("keysTitle"), sync: () => t("syncTitle") }[drawer]();
+  find(".pl-drawerhead h2").textContent = title;
+  find(".pl-drawer").setAttribute("aria-label", title);
+  body.replaceChildren();
+  if (drawer === "guide") body.append(rendered(guideline.html));
+  if (drawer === "history") drawHistory(null);
+  if (drawer === "keys") body.append(keysList());
+  if (drawer === "sync") drawUnsent();
+}
+
+function keysList() {
+  const made = make("dl", "pl-keys");
+  const two = task && pairwise();
+  const rows = two ? [...table(task.strength ? "keysTwo" : "keysThree"), ...table("keys").filter(([key]) => !/^(1 2 3|← →|S|=|Shift|Back)/.test(key))]
+    : table("keys");
+  rows.forEach(([key, meaning]) => made.append(make("dt", "", key), make("dd", "", meaning)));
+  return made;
+}
+
+async function drawHistory(before) {
+  const body = find(".pl-drawerbody");
+  const reply = await post("/api/history", { campaign, before });
+  if (drawer !== "history") return;
+  body.querySelector(".pl-moreanswers")?.remove();
+  if (!reply.ok) {
+    body.append(make("p", "pl-error", reply.status ? String(reply.content.error) : t("unreachable")));
+    return;
+  }
+  const found = reply.content.answers;
+  if (!before && !found.length) body.append(make("p", "pl-hint", t("historyEmpty")));
+  body.append(...found.map(pastAnswer));
+  if (!found.length) return;
+  const more = button("pl-quiet pl-moreanswers", t("historyMore"));
+  more.addEventListener("click", () => drawHistory(found.at(-1).answer));
+  if (found.length >= 20) body.append(more);
+}
+
+function pastAnswer({ answer, at, prompt, order, none_acceptable: none, editable }) {
+  const made = make("article", "pl-past");
+  const when = new Date(at * 1000).toLocaleString(language, { weekday: "short", hour: "2-digit", minute: "2-digit" });
+  const said = order.map((tier) => tier.join(" = ")).join("  ›  ") || (none ? t("noneOrder") : "");
+  const text = make("p", "pl-pastprompt", prompt);
+  text.dir = "auto";
+  const foot = make("div", "pl-pastfoot");
+  foot.append(make("span", "pl-pastorder", said), make("time", "", when));
+  if (editable) {
+    const change = button("pl-quiet", t("change"));
+    change.addEventListener("click", () => exchange(() => openAnswer(answer)));
+    foot.append(change);
+  }
+  made.append(text, foot);
+  return made;
+}
+
+function drawUnsent() {
+  const body = find(".pl-drawerbody");
+  body.replaceChildren(make("p", "pl-hint", t(unsent.length ? "syncWaiting" : "syncNone")));
+  if (trouble && trouble !== "offline" && trouble !== "signedOut")
+    body.append(make("p", "pl-error", t("refused", { why: trouble })));
+  if (unsent.some((one) => !one.refused)) {
+    const now = button("pl-plain", t("sendNow"));
+    now.addEventListener("click", flush);
+    body.append(now);
+  }
+  body.append(...unsent.map(unsentOne));
+}
+
+function unsentOne(entry) {
+  const made = make("article", "pl-past");
+  const words = { "/api/skip": t("skippedOne"), "/api/flag": t("reported") }[entry.path] || entry.order;
+  made.append(make("p", "pl-pastprompt", entry.prompt || ""), make("div", "pl-pastorder", words));
+  if (!entry.refused) return made;
+  made.append(make("p", "pl-error", t("syncRefused", { why: entry.refused })));
+  const foot = make("div", "pl-pastfoot");
+  if (entry.task && entry.said) {
+    const open = button("pl-plain", t("openAgain"));
+    open.addEventListener("click", () => putBack(entry));
+    foot.append(open);
+  }
+  const away = button("pl-quiet", t("throwAway"));
+  away.addEventListener("click", () => forget(entry));
+  foot.append(away);
+  made.append(foot);
+  return made;
+}
+
+// -- where no item is -------------------------------------------------------------------------------------------------
+
+function show(part) {
+  for (const one of ["work", "gate", "done"]) find(`.pl-${one}`).hidden = one !== part;
+  find(".pl-acts").hidden = find(".pl-state").hidden = part !== "work";
+  if (part !== "work") find(".pl-strip").hidden = find(".pl-scale").hidden = true;
+  find(".pl-bar").hidden = part !== "work" && find(".pl-bar .pl-error").hidden;
+}
+
+function screen(title, why, { tick = "", html = null, agree = "", decline = false, skipped = 0 } = {}) {
+  show(html === null ? "done" : "gate");
+  const box = find(html === null ? ".pl-done" : ".pl-gate");
+  box.querySelector("h2").textContent = title;
+  if (html === null) {
+    box.querySelector("p").textContent = why;
+    find(".pl-tick").textContent = tick;
+    find("[data-act=skipped]").hidden = !skipped;
+    find("[data-act=skipped]").dataset.count = skipped;
+    find("[data-act=skipped]").textContent = t("bringBack", { n: skipped });
+  } else {
+    box.querySelector(".pl-text").innerHTML = html; // made safe by the server
+    find("[data-act=agree]").textContent = agree;
+    find("[data-act=decline]").hidden = !decline;
+  }
+  box.querySelector("h2").focus({ preventScroll: true });
+  window.scrollTo({ top: 0 });
+}
+
+function drawGate(reply) {
+  gate = reply.gate;
+  const { done, right } = reply.qualification || {};
+  if (gate === "warning")
+    screen(t("warningTitle"), "", { html: reply.warning, agree: t("agree"), decline: true });
+  else if (gate === "guideline")
+    screen(t(reply.guideline.changed ? "guidelineChanged" : "guidelineTitle"), "",
+      { html: reply.guideline.html, agree: t("acknowledge") });
+  else if (gate === "failed") screen(t("failed"), t("failedWhy", { right, done }));
+  else screen(t("notAdmitted"), t("notAdmittedWhy"));
+}
+
+// -- a report, signing in, a password ---------------------------------------------------------------------------------
+
+const FLAGS = ["unsafe", "personal", "broken", "other"];
+
+function openFlag() {
+  if (!task || over) return;
+  find(".pl-flag textarea").value = "";
+  find(".pl-kinds").replaceChildren(...choices("flagKinds").map((name, i) => {
+    const label = make("label", "");
+    const box = make("input", "");
+    Object.assign(box, { type: "radio", name: "flag", value: FLAGS[i], checked: !i });
+    label.append(box, name);
+    return label;
+  }));
+  find(".pl-flag").showModal();
+  find(".pl-kinds input").focus();
+}
+
+function report(thenSkip) {
+  const kind = find(".pl-kinds input:checked").value;
+  enqueue("/api/flag", { token: task.token, kind, note: find(".pl-flag textarea").value }, { prompt: opening() });
+  find(".pl-flag").close();
+  tell(t("flagKept"));
+  if (thenSkip) skip();
+}
+
+let signing = null;
+
+// Resolves once the rater is signed in again; the work stays where it is.
+function signedIn() {
+  signing ??= new Promise((done) => {
+    const dialog = find(".pl-sign");
+    find(".pl-sign [name=name]").value = me;
+    dialog.showModal();
+    find(".pl-sign [name=password]").focus();
+    dialog.oncancel = (event) => event.preventDefault();
+    dialog.done = () => {
+      signing = null;
+      trouble = "";
+      dialog.close();
+      done();
+    };
+  });
+  return signing;
+}
+
+async function signIn() {
+  const dialog = find(".pl-sign");
+  const [name, password] = ["name", "password"].map((field) => dialog.querySelector(`[name=${field}]`).value);
+  const reply = await post("/api/sign_in", { name, password });
+  const error = dialog.querySelector(".pl-error");
+  error.hidden = reply.ok;
+  if (!reply.ok) {
+    error.textContent = reply.status ? String(reply.content.error || reply.status) : t("unreachable");
+    return;
+  }
+  dialog.querySelector("[name=password]").value = "";
+  if (me && name !== me) window.location.reload(); // another rater: nothing of the first is theirs
+  else dialog.done();
+}
+
+async function keepPassword() {
+  const dialog = find(".pl-secret");
+  const [old, fresh] = ["old", "new"].map((field) => dialog.querySelector(`[name=${field}]`));
+  const reply = await post("/api/password", { old: old.value, new: fresh.value });
+  const error = dialog.querySelector(".pl-error");
+  error.hidden = reply.ok;
+  if (!reply.ok) error.textContent = reply.status ? String(reply.content.error || reply.status) : t("unreachable");
+  else {
+    old.value = fresh.value = "";
+    dialog.close();
+    tell(t("passwordChanged"));
+  }
+}
+
+async function signOut() {
+  const waiting = unsent.length;
+  if (waiting && !window.confirm(t("signOutUnsent", { n: waiting }))) return;
+  const reply = await post("/api/sign_out", {});
+  if (reply.ok || reply.status === 401) window.location.assign("/sign-in");
+  else complain(t("unreachable"));
+}
+
+// -- breaks -----------------------------------------------------------------------------------------------------------
+
+let touched = Date.now(); // when the rater last did anything
+const TICK = 30; // seconds
+const active = () => document.visibilityState === "visible" && Date.now() - touched < 120e3;
+
+function tick(minutes) {
+  let worked = shelf.get("worked") || { minutes: 0, until: 0 };
+  if (Date.now() - worked.until > 600e3) worked.minutes = 0; // that was a break
+  if (active()) worked = { minutes: worked.minutes + TICK / 60, until: Date.now() };
+  shelf.put("worked", worked);
+  if (!minutes || worked.minutes < minutes || !find(".pl-break").hidden) return;
+  find(".pl-break span").textContent = t("break", { n: Math.round(worked.minutes) });
+  find(".pl-break").hidden = false;
+}
+
+function breakOver(minutes) {
+  shelf.put("worked", { minutes, until: Date.now() });
+  find(".pl-break").hidden = true;
+}
+
+["pointerdown", "keydown", "wheel", "touchmove"].forEach((kind) =>
+  document.addEventListener(kind, () => (touched = Date.now()), { passive: true }));
