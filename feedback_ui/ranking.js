@@ -30,6 +30,7 @@ let unfolded = false;
 async function ask(path, body) {
   for (;;) {
     const reply = await post(path, body);
+    if (reply.ok && trouble) flush(); // it answers again
     if (reply.ok) return reply.content;
     if (reply.status !== 401) throw Object.assign(new Error(why(reply)), { status: reply.status });
     await signedIn();

@@ -72,6 +72,7 @@ function enqueue(path, body, about = {}) {
 function forget(entry) {
   unsent = unsent.filter((one) => one !== entry);
   shelf.drop(`unsent/${entry.key}`);
+  if (!unsent.some((one) => !one.refused)) trouble = "";
   drawSync();
 }
 
