@@ -52,10 +52,10 @@ def ranking_widget(in_arena: bool = False) -> gr.HTML:
 
 def sign_in_files() -> dict[str, tuple[str, str]]:
     """What anybody may fetch before they are signed in: address, media type and text. No gradio, no inline script."""
-    script = joined(".js", "shared.js", "words.js", "sign_in.js")
-    return {"/sign-in": ("text/html", joined(".html", "sign_in.html")),
-            "/sign_in.css": ("text/css", f"body {{ {joined('.css', 'base.css')} }}\n{joined('.css', 'sign_in.css')}"),
-            "/sign_in.js": ("text/javascript", f"(() => {{\nconst element = document.body;\n{words()}{script}\n}})();")}
+    style = f"body {{ {joined('.css', 'base.css')} }}\n{joined('.css', 'sign_in.css')}"
+    script = f"const element = document.body;\n{words()}{joined('.js', 'shared.js', 'words.js', 'sign_in.js')}"
+    return {"/sign-in": ("text/html", joined(".html", "sign_in.html")), "/sign_in.css": ("text/css", style),
+            "/sign_in.js": ("text/javascript", f"(() => {{\n{script}\n}})();")}
 
 
 def rating_page() -> gr.Blocks:
@@ -67,8 +67,8 @@ def rating_page() -> gr.Blocks:
 def arena_page() -> gr.Blocks:
     """The arena's own views, and the rating page's widget for its votes."""
     with gr.Blocks(title="prefloop: side by side", analytics_enabled=False, fill_width=True) as page:
-        widget("arena", "base.css", "text.css", "arena.css", "shared.js", "arena_texts.js", "arena_look.js", "arena_try.js",
-               "arena.js")
+        widget("arena", "base.css", "text.css", "arena.css", "shared.js", "arena_texts.js", "arena_look.js",
+               "arena_try.js", "arena.js")
         ranking_widget(in_arena=True)
     return page
 

@@ -150,7 +150,7 @@ function settle(fresh) {
   complain("");
   saveDraft();
   drawSaid();
-  const order = pairwise() ? scaleWords(said) : orderOf(said.ranks, letters()).replaceAll("›", ",");
+  const order = pairwise() ? scaleWords(said) : orderOf(said.ranks, letters(), ", ");
   tell(unranked().length === said.ranks.length ? t("unranked") : order);
 }
 

@@ -18,7 +18,7 @@ const acts = {
   guide: () => guideline && openDrawer("guide"),
   history: () => openDrawer("history"),
   sync: () => openDrawer("sync"),
-  password: () => find(".pl-secret").showModal(),
+  password: () => find(".pl-newpassword").showModal(),
   again: () => exchange(next),
   skipped: () => {
     again = Number(find("[data-act=skipped]").dataset.count) || 1;

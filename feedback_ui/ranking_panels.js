@@ -201,7 +201,7 @@ async function signIn() {
 }
 
 async function keepPassword() {
-  const dialog = find(".pl-secret");
+  const dialog = find(".pl-newpassword");
   const [old, fresh] = ["old", "new"].map((field) => dialog.querySelector(`[name=${field}]`));
   const reply = await post("/api/password", { old: old.value, new: fresh.value });
   const error = dialog.querySelector(".pl-error");

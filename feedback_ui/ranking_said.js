@@ -71,4 +71,5 @@ const onScale = (scale, said) =>
   scale.findIndex((one) => String(one.ranks) === String(said.ranks) && one.strength === said.strength);
 
 // "B › A = C".
-const orderOf = (ranks, letters) => tiersOf(ranks).map((tier) => tier.map((i) => letters[i]).join(" = ")).join("  ›  ");
+const orderOf = (ranks, letters, between = "  ›  ") =>
+  tiersOf(ranks).map((tier) => tier.map((i) => letters[i]).join(" = ")).join(between);

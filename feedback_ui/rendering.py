@@ -41,7 +41,7 @@ def to_html(text: str, hidden: Collection[str] = (), picture: Picture | None = N
     own = masked(text, hidden)
     if len(own) > LARGEST_TEXT:
         return _clean(f'<div class="pl-plaintext" dir="auto">{_spelled(own)}</div>')
-    return _clean(_markdown(picture).render(own))
+    return _clean(_markdown(picture).render(own)).strip()
 
 
 def masked(text: str, hidden: Collection[str]) -> str:

@@ -1,141 +1,112 @@
-"""The ranking page in a real Chromium, against a real server in a process of its own."""
+"""The ranking page in a real Chromium, against a real server in a process of its own: one person, no sign-in."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
+import statistics
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, ViewportSize, sync_playwright
+import rated_page
+from playwright.sync_api import Browser, Page
+from rated_page import Served, drag, item, opened, order, question, saved, seen_ranks, texts_of, went_on
 
-from prefloop.records import Answers, Message, Prompt, Ranking, Response
-from prefloop.store import Store
+from prefloop.records import Message
 
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="no /usr/bin/chromium (apt-get install chromium)")
+pytestmark = pytest.mark.skipif(not rated_page.CHROMIUM.exists(), reason="no /usr/bin/chromium")
 
-HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>${alert(3)} {{value}} ![](http://evil.example/pixel.png)"
-TEXTS = ("short", "middling", HOSTILE, "long " * 100)
-SERVE = "import sys; from prefloop import config; from prefloop.feedback_ui import server; " \
-        "server.main(config.read('feedback', None, sys.argv[1:]))"
-
-
-@dataclass
-class Served:
-    url: str
-    process: subprocess.Popen[str]
-    store: str
-
-    def rankings(self) -> list[Ranking]:
-        with Store(self.store, read_only=True) as store:
-            return list(store.rankings())
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    rows = [Answers(Prompt((Message("system", "be brief"), Message("user", f"question {n} {HOSTILE}"))),
-                    tuple(Response(text, "runs/secret-policy") for text in TEXTS)) for n in range(3)]
-    answers = tmp_path / "answers.jsonl"
-    answers.write_text("".join(json.dumps(row.to_json()) + "\n" for row in rows))
-    store = f"sqlite:///{tmp_path / 'feedback.db'}"
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, f"feedback.store={store}", f"feedback.answers={answers}", "feedback.port=0"],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
-    try:
-        assert process.stdout is not None
-        url = next(word for line in process.stdout for word in line.split() if word.startswith("http://127.0.0.1:"))
-        yield Served(url, process, store)
-    finally:
-        process.kill()
-        process.wait()
+TEXTS = ("short", "middling", "**bold** and `code`", "long " * 100)
+PLAIN = ("short", "middling", "bold and code", ("long " * 100).strip())
+SHOWN = "document.querySelector('.pl-order').textContent"
+Start = Callable[..., Served]
+# What is written in a colour too close to its ground: class, text and contrast.
+POOR = """() => {
+  const linear = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const light = (colour) => {
+    const [r, g, b] = colour.match(/[\\d.]+/g).map((v) => linear(Number(v) / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const clear = (colour) => /, 0\\)$|transparent/.test(colour);
+  const ground = (one) => {
+    while (one && clear(getComputedStyle(one).backgroundColor)) one = one.parentElement;
+    return one ? getComputedStyle(one).backgroundColor : 'rgb(255, 255, 255)';
+  };
+  const says = (one) => [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+  return [...document.querySelectorAll('#ranking *')]
+    .filter((one) => one.checkVisibility() && says(one) && !one.closest('kbd, .pl-live, .pl-menubox'))
+    .map((one) => {
+      const [low, high] = [getComputedStyle(one).color, ground(one)].map(light).sort((x, y) => x - y);
+      return [one.className || one.tagName, one.textContent.slice(0, 20), (high + 0.05) / (low + 0.05)];
+    })
+    .filter(([, , ratio]) => ratio < 4.5);
+}"""
 
 
-@dataclass
-class Seen:
-    """What the browser did besides drawing."""
-
-    requests: list[str] = field(default_factory=list)
-    dialogs: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+    with rated_page.chromium() as chromium:
         yield chromium
-        chromium.close()
 
 
-def opened(browser: Browser, served: Served, phone: bool = False) -> tuple[Page, Seen]:
-    size: ViewportSize = {"width": 390 if phone else 1280, "height": 800}
-    page, seen = browser.new_page(viewport=size, has_touch=phone, is_mobile=phone), Seen()
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    running: list[Served] = []
 
-    def dismissed(dialog: Dialog) -> None:
-        seen.dialogs.append(dialog.message)
-        dialog.dismiss()
+    def started(texts: Sequence[str] = TEXTS, items: int = 3, *overrides: str) -> Served:
+        rows = [item(f"question {n}", texts, Message("system", "be brief")) for n in range(items)]
+        answers = rated_page.written(tmp_path / "answers.jsonl", rows)
+        running.append(rated_page.serve(tmp_path, f"campaign.answers={answers}", "campaign.repeats=0",
+                                          *overrides))
+        return running[-1]
 
-    def logged(said: ConsoleMessage) -> None:
-        if said.type == "error":
-            seen.complaints.append(said.text)
-
-    page.on("request", lambda request: seen.requests.append(request.url))
-    page.on("dialog", dismissed)
-    page.on("console", logged)
-    page.on("pageerror", lambda error: seen.complaints.append(str(error)))
-    page.goto(served.url)
-    page.wait_for_selector(".pl-card", timeout=60_000)
-    return page, seen
+    yield started
+    for one in running:
+        one.stop()
 
 
-def texts_of(page: Page) -> list[str]:
-    return [card.text_content() or "" for card in page.locator(".pl-card .pl-text").all()]
+def error(page: Page) -> str:
+    return page.locator(".pl-bar .pl-error").inner_text()
 
 
-def question(page: Page) -> str:
-    return page.locator(".pl-user .pl-text").inner_text()
-
-
-def went_on(page: Page, asked: str) -> None:
-    page.wait_for_function("old => document.querySelector('.pl-user .pl-text')?.textContent !== old "
-                           "|| !document.querySelector('.pl-done').hidden", arg=asked)
-
-
-def seen_ranks(ranking: Ranking) -> list[int | None]:
-    return [ranking.ranks[place] for place in ranking.shown]
-
-
-def test_a_ranking_by_keyboard(browser: Browser, served: Served) -> None:
-    page, seen = opened(browser, served)
+def test_a_ranking_by_keyboard(browser: Browser, start: Start) -> None:
+    served = start()
+    page, seen = opened(browser, served.url)
     asked, shown = question(page), texts_of(page)
-    assert sorted(shown) == sorted(TEXTS)
+    assert sorted(shown) == sorted(PLAIN)
 
     page.keyboard.press("Enter")
-    assert "Rank at least one answer" in page.locator(".pl-error").inner_text(), "an untouched order is no answer"
+    assert "Rank at least one answer" in error(page), "an untouched order is no answer"
     page.keyboard.type("24")  # A is 2, B is 4, and C is next
     page.keyboard.press("d")
     page.keyboard.type("1")  # D is 1, back to C, the only one without a rank
     page.keyboard.press("Enter")
-    assert "C is unranked" in page.locator(".pl-error").inner_text()
+    assert "C is unranked" in error(page)
     assert served.rankings() == []
     page.keyboard.type("3")
     page.keyboard.press("z")
-    assert page.locator(".pl-state").inner_text().split("\n")[0] == "D  ›  A  ›  B"
-    page.keyboard.type("2")  # a tie with A
-    assert page.locator(".pl-order").inner_text() == "D  ›  A = C  ›  B"
+    assert order(page) == "D › A › B"
+    page.keyboard.type("2")
+    assert order(page) == "D › A = C › B"
+    page.keyboard.press("Shift+ArrowDown")
+    assert order(page) == "D › A › C › B", "out of its tie"
+    page.keyboard.press("Shift+ArrowUp")
+    page.keyboard.press("Shift+ArrowUp")
+    assert order(page) == "C › D › A › B"
+    page.keyboard.press("b")
+    page.keyboard.press("=")
+    page.keyboard.press("s")
+    page.keyboard.press("s")
+    assert order(page) == "C › D › A = B"
     page.keyboard.press("Enter")
     went_on(page, asked)
+    saved(page)
 
     (ranking,) = served.rankings()
-    assert seen_ranks(ranking) == [2, 4, 2, 1]
-    assert [ranking.responses[place].text for place in ranking.shown] == shown
+    assert seen_ranks(ranking) == [3, 3, 1, 2]
+    assert ranking.strength == "slightly"
+    assert [ranking.responses[place].text for place in ranking.shown] == [TEXTS[PLAIN.index(text)] for text in shown]
     assert ranking.prompt.messages[-1].content == asked
     assert ranking.seconds is not None
     assert page.locator(".pl-count").inner_text() == "1 of 3 answers · 1 by you"
@@ -146,27 +117,44 @@ def test_a_ranking_by_keyboard(browser: Browser, served: Served) -> None:
     page.keyboard.press("n")  # skip the last one
     page.wait_for_selector(".pl-done:not([hidden])")
     assert [r.none_acceptable for r in served.rankings()] == [False, True]
+    saved(page)
+    page.get_by_text("Look again").click()
     page.get_by_text("Show the one you skipped").click()
-    page.wait_for_selector(".pl-card")
+    page.wait_for_selector(".pl-work:not([hidden])")
 
-    assert {url.split("/")[2] for url in seen.requests} == {served.url.split("/")[2]}, "no request to another host"
+    assert seen.hosts() == {served.url.split("/")[2]}, "no request to another host"
     assert seen.dialogs == seen.complaints == []
 
 
-def test_hostile_text_is_shown_as_text(browser: Browser, served: Served) -> None:
-    page, seen = opened(browser, served)
-    assert HOSTILE in texts_of(page)
-    assert HOSTILE in question(page)
-    page.wait_for_timeout(500)
-    for tag in ("img", "script", "b", "form", "input"):
-        assert page.locator(f"#ranking {tag}").count() == 0
-    assert "secret-policy" not in page.content()
-    assert not [url for url in seen.requests if "evil" in url or url.endswith("/x")]
-    assert seen.dialogs == seen.complaints == []
+def test_a_ranking_by_drag_and_drop(browser: Browser, start: Start) -> None:
+    served = start()
+    page, seen = opened(browser, served.url)
+    asked = question(page)
+    drag(page, "C", "[data-slot='1']")
+    drag(page, "A", "[data-slot='2']")
+    drag(page, "B", "[data-gap='2']")
+    assert order(page) == "C › B › A", "dropped between two"
+    drag(page, "D", "[data-slot='2']")
+    assert order(page) == "C › B = D › A", "dropped onto a taken place: a tie"
+    drag(page, "C", "[data-slot='0']")
+    assert order(page) == "B = D › A", "back to the tray"
+    drag(page, "C", "[data-gap='5']")
+    assert order(page) == "B = D › A › C"
+    page.keyboard.press("z")
+    page.keyboard.press("z")
+    assert order(page) == "C › B = D › A"
+    page.get_by_role("radio", name="significantly").click()
+    page.get_by_role("button", name="Submit").click()
+    went_on(page, asked)
+    saved(page)
+    (ranking,) = served.rankings()
+    assert (seen_ranks(ranking), ranking.strength) == ([3, 2, 1, 2], "significantly")
+    assert seen.complaints == []
 
 
-def test_a_ranking_by_thumb_on_a_phone(browser: Browser, served: Served) -> None:
-    page, seen = opened(browser, served, phone=True)
+def test_a_ranking_by_thumb_on_a_phone(browser: Browser, start: Start) -> None:
+    served = start()
+    page, seen = opened(browser, served.url, phone=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390, "nothing to scroll sideways for"
     asked = question(page)
     for letter, rank in zip("ABCD", (3, 1, 1, 2), strict=True):
@@ -182,31 +170,245 @@ def test_a_ranking_by_thumb_on_a_phone(browser: Browser, served: Served) -> None
     again.tap()
     page.get_by_role("button", name="Submit").tap()
     went_on(page, asked)
+    saved(page)
     assert seen_ranks(served.rankings()[0]) == [3, 1, 1, 2]
     assert seen.complaints == []
 
 
-def test_what_cannot_be_saved_stays_on_the_page(browser: Browser, served: Served) -> None:
-    page, _ = opened(browser, served)
+@pytest.mark.parametrize("phone", [False, True])
+def test_two_answers_are_a_choice_with_a_strength(browser: Browser, start: Start, phone: bool) -> None:
+    served = start(("one", "two"), 4)
+    page, seen = opened(browser, served.url, phone)
+    assert page.evaluate("document.documentElement.scrollWidth") <= (390 if phone else 1280)
+    assert page.locator(".pl-rank").count() == 0
     asked = question(page)
+    if phone:
+        page.get_by_role("radio", name="B is slightly better").tap()
+        page.get_by_role("button", name="Submit").tap()
+    else:
+        page.keyboard.press("Enter")
+        assert "Choose which answer is better" in error(page)
+        page.keyboard.press("5")
+        assert "Both are equally good" in page.locator(".pl-state").inner_text()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Enter")
+    went_on(page, asked)
+    asked = question(page)
+    page.keyboard.type("1")
+    page.keyboard.press("Enter")
+    went_on(page, asked)
+    saved(page)
+    first, second = served.rankings()
+    assert (seen_ranks(first), first.strength) == ([2, 1], "slightly")
+    assert (seen_ranks(second), second.strength) == ([1, 2], "significantly")
+    assert seen.complaints == []
+
+
+def test_a_refresh_in_the_middle_loses_nothing(browser: Browser, start: Start) -> None:
+    page, seen = opened(browser, start().url)
+    asked, shown = question(page), texts_of(page)
+    page.keyboard.type("21")
+    page.keyboard.press("r")
+    page.keyboard.type("because 123")
+    page.keyboard.press("Escape")
+    page.keyboard.press("w")
+    page.get_by_role("button", name="Start from B").click()
+    page.keyboard.type(" and more")
+    before = (order(page), page.locator(".pl-better textarea").input_value())
+    page.reload()
+    page.wait_for_selector(".pl-card", timeout=60_000)
+    assert (question(page), texts_of(page)) == (asked, shown)
+    assert (order(page), page.locator(".pl-better textarea").input_value()) == before
+    assert before[1].endswith(" and more")
+    assert page.locator(".pl-reason textarea").input_value() == "because 123"
+    assert seen.complaints == []
+
+
+def test_what_is_written_is_kept(browser: Browser, start: Start) -> None:
+    served = start(TEXTS, 3, "campaign.reason_share=1")
+    page, _ = opened(browser, served.url)
+    asked = question(page)
+    page.keyboard.type("1234")
+    page.keyboard.press("Enter")
+    assert "asks for a reason" in error(page)
+    page.keyboard.type("A is true")  # the box has the focus
+    page.keyboard.press("Escape")
+    page.keyboard.press("w")
+    page.keyboard.type("a better answer")
+    page.keyboard.press("Escape")
+    page.keyboard.press("p")
+    page.keyboard.press("ArrowDown")
+    page.get_by_label("What is it?").fill("a phone number")
+    page.get_by_role("button", name="Report and go on").click()
+    page.keyboard.press("Enter")
+    went_on(page, asked)
+    saved(page)
+    (ranking,) = served.rankings()
+    assert (ranking.reason, ranking.edited) == ("A is true", "a better answer")
+
+
+def test_back_to_the_last_answer(browser: Browser, start: Start) -> None:
+    served = start()
+    page, seen = opened(browser, served.url)
+    first = question(page)
+    page.keyboard.type("1234")
+    page.keyboard.press("Enter")
+    went_on(page, first)
+    saved(page)
+    second = question(page)
+    page.keyboard.type("2")  # begun, and not to be lost
+    page.keyboard.press("z")
+    page.keyboard.press("z")
+    page.wait_for_selector(".pl-editing:not([hidden])")
+    assert (question(page), order(page)) == (first, "A › B › C › D")
+    page.keyboard.type("4")  # A is 4
+    page.keyboard.press("d")
+    page.keyboard.type("1")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".pl-editing", state="hidden")
+    assert question(page) == second
+    saved(page)
+    assert [seen_ranks(one) for one in served.rankings()] == [[4, 2, 3, 1]]
+
+    page.keyboard.press("m")
+    page.wait_for_selector(".pl-past")
+    assert "D › B › C › A" in page.locator(".pl-past").inner_text().replace("  ", " ")
+    page.get_by_role("button", name="Change", exact=True).click()
+    page.wait_for_selector(".pl-editing:not([hidden])")
+    page.get_by_role("button", name="Take the answer back").click()
+    page.wait_for_selector(".pl-editing", state="hidden")
+    assert question(page) == first
+    assert served.rankings() == []
+    page.keyboard.press("Enter")
+    went_on(page, first)
+    saved(page)
+    assert question(page) == second
+    assert [seen_ranks(one) for one in served.rankings()] == [[4, 2, 3, 1]]
+    assert seen.complaints == []
+
+
+def test_without_a_connection_the_work_goes_on(browser: Browser, start: Start) -> None:
+    served = start()
+    page, _ = opened(browser, served.url)
+    first = question(page)
+    page.wait_for_timeout(500)  # the next item is fetched by now
+    page.context.set_offline(True)
+    page.keyboard.type("1234")
+    page.keyboard.press("Enter")
+    went_on(page, first)
+    page.keyboard.type("4321")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".pl-done:not([hidden])")
+    assert page.locator(".pl-sync span").inner_text() == "Offline: 2 kept here"
+    assert served.rankings() == []
+    page.context.set_offline(False)
+    page.reload()
+    page.wait_for_selector(".pl-card", timeout=60_000)
+    saved(page)
+    assert sorted(seen_ranks(one) for one in served.rankings()) == [[1, 2, 3, 4], [4, 3, 2, 1]]
+    assert question(page) not in {one.prompt.messages[-1].content for one in served.rankings()}
+
+
+def test_what_the_server_cannot_save_is_sent_again(browser: Browser, start: Start) -> None:
+    served = start()
+    page, _ = opened(browser, served.url)
+    first = question(page)
     page.route("**/api/submit", lambda route: route.fulfill(status=503, json={"error": "the disk is full"}))
     page.keyboard.type("1234")
     page.keyboard.press("Enter")
-    page.wait_for_selector(".pl-error:not([hidden])")
-    assert "the disk is full" in page.locator(".pl-error").inner_text()
+    went_on(page, first)
+    saved(page, "1 not saved")
+    page.locator(".pl-sync").click()
+    assert "the disk is full" in page.locator(".pl-drawer").inner_text()
     page.unroute("**/api/submit")
-    page.route("**/api/next", lambda route: route.abort())
-    page.keyboard.press("Enter")  # saved, but the next item does not come
-    page.wait_for_function("document.querySelector('.pl-error').textContent.includes('cannot be reached')")
-    assert page.locator(".pl-order").inner_text() == "A  ›  B  ›  C  ›  D"
-    page.unroute("**/api/next")
-    page.keyboard.press("Enter")  # the same answer again: saved once
-    went_on(page, asked)
-    assert [seen_ranks(r) for r in served.rankings()] == [[1, 2, 3, 4]]
+    saved(page)
+    assert [seen_ranks(one) for one in served.rankings()] == [[1, 2, 3, 4]]
 
 
-def test_a_page_of_another_site_cannot_submit(browser: Browser, served: Served) -> None:
-    page, _ = opened(browser, served)
+def test_a_lost_reply_counts_once(browser: Browser, start: Start) -> None:
+    served = start()
+    page, _ = opened(browser, served.url)
+    first, lost = question(page), []
+
+    def lose(route: rated_page.Any) -> None:
+        if lost:
+            route.continue_()
+        else:
+            lost.append(route.fetch().status)
+            route.abort()
+
+    page.route("**/api/submit", lose)
+    page.keyboard.type("1234")
+    page.keyboard.press("Enter")
+    went_on(page, first)
+    saved(page, "Offline: 1 kept here")
+    saved(page)
+    assert lost == [200]
+    assert [seen_ranks(one) for one in served.rankings()] == [[1, 2, 3, 4]]
+
+
+def test_what_the_server_refuses_can_be_opened_again(browser: Browser, start: Start) -> None:
+    served = start()
+    page, _ = opened(browser, served.url)
+    first = question(page)
+    page.route("**/api/submit", lambda route: route.fulfill(status=422, json={"error": "ranks: no"}))
+    page.keyboard.type("1234")
+    page.keyboard.press("Enter")
+    saved(page, "1 not saved")
+    page.unroute("**/api/submit")
+    page.locator(".pl-sync").click()
+    page.get_by_role("button", name="Open again").click()
+    assert (question(page), order(page)) == (first, "A › B › C › D")
+    page.keyboard.press("Enter")
+    went_on(page, first)
+    saved(page)
+    assert [seen_ranks(one) for one in served.rankings()] == [[1, 2, 3, 4]]
+
+
+def test_long_answers_are_cut_evenly(browser: Browser, start: Start) -> None:
+    page, _ = opened(browser, start(("short", "a paragraph\n\n" * 90, "another\n\n" * 60)).url)
+    heights = [one.bounding_box() for one in page.locator(".pl-cut").all()]
+    assert len(heights) == 2
+    assert len({round(box["height"]) for box in heights if box}) == 1
+    page.keyboard.press("o")
+    assert page.locator(".pl-cut").count() == 0
+    page.keyboard.press("q")
+    assert page.locator(".pl-card .pl-plaintext").count() == 3
+
+
+def test_what_a_screen_reader_is_told(browser: Browser, start: Start) -> None:
+    page, _ = opened(browser, start().url)
+    page.keyboard.type("12")
+    tree = page.locator("#ranking").aria_snapshot()
+    for line in ('article "Answer A, rank 1"', 'article "Answer C, not ranked"',
+                 'button "Rank 1 for answer A" [pressed]', 'progressbar "Answers collected"', 'heading "Conversation"', 'region "Answers"'):
+        assert line in tree, f"{line} in {tree}"
+    nameless = page.evaluate("""[...document.querySelectorAll('#ranking :is(button, input, textarea, select)')]
+        .filter(one => one.checkVisibility() && !one.innerText.trim() && !one.ariaLabel && !one.labels?.length)
+        .map(one => one.outerHTML)""")
+    assert nameless == []
+    assert page.evaluate("document.querySelector('.pl-live').textContent") == "A, B"
+    assert page.evaluate("document.documentElement.lang") == "en"
+    page.locator(".pl-menu summary").click()
+    page.locator(".pl-language").select_option("de")
+    assert page.get_by_role("button", name="Absenden").is_visible()
+    assert order(page) == "A › B"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_can_be_read(browser: Browser, start: Start, scheme: str) -> None:
+    """A contrast of at least 4.5 to 1, by the colours that the browser computed."""
+    page, _ = opened(browser, start().url, color_scheme=scheme)
+    page.keyboard.type("12")
+    poor = page.evaluate(POOR)
+    assert poor == []
+    assert page.evaluate("document.body.classList.contains('dark')") is (scheme == "dark")
+
+
+def test_a_page_of_another_site_cannot_submit(browser: Browser, start: Start) -> None:
+    served = start()
+    page, _ = opened(browser, served.url)
     evil = browser.new_page()
     evil.route("http://evil.example/", lambda route: route.fulfill(body="win a prize", content_type="text/html"))
     refused: list[int] = []
@@ -223,3 +425,20 @@ def test_a_page_of_another_site_cannot_submit(browser: Browser, served: Served) 
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(request)
     assert question(page)
+
+
+def test_the_next_item_is_there_at_once(browser: Browser, start: Start) -> None:
+    """Prints how long it takes from the key to the next item on the page; machines differ, so nothing is asserted."""
+    page, _ = opened(browser, start(TEXTS, 22).url)
+    took = []
+    for _ in range(20):
+        page.keyboard.type("1234")
+        page.wait_for_timeout(200)  # nobody reads faster
+        took.append(page.evaluate("""() => new Promise((done) => {
+          const began = performance.now();
+          new MutationObserver((_, own) => { own.disconnect(); requestAnimationFrame(() => setTimeout(() =>
+            done(performance.now() - began))); }).observe(document.querySelector('.pl-cards'), {childList: true});
+          document.querySelector('[data-act=submit]').click(); })"""))
+    print(f"next item: median {statistics.median(took):.0f} ms, slowest {max(took):.0f} ms of {len(took)}")
+    saved(page)
+    assert page.locator(".pl-count").inner_text().startswith("20 of 22")
