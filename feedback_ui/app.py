@@ -78,7 +78,3 @@ def mount(app: FastAPI, page: gr.Blocks) -> FastAPI:
     return gr.mount_gradio_app(app, page, path="/", footer_links=[], run_history=False, enable_monitoring=False,
                                show_error=False, max_file_size="1kb", allowed_paths=[], ssr_mode=False, pwa=False,
                                mcp_server=False, theme=plain, css=PAGE_CSS)
-
-
-def sign_in_files() -> dict[str, tuple[str, str]]:
-    return {"/sign-in": ("text/html", ""), "/sign_in.css": ("text/css", ""), "/sign_in.js": ("text/javascript", "")}

@@ -58,7 +58,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         rows = [item(f"question {n}", texts, Message("system", "be brief")) for n in range(items)]
         answers = rated_page.written(tmp_path / "answers.jsonl", rows)
         running.append(rated_page.serve(tmp_path, f"campaign.answers={answers}", "campaign.repeats=0",
-                                          *overrides))
+                                        *overrides))
         return running[-1]
 
     yield started
@@ -382,7 +382,8 @@ def test_what_a_screen_reader_is_told(browser: Browser, start: Start) -> None:
     page.keyboard.type("12")
     tree = page.locator("#ranking").aria_snapshot()
     for line in ('article "Answer A, rank 1"', 'article "Answer C, not ranked"',
-                 'button "Rank 1 for answer A" [pressed]', 'progressbar "Answers collected"', 'heading "Conversation"', 'region "Answers"'):
+                 'button "Rank 1 for answer A" [pressed]', 'progressbar "Answers collected"', 'heading "Conversation"',
+                 'region "Answers"'):
         assert line in tree, f"{line} in {tree}"
     nameless = page.evaluate("""[...document.querySelectorAll('#ranking :is(button, input, textarea, select)')]
         .filter(one => one.checkVisibility() && !one.innerText.trim() && !one.ariaLabel && !one.labels?.length)
