@@ -46,7 +46,7 @@ class Comparisons:
     def gathered(self, values_P: Array) -> Array:
         """The transpose of `differences`: each comparison's value, added to its first and taken from its second."""
         size = len(self.group_A)
-        return np.bincount(self.first_P, values_P, size) - np.bincount(self.second_P, values_P, size)  # type: ignore
+        return np.bincount(self.first_P, values_P, size) - np.bincount(self.second_P, values_P, size)
 
 
 def compared(groups: Sequence[Group]) -> Comparisons:

@@ -65,24 +65,24 @@ def paired(groups: Sequence[Group], scores: Sequence[ArrayLike],
     answers = 0
     nothing = [np.zeros(len(group.texts)) for group in groups]
     for number, (group, given, apart) in enumerate(zip(groups, scores, spreads or nothing, strict=True)):
-        own, spread = np.asarray(given), np.asarray(apart)
+        own, own_spread = np.asarray(given), np.asarray(apart)
         words = [float(np.log1p(len(text.split()))) for text in group.texts]
-        for judgement in group.judgements:
-            first, places = len(entries), judgement.places
-            entries += [(answers + n, len(raters), own[n], words[n], spread[n]) for n in places]
-            for better, worse in decided(judgement.ranks):
-                low, high = sorted((places[better], places[worse]))
-                same = known.setdefault((number, low, high), len(known))
-                pairs.append((number, len(raters), first + better, first + worse, same, places[better] != low))
-            raters.append(judgement.rater)
-            reliabilities.append(judgement.reliability)
-            strengths.append(judgement.strength or "")
+        for own_judgement in group.judgements:
+            first, places = len(entries), own_judgement.places
+            entries += [(answers + n, len(raters), own[n], words[n], own_spread[n]) for n in places]
+            for one, other in decided(own_judgement.ranks):
+                low, high = sorted((places[one], places[other]))
+                which = known.setdefault((number, low, high), len(known))
+                pairs.append((number, len(raters), first + one, first + other, which, places[one] != low))
+            raters.append(own_judgement.rater)
+            reliabilities.append(own_judgement.reliability)
+            strengths.append(own_judgement.strength or "")
         answers += len(group.texts)
-    columns = np.array(pairs, dtype=np.intp).reshape(-1, 6).T
-    rows = np.array(entries, dtype=np.float64).reshape(-1, 5).T
-    return HeldOut(groups, *columns[:5], columns[5].astype(bool),  # type: ignore
-                   rows[0].astype(np.intp), rows[1].astype(np.intp),  # type: ignore
-                   rows[2], rows[3], rows[4], np.array(reliabilities), tuple(raters), tuple(strengths))  # type: ignore
+    prompt, judgement, better, worse, same, flipped = np.array(pairs, dtype=np.intp).reshape(-1, 6).T
+    answer, judged, score, length, spread = np.array(entries, dtype=np.float64).reshape(-1, 5).T
+    return HeldOut(groups, prompt, judgement, better, worse, same, flipped.astype(bool), answer.astype(np.intp),
+                   judged.astype(np.intp), score, length, spread, np.array(reliabilities), tuple(raters),
+                   tuple(strengths))
 
 
 def once(held: HeldOut) -> Places:

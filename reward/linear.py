@@ -58,7 +58,7 @@ def aside(groups: Sequence[Group], seed: int = 0) -> Array:
 def crossed(features_AF: sparse.csr_matrix, votes: Comparisons, seed: int = 0) -> Array:
     """scores_A, each by weights that were fitted to the other folds of groups."""
     prior, fold_P = chosen(features_AF, votes, seed), folds(votes, seed)
-    scores_A = np.zeros(features_AF.shape[0])  # type: ignore
+    scores_A = np.zeros(features_AF.shape[0])  # type: ignore[index]
     for fold in range(FOLDS):
         own_A = np.isin(votes.group_A, votes.group_A[votes.first_P[fold_P == fold]])
         if own_A.any() and not own_A.all():
@@ -78,7 +78,7 @@ def weights_of(features_AF: sparse.csr_matrix, votes: Comparisons, prior: float,
         slope_F = scale * (features_AF.T @ votes.gathered(votes.weight_P * by_gap_P))
         return float(x_F @ x_F / 2 - votes.weight_P @ told_P), x_F - slope_F
 
-    start = np.zeros(features_AF.shape[1]) if start_F is None else start_F / scale  # type: ignore
+    start = np.zeros(features_AF.shape[1]) if start_F is None else start_F / scale  # type: ignore[index]
     options = {"maxiter": MAX_STEPS, "maxcor": 20, "ftol": tolerance}
     return scale * minimize(negative, start, jac=True, method="L-BFGS-B", options=options).x
 

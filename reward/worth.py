@@ -87,10 +87,10 @@ def inferred(votes: Comparisons, prior_A: Array, eta_R: Array, tau: float, start
     own_A, volume = _own(votes, parts, pull_P, hold_P, tau)
     log_z = tilted(*without(mean_P, variance_P, pull_P, hold_P), known_P2 @ slope_2, votes, eta_P).log_z_P
     evidence = volume + float((log_z - _overlap(mean_P, variance_P, pull_P, hold_P)).sum())
-    half = norm.ppf((1 + LEVEL) / 2) * float(np.sqrt(np.linalg.inv(curvature_22)[1, 1]))
+    half = float(norm.ppf((1 + LEVEL) / 2) * np.sqrt(np.linalg.inv(curvature_22)[1, 1]))
     beta, gamma = float(slope_2[0]), float(slope_2[1])
     interval = (gamma - half, gamma + half) if votes.left_P.any() else None
-    return Worth(beta * prior_A + own_A, beta, gamma, interval, tau, evidence,  # type: ignore
+    return Worth(beta * prior_A + own_A, beta, gamma, interval, tau, evidence,
                  pull_P, hold_P, known_P2 @ slope_2)
 
 
@@ -170,10 +170,10 @@ class Stack:
 
     def pulled(self, pull: Array) -> Array:
         """pull_NK: each comparison's, to its first and from its second."""
-        shape = (len(self.group_N), self.size)
-        at = self.slot * self.size
-        return (np.bincount(at + self.first, pull, shape[0] * shape[1])  # type: ignore
-                - np.bincount(at + self.second, pull, shape[0] * shape[1])).reshape(shape)
+        pull_NK = np.zeros((len(self.group_N), self.size))
+        np.add.at(pull_NK, (self.slot, self.first), pull)
+        np.subtract.at(pull_NK, (self.slot, self.second), pull)
+        return pull_NK
 
     def held(self, hold: Array) -> Array:
         """hold_NKK: the precision that the comparisons add."""
@@ -187,13 +187,18 @@ class Stack:
 
     def posterior(self, pull: Array, hold: Array, tau: float) -> tuple[Array, Array]:
         """covariance_NKK and mean_NK of own."""
-        covariance = np.linalg.inv(self.held(hold) + np.eye(self.size) / tau**2)
-        return covariance, np.einsum("nkl,nl->nk", covariance, self.pulled(pull))  # type: ignore
+        return solved(self.held(hold), self.pulled(pull), tau)
 
     def gaps(self, covariance: Array, mean: Array) -> tuple[Array, Array]:
         """Mean and variance of each comparison's gap."""
         n, i, j = self.slot, self.first, self.second
         return mean[n, i] - mean[n, j], covariance[n, i, i] + covariance[n, j, j] - 2 * covariance[n, i, j]
+
+
+def solved(hold_NKK: Array, pull_NK: Array, tau: float) -> tuple[Array, Array]:
+    """covariance_NKK and mean_NK of own, from what comparisons hold and pull."""
+    covariance_NKK = np.linalg.inv(hold_NKK + np.eye(hold_NKK.shape[-1]) / tau**2).astype(np.float64, copy=False)
+    return covariance_NKK, np.einsum("nkl,nl->nk", covariance_NKK, pull_NK)
 
 
 def stacks(votes: Comparisons, problem_P: Places) -> Iterator[Stack]:
@@ -225,7 +230,6 @@ def cavities(votes: Comparisons, found: Worth) -> Array:
         hold, pull = found.hold_P[stack.rows], found.pull_P[stack.rows]
         others = np.stack([whole_G[int(group)][0] for group in stack.group_N]) - stack.held(hold)
         pulled = np.stack([whole_G[int(group)][1] for group in stack.group_N]) - stack.pulled(pull)
-        covariance = np.linalg.inv(others + np.eye(stack.size) / found.tau**2)
-        mean_P, variance_P = stack.gaps(covariance, np.einsum("nkl,nl->nk", covariance, pulled))  # type: ignore
+        mean_P, variance_P = stack.gaps(*solved(others, pulled, found.tau))
         seen_P[stack.rows] = seen(mean_P + found.offset_P[stack.rows], variance_P)
     return seen_P
