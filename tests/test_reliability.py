@@ -180,6 +180,23 @@ def test_the_position_bias_is_found(gamma: float) -> None:
     assert reliability.fitted(compared(unknown), scores).worth.gamma_interval is None
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_who_always_picks_the_left_does_not_pass_for_reliable(known: bool) -> None:
+    """One rater a prompt: without scores nothing tells who is careless, and nobody must come to seem so."""
+    groups, truth = made_up([0.95] * 20, prompts=1000, answers=2, judges=1)
+    leftmost = {f"rater {n}" for n in range(5)}
+    groups = [replace(one, judgements=tuple(
+        replace(own, ranks=(1, 2) if own.shown == (0, 1) else (2, 1)) if own.rater in leftmost else own
+        for own in one.judgements)) for one in groups]
+    scores = truth + np.random.default_rng(1).normal(0, 1.0, len(truth))
+    fit = reliability.fitted(compared(groups), scores if known else np.zeros(len(truth)))
+    found = named(fit, groups)
+    honest = min(own for name, own in found.items() if name not in leftmost)
+    assert honest > 0.75
+    if known:
+        assert np.mean([found[name] for name in leftmost]) < 0.7
+
+
 def test_the_order_of_answers_and_of_judgements_changes_nothing() -> None:
     groups, _ = made_up([0.5, 0.9, 0.9, 0.9], prompts=60, answers=3, judges=3)
     turned = [replace(one, texts=one.texts[::-1], judgements=tuple(
