@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from prefloop.errors import RequestError
 from prefloop.records import Answers, Prompt, Ranking, Response, digest
-from prefloop.store import Store
 from prefloop.store.items import Picture
 
 from . import rendering
@@ -162,18 +161,3 @@ def spreads(path: Path) -> dict[tuple[str, str], float]:
         raise RequestError(f"{path}: its scores have no spread, so there is no disagreement to go by; score with a "
                            f"reward model of several members (head.members=4)")
     return found
-
-
-@dataclass(frozen=True)
-class Queued:
-    new: int
-    known: int
-    alone: int
-
-
-def queue(store: Store, path: Path, raters_per_item: int = 1, scores: Path | None = None) -> Queued:
-    """Until its callers go by campaigns.apply."""
-    found = waiting([path])
-    rows = disputed_first(found.rows, spreads(scores)) if scores else found.rows
-    new = store.add_items(rows, need=raters_per_item)
-    return Queued(new, len(found.rows) - new, found.alone)

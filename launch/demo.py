@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from prefloop import stats
 from prefloop.errors import RequestError, RunError
-from prefloop.feedback_ui import assignment, queueing, server
+from prefloop.feedback_ui import assignment, campaigns, server
 from prefloop.formats import snapshot
 from prefloop.launch.world import baselines, grammar, raters
 from prefloop.records import Answers, Pair, Prompt
@@ -179,7 +179,8 @@ def collect(place: Place, seed: int) -> None:
     print("\n== simulated raters rank the answers, through the page's own queue", flush=True)
     crew, rng = raters.crew(seed), Random(seed)
     with Store(place.store) as store:
-        queueing.queue(store, place.answers, RATERS_PER_ITEM)
+        campaigns.apply(store, campaigns.CampaignConfig(answers=str(place.answers),
+                                                        raters_per_item=RATERS_PER_ITEM), several=False)
         with tqdm(total=store.progress().wanted, desc="rankings", unit="ranking", mininterval=1) as bar:
             while crew:
                 rater = rng.choice(crew)
@@ -290,7 +291,7 @@ def serve(place: Place) -> None:
     blind = place.root / "to_rank.jsonl"
     write_blind(place, blind)
     with Store(f"sqlite:///{place.root / 'yours.db'}") as store:
-        queueing.queue(store, blind)
+        campaigns.apply(store, campaigns.CampaignConfig(answers=str(blind)), several=False)
         server.serve(store, server.FeedbackConfig(store=f"sqlite:///{place.root / 'yours.db'}"))
 
 

@@ -194,7 +194,7 @@ def rank(told: Loop, file: Path) -> None:
 @contextmanager
 def page(told: Loop, file: Path) -> Iterator[subprocess.Popen[bytes]]:
     server = subprocess.Popen(
-        [str(LAUNCH / "stage.sh"), "feedback", f"feedback.store={told.store}", f"feedback.answers={file}",
+        [str(LAUNCH / "stage.sh"), "feedback", f"feedback.store={told.store}", f"campaign.answers={file}",
          f"feedback.port={told.port}", *told.extra.get("feedback", [])],
         env={**os.environ, "SIZE": told.size, "NPROC": "1", "PYTHON": sys.executable})
     try:

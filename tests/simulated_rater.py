@@ -8,14 +8,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from prefloop.feedback_ui import assignment, queueing
+from prefloop.feedback_ui import assignment, campaigns
 from prefloop.store import Judgement, Store
 
 
 def rank(url: str, answers: Path, rater: str = "simulated") -> int:
     given = 0
     with Store(url) as store:
-        queueing.queue(store, answers, 1)
+        campaigns.apply(store, campaigns.CampaignConfig(answers=str(answers)), several=False)
         while task := assignment.next_task(store, rater):
             share = [text.count("e") / max(len(text), 1) for text in task.answers]
             ranks = [1 + sum(other > own for other in share) for own in share]

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from prefloop import config
 from prefloop.errors import RequestError
-from prefloop.feedback_ui import assignment, exporting, queueing, server
+from prefloop.feedback_ui import assignment, exporting, server
 from prefloop.formats import snapshot
 from prefloop.records import Answers, Message, Prompt, Ranking, Response
 from prefloop.store import Campaign, Judgement, Store
@@ -306,60 +306,6 @@ def test_a_busy_port_is_one_line_that_says_what_to_do(store: Store) -> None:
             server.serve(store, server.FeedbackConfig(port=port))
 
 
-def test_answers_are_queued_once_and_lone_ones_left_out(tmp_path: Path, store: Store) -> None:
-    path = tmp_path / "answers.jsonl"
-    rows = [answers(7), answers(8, ("only one",)), answers(9, ())]
-    path.write_text("".join(json.dumps(row.to_json()) + "\n" for row in rows) + "\n")
-    assert queueing.queue(store, path) == queueing.Queued(new=1, known=0, alone=2)
-    assert queueing.queue(store, path) == queueing.Queued(new=0, known=1, alone=2)
-
-
-@pytest.mark.parametrize(("line", "names"), [
-    ("{", "not a row of answers"), ("[]", "not a row of answers"), ('"x"', "not a row of answers"),
-    ('{"prompt": {"messages": []}, "responses": []}', "it has no messages"),
-    ('{"responses": []}', "column 'prompt' is missing"),
-    (json.dumps(answers(1, ("same", "same")).to_json()), r"responses\[1\]: the answer equals its rival"),
-    (json.dumps(answers(1, ("fine", " ")).to_json()), r"responses\[1\]: the answer is empty"),
-    (json.dumps(answers(1, ("fine", "\ud800")).to_json()), "half of a surrogate pair"),
-])
-def test_a_malformed_row_is_named_and_nothing_is_queued(tmp_path: Path, store: Store, line: str, names: str) -> None:
-    path = tmp_path / "answers.jsonl"
-    path.write_text(json.dumps(answers(7).to_json()) + "\n" + line + "\n")
-    with pytest.raises(RequestError, match=rf"answers\.jsonl:2: .*{names}"):
-        queueing.queue(store, path)
-    assert store.progress().items == 3
-
-
-def test_what_a_reward_model_is_unsure_of_comes_first(tmp_path: Path) -> None:
-    rows, path, scores = [answers(n) for n in range(8)], tmp_path / "a.jsonl", tmp_path / "scores.jsonl"
-    path.write_text("".join(json.dumps(row.to_json()) + "\n" for row in rows))
-    spread = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
-    told = [{"prompt_id": row.prompt.id, "response_id": one.id, "text": one.text, "score": 0.0, "spread": own}
-            for row, own in zip(rows, spread, strict=True) for one in row.responses]
-    scores.write_text("".join(json.dumps(row) + "\n" for row in told))
-    with Store(f"sqlite:///{tmp_path / 'f.db'}") as store:
-        assert queueing.queue(store, path, scores=scores) == queueing.Queued(8, 0, 0)
-        order = []
-        for n in range(8):
-            lease = store.lease(f"rater {n}", 60)
-            assert lease is not None
-            order.append(lease.prompt.messages[-1].content)
-            store.submit(lease.token, lease.rater, Judgement((1, 2, 3, 4)))
-    # Each fourth is the file's next.
-    assert order == [f"question {n}" for n in (7, 6, 5, 0, 4, 3, 2, 1)]
-
-
-@pytest.mark.parametrize(("line", "names"), [
-    ('{"prompt_id": "p", "response_id": "r", "score": 1.0}', "its scores have no spread"),
-    ("[1]", "scores.jsonl:1: not a row of scores"),
-])
-def test_scores_that_say_nothing_are_refused(tmp_path: Path, store: Store, line: str, names: str) -> None:
-    (tmp_path / "a.jsonl").write_text(json.dumps(answers(9).to_json()))
-    (tmp_path / "scores.jsonl").write_text(line)
-    with pytest.raises(RequestError, match=names):
-        queueing.queue(store, tmp_path / "a.jsonl", scores=tmp_path / "scores.jsonl")
-
-
 def test_a_store_becomes_a_snapshot(tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     url, out = f"sqlite:///{store.path}", str(tmp_path / "snapshots" / "first")
     wanted = config.Asked("snapshot", {"snapshot": {"store": url, "out": out}})
@@ -395,8 +341,8 @@ def test_the_commands_are_light_until_they_serve() -> None:
 
 
 def test_shipped_configs_build() -> None:
-    for command, owner in (("feedback", server.FeedbackConfig), ("snapshot", exporting.SnapshotConfig)):
+    for command, sections in (("feedback", server.sections()), ("snapshot", exporting.sections())):
         path = Path(__file__).parent.parent / "configs" / f"{command}.yaml"
-        assert config.build(config.read(command, path, []), {command: config.Section(owner)}) == [owner()]
+        assert config.build(config.read(command, path, []), sections) == [one.owner() for one in sections.values()]
 
 

@@ -53,8 +53,8 @@ OWN = {
                 ("compare.reward=ROOT/runs/sft", "no reward model")],
     "score": [("score.answers=nothing", "no such file"), ("score.answers=ROOT/data/manifest.json", "not a row"),
               ("score.batch=0", "at least 1"), ("model.path=ROOT/runs/sft", "no reward model")],
-    "feedback": [("feedback.answers=[1]", "not names of files"), ("feedback.answers=none.jsonl", "there is no file"),
-                 ("feedback.answers=[]", "nothing to rate"), ("feedback.store=foo", "not a database URL"),
+    "feedback": [("campaign.answers=[1]", "not names of files"), ("campaign.answers=none.jsonl", "there is no file"),
+                 ("campaign.answers=[]", "nothing to rate"), ("feedback.store=foo", "not a database URL"),
                  ("feedback.store=sqlite:///ROOT", "nothing to rate|a folder"), ("feedback.port=99999", "not a port"),
                  ("feedback.store=sqlite:///ROOT/data/manifest.json", "not a prefloop store"),
                  ("feedback.host=0.0.0.0", "sign-in"), ("feedback.rater=''", "feedback.rater")],
@@ -150,7 +150,7 @@ def test_a_second_writer_a_busy_port_and_a_foreign_database(loop: Loop, tmp_path
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        words = ("feedback", f"feedback.store={url}", f"feedback.answers={made}")
+        words = ("feedback", f"feedback.store={url}", f"campaign.answers={made}")
         assert tiny.launch(*words, f"feedback.port={port}") == 2
         assert f"port {port} is in use" in said()
     assert not (tmp_path / "f.db").exists()
@@ -162,7 +162,7 @@ def test_a_second_writer_a_busy_port_and_a_foreign_database(loop: Loop, tmp_path
     with sqlite3.connect(foreign) as db:
         db.execute("create table leases (x)")
     before = foreign.read_bytes()
-    assert tiny.launch("feedback", f"feedback.store=sqlite:///{foreign}", f"feedback.answers={made}",
+    assert tiny.launch("feedback", f"feedback.store=sqlite:///{foreign}", f"campaign.answers={made}",
                        "feedback.port=0") == 2
     assert str(foreign) in said()
     with sqlite3.connect(foreign) as db:

@@ -1,0 +1,444 @@
+"""Campaigns: what files come to, what stands before the work, and what comes in between."""
+
+import json
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_queue import RIGHT, WRONG, about, key
+from test_store import Clock, item, url
+
+from prefloop import config
+from prefloop.errors import RequestError
+from prefloop.feedback_ui import assignment, campaigns, queueing
+from prefloop.feedback_ui.campaigns import CampaignConfig
+from prefloop.records import Answers, Message, Prompt, Ranking, Response
+from prefloop.store import Campaign, Judgement, Lease, Lesson, Qualification, Store
+from prefloop.store.admission import agreement
+
+PNG = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + bytes(17)
+
+
+def answers(number: int, texts: tuple[str, ...] = ("one", "two", "three", "four"), policy: str = "runs/a") -> Answers:
+    prompt = Prompt((Message("user", f"question {number}"),))
+    return Answers(prompt, tuple(Response(text, policy) for text in texts))
+
+
+def written(path: Path, rows: list[Any]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row.to_json()) + "\n" for row in rows) + "\n")
+    return str(path)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
+    with Store(url(tmp_path), clock=clock, seed=3) as opened:
+        yield opened
+
+
+def leased(store: Store, rater: str, campaign: str = "study") -> Lease:
+    lease = store.lease(rater, 600, campaign=campaign)
+    assert lease is not None
+    return lease
+
+
+def rate(store: Store, rater: str, count: int, said: Judgement = RIGHT) -> list[str]:
+    """The kinds of the items that this rater is given, in their order."""
+    kinds = []
+    for _ in range(count):
+        lease = leased(store, rater)
+        kinds.append(about(store, lease.token).kind)
+        store.submit(lease.token, rater, said)
+    return kinds
+
+
+# -- from files -------------------------------------------------------------------------------------------------------
+
+
+def test_answers_are_queued_once_and_lone_ones_left_out(tmp_path: Path, store: Store) -> None:
+    path = written(tmp_path / "answers.jsonl", [answers(7), answers(8, ("only one",)), answers(9, ())])
+    settings = CampaignConfig(answers=path)
+    assert "1 items queued, 0 queued before, 2 left out" in campaigns.apply(store, settings, several=False)
+    assert "0 items queued, 1 queued before, 2 left out" in campaigns.apply(store, settings, several=False)
+
+
+@pytest.mark.parametrize(("line", "names"), [
+    ("{", "not a row of answers"), ("[]", "not a row of answers"), ('"x"', "not a row of answers"),
+    ("[" * 100_000, "not a row of answers"),
+    ('{"prompt": {"messages": []}, "responses": []}', "it has no messages"),
+    ('{"responses": []}', "column 'prompt' is missing"),
+    (json.dumps(answers(1, ("same", "same")).to_json()), r"responses\[1\]: the answer equals its rival"),
+    (json.dumps(answers(1, ("fine", " ")).to_json()), r"responses\[1\]: the answer is empty"),
+    (json.dumps(answers(1, ("fine", "\ud800")).to_json()), "half of a surrogate pair"),
+])
+def test_a_malformed_row_is_named_and_nothing_is_queued(tmp_path: Path, store: Store, line: str, names: str) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text(json.dumps(answers(7).to_json()) + "\n" + line + "\n")
+    with pytest.raises(RequestError, match=rf"answers\.jsonl:2: .*{names}.*nothing was queued"):
+        campaigns.apply(store, CampaignConfig(name="other", answers=str(path)), several=False)
+    assert store.progress().items == 0
+    assert [one.name for one in store.campaigns()] == ["default"]
+
+
+def test_answers_of_one_prompt_from_several_runs_are_put_together(tmp_path: Path, store: Store) -> None:
+    written(tmp_path / "run-b" / "answers.jsonl", [answers(1, ("two", "five"), "runs/b"), answers(2, ("x",))])
+    paths = (written(tmp_path / "a.jsonl", [answers(1), answers(3)]), str(tmp_path / "run-b"))
+    campaigns.apply(store, CampaignConfig(answers=paths), several=False)
+    lease = leased(store, "ann", "default")
+    assert [one.text for one in lease.responses] == ["one", "two", "three", "four", "five"]
+    assert [one.policy for one in lease.responses] == ["runs/a"] * 4 + ["runs/b"]
+    assert store.progress().items == 2
+
+
+@pytest.mark.parametrize(("most", "expected"), [(2, 2), (3, 3), (8, 8), (None, 8)])
+def test_of_many_answers_so_many_are_drawn_and_always_the_same(tmp_path: Path, most: int | None,
+                                                               expected: int) -> None:
+    path = Path(written(tmp_path / "a.jsonl", [answers(n, tuple("abcdefghijkl")) for n in range(20)]))
+    found, again = (queueing.waiting([path], most).rows for _ in range(2))
+    assert found == again
+    assert {len(row.responses) for row in found} == {expected}
+    assert len({tuple(one.text for one in row.responses) for row in found}) > 10, "and not the same of each prompt"
+
+
+def test_what_a_reward_model_is_unsure_of_comes_first(tmp_path: Path, store: Store) -> None:
+    rows = [answers(n) for n in range(8)]
+    spread = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
+    told = [{"prompt_id": row.prompt.id, "response_id": one.id, "text": one.text, "score": 0.0, "spread": own}
+            for row, own in zip(rows, spread, strict=True) for one in row.responses]
+    (tmp_path / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
+    campaigns.apply(store, CampaignConfig(answers=written(tmp_path / "a.jsonl", rows),
+                                          scores=str(tmp_path / "scores.jsonl")), several=False)
+    order = []
+    for n in range(8):
+        lease = leased(store, f"rater {n}", "default")
+        order.append(lease.prompt.messages[-1].content)
+        store.submit(lease.token, lease.rater, Judgement((1, 2, 3, 4)))
+    # Each fourth is the file's next.
+    assert order == [f"question {n}" for n in (7, 6, 5, 0, 4, 3, 2, 1)]
+
+
+@pytest.mark.parametrize(("line", "names"), [
+    ('{"prompt_id": "p", "response_id": "r", "score": 1.0}', "its scores have no spread"),
+    ("[1]", r"scores\.jsonl:1: not a row of scores"),
+])
+def test_scores_that_say_nothing_are_refused(tmp_path: Path, store: Store, line: str, names: str) -> None:
+    (tmp_path / "scores.jsonl").write_text(line)
+    path = written(tmp_path / "a.jsonl", [answers(9)])
+    settings = CampaignConfig(answers=path, scores=str(tmp_path / "scores.jsonl"))
+    with pytest.raises(RequestError, match=names):
+        campaigns.apply(store, settings, several=False)
+    assert store.progress().items == 0
+
+
+def test_the_overlap_is_a_share_of_the_items_and_always_the_same(tmp_path: Path, store: Store) -> None:
+    settings = CampaignConfig(answers=written(tmp_path / "a.jsonl", [answers(n) for n in range(500)]))
+    campaigns.apply(store, settings, several=False)
+    assert store.progress().wanted == 500, "alone there is nobody to agree with"
+    campaigns.apply(store, settings, several=True)
+    shared = (store.progress().wanted - 500) // 2
+    assert 30 <= shared <= 70
+    campaigns.apply(store, settings, several=True)
+    assert store.progress().wanted == 500 + 2 * shared
+
+
+@pytest.mark.parametrize(("change", "names"), [
+    ("name=''", "campaign.name"), ("name='a\u202eb'", "campaign.name"), ("answers_per_item=1", "answers_per_item"),
+    ("answers_per_item=9", "answers_per_item"), ("raters_per_item=0", "raters_per_item"),
+    ("overlap_raters=0", "overlap_raters"), ("gold_share=1.5", "gold_share is a share"),
+    ("gold_share=.nan", "gold_share is a share"), ("overlap=-1", "overlap is a share"),
+    ("repeats=0.5", "together 0.5 at most"), ("answers=[1]", "not names of files"), ("raters=[1]", "raters"),
+    ("raters=ann", "raters: expected"), ("hide=['']", "hide"), ("break_minutes=-1", "break_minutes"),
+    ("gold_shar=1", "did you mean campaign.gold_share")])
+def test_settings_that_make_no_sense(change: str, names: str) -> None:
+    with pytest.raises(RequestError, match=names):
+        config.build(config.read("feedback", None, [f"campaign.{change}"]),
+                     {"campaign": config.Section(CampaignConfig)})
+
+
+@pytest.mark.parametrize("name", ["answers", "gold", "qualification", "scores", "guideline"])
+def test_a_file_that_is_not_there_is_said_before_anything_is_done(tmp_path: Path, store: Store, name: str) -> None:
+    settings = CampaignConfig(**{name: str(tmp_path / "none.md")})
+    with pytest.raises(RequestError, match=rf"campaign\.{name}: .*none\.md"):
+        campaigns.apply(store, replace(settings, title="new"), several=False)
+    assert [one.title for one in store.campaigns()] == [""]
+
+
+def test_settings_survive_a_journey_as_json(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command hands them to the running server, which was started elsewhere."""
+    written(tmp_path / "here" / "run" / "answers.jsonl", [answers(1)])
+    written(tmp_path / "here" / "gold.jsonl", [key(1, "gold")])
+    (tmp_path / "here" / "guide.md").write_text("# Be fair\n")
+    monkeypatch.chdir(tmp_path / "here")
+    sent = json.dumps(asdict(CampaignConfig(answers=("run",), gold="gold.jsonl", guideline="guide.md",
+                                            raters=("Ann",)).resolved()))
+    monkeypatch.chdir(tmp_path)
+    told = campaigns.apply(store, CampaignConfig(**json.loads(sent)), several=True)
+    assert told == ("campaign default: 1 items queued, 0 queued before, 0 left out (fewer than two distinct answers); "
+                    "1 gold items")
+    guideline = store.guideline("ann", "default")
+    assert guideline is not None
+    assert guideline.text == "# Be fair\n"
+    assert store.gate("ann", "default") == "guideline", "and so Ann is admitted"
+    assert store.gate("bob", "default") == "not_admitted"
+
+
+# -- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def test_pictures_beside_the_answers_are_kept_and_nothing_else_is(tmp_path: Path, store: Store) -> None:
+    folder = tmp_path / "data"
+    (folder / "in").mkdir(parents=True)
+    (folder / "in" / "cat 1.png").write_bytes(PNG)
+    (folder / "text.png").write_text("not a picture")
+    (folder / "large.png").write_bytes(PNG + bytes(3 * 1024 * 1024))
+    (tmp_path / "outside.png").write_bytes(PNG)
+    (folder / "link.png").symlink_to(tmp_path / "outside.png")
+    (folder / "folder.png").mkdir()
+    refused = ("text.png", "large.png", "../outside.png", "link.png", "folder.png", "none.png", "https://x/a.png",
+               str(tmp_path / "outside.png"), "file:///etc/passwd", "in/\x00.png", "x" * 5000)
+    text = "![cat](<in/cat 1.png>)\n\n" + "\n\n".join(f"![a](<{one}>)" for one in refused)
+    row = Answers(Prompt((Message("user", text),)), answers(1).responses)
+    campaigns.apply(store, CampaignConfig(answers=written(folder / "a.jsonl", [row])), several=False)
+    task = assignment.next_task(store, "ann", campaign="default")
+    assert task is not None
+    assert list(task.pictures) == ["in/cat 1.png"]
+    assert store.picture(task.pictures["in/cat 1.png"]) == ("image/png", PNG)
+    assert store.picture("made up") is None
+
+
+# -- what stands before the work --------------------------------------------------------------------------------------
+
+
+def study(store: Store, count: int = 40, guideline: str = "", gold: int = 0, trials: int = 0, **settings: Any) -> None:
+    store.apply(Campaign("study", **settings), guideline, [key(n, "gold") for n in range(gold)],
+                [key(n, "trial") for n in range(trials)], [item(n) for n in range(count)])
+
+
+def test_a_warning_is_accepted_or_nothing_is_shown(store: Store) -> None:
+    study(store, warning="Some of this is unkind.")
+    assert store.gate("ann", "study") == "warning"
+    assert store.lease("ann", 60, campaign="study") is None
+    store.answer_warning("ann", "study", accepted=False)
+    assert store.gate("ann", "study") == "warning"
+    store.answer_warning("ann", "study", accepted=True)
+    assert store.gate("ann", "study") is None
+    assert store.gate("bob", "study") == "warning"
+    study(store, warning="All of this is unkind.")
+    assert store.gate("ann", "study") == "warning", "it says something else now"
+
+
+def test_answers_keep_the_version_of_the_guideline_they_were_given_under(store: Store) -> None:
+    study(store, guideline="Be fair.")
+    first = store.guideline("ann", "study")
+    assert first is not None
+    assert (first.number, first.text, first.acknowledged, first.changed) == (1, "Be fair.", False, False)
+    assert store.gate("ann", "study") == "guideline"
+    assert store.lease("ann", 60, campaign="study") is None
+    with pytest.raises(RequestError, match="has changed meanwhile"):
+        store.acknowledge("ann", "study", "made up")
+    store.acknowledge("ann", "study", first.version)
+    rate(store, "ann", 2)
+    study(store, guideline="Be fair, and kind.")
+    second = store.guideline("ann", "study")
+    assert second is not None
+    assert (second.number, second.acknowledged, second.changed) == (2, False, True)
+    assert store.gate("ann", "study") == "guideline"
+    with pytest.raises(RequestError, match="has changed meanwhile"):
+        store.acknowledge("ann", "study", first.version)
+    store.acknowledge("ann", "study", second.version)
+    store.acknowledge("ann", "study", second.version)
+    rate(store, "ann", 1)
+    study(store, guideline="Be fair, and kind.")
+    assert store.gate("ann", "study") is None, "the same text is no change"
+    study(store, guideline="Be fair.")
+    assert store.gate("ann", "study") == "guideline", "back to the first is a change"
+    assert [r.guideline for r in store.rankings()] == [first.version, first.version, second.version]
+    study(store, guideline="")
+    assert store.gate("ann", "study") is None
+
+
+def test_who_may_rate(store: Store) -> None:
+    study(store, raters=("Ann",))
+    assert store.gate("ann", "study") is None
+    assert store.gate("bob", "study") == "not_admitted"
+    assert store.lease("bob", 60, campaign="study") is None
+    with pytest.raises(RequestError, match="none named 'nowhere'"):
+        store.gate("ann", "nowhere")
+
+
+def test_the_qualification_round(store: Store) -> None:
+    study(store, trials=4, gold=5, gold_share=0.3, qualification_pass=0.5)
+    assert store.qualification("ann", "study") == Qualification(4, 0, 0, "open")
+    for number in range(4):
+        lease = leased(store, "ann")
+        assert lease.practice == (number + 1, 4)
+        said = RIGHT if number < 2 else WRONG
+        receipt = store.submit(lease.token, "ann", said)
+        lesson = store.lesson(receipt.answer, "ann")
+        about_it = lease.prompt.messages[0].content.removeprefix("trial ")
+        assert lesson == Lesson(number < 2, (1, 2, 3), f"because {about_it}")
+        with pytest.raises(RequestError, match="stays as it is"):
+            store.revise(receipt.answer, "ann", RIGHT)
+        assert store.lesson(receipt.answer, "bob") is None
+    assert store.qualification("ann", "study") == Qualification(4, 4, 2, "passed")
+    assert leased(store, "ann").practice is None
+    for _ in range(4):
+        store.submit(leased(store, "bob").token, "bob", WRONG)
+    assert store.gate("bob", "study") == "failed"
+    assert store.lease("bob", 60, campaign="study") is None
+    assert list(store.rankings()) == [], "nobody trains on what was said to qualify"
+    assert store.progress("ann").mine == 0
+
+
+def test_a_lesson_is_told_in_the_order_shown_and_of_nothing_else(store: Store) -> None:
+    study(store, trials=1, gold=1, gold_share=0.5)
+    lease = store.lease("ann", 60, order=lambda *_: [2, 0, 1], campaign="study")
+    assert lease is not None
+    receipt = store.submit(lease.token, "ann", Judgement((3, 1, 2)))
+    assert store.lesson(receipt.answer, "ann") == Lesson(True, (3, 1, 2), "because 0")
+    while about(store, (lease := leased(store, "ann")).token).kind != "gold":
+        store.submit(lease.token, "ann", RIGHT)
+    assert store.lesson(store.submit(lease.token, "ann", RIGHT).answer, "ann") is None
+
+
+def test_a_trial_that_is_skipped_comes_back_at_the_end(store: Store) -> None:
+    study(store, trials=3)
+    first = leased(store, "ann")
+    store.release(first.token, "ann")
+    order = [first.token]
+    for _ in range(3):
+        lease = leased(store, "ann")
+        order.append(lease.token)
+        store.submit(lease.token, "ann", RIGHT)
+    assert order[-1] == first.token
+    assert len(set(order)) == 3
+
+
+@pytest.mark.parametrize(("ranks", "right", "share"), [
+    ((1, 2, 3, 4), (1, 2, 3, 4), 1.0), ((2, 1, 3, 4), (1, 2, 3, 4), 5 / 6), ((4, 3, 2, 1), (1, 2, 3, 4), 0.0),
+    ((1, 1, 1, 1), (1, 2, 3, 4), 0.5), ((1, 2), (1, None), 1.0), ((1, None, None), (1, 2, 2), 1.0),
+    ((None, None), (1, 2), 0.5), ((1, 2), (None, None), None)])
+def test_how_far_a_ranking_agrees_with_what_is_right(ranks: Any, right: Any, share: float | None) -> None:
+    assert agreement(ranks, right) == share
+
+
+# -- what comes in between --------------------------------------------------------------------------------------------
+
+
+def test_gold_and_repeats_come_in_their_shares_where_nobody_can_tell(store: Store) -> None:
+    study(store, count=300, gold=200, gold_share=0.1, repeats=0.05)
+    kinds = rate(store, "ann", 300)
+    counts = Counter(kinds)
+    assert 18 <= counts["gold"] <= 45
+    assert 6 <= counts["repeat"] <= 26
+    places = [number for number, kind in enumerate(kinds) if kind == "gold"]
+    assert len({after - before for before, after in pairwise(places)}) > 6, "no rhythm"
+    exported = Counter(r.kind for r in store.rankings())
+    assert exported == counts
+    progress = store.progress("ann", campaign="study")
+    assert (progress.wanted, progress.done, progress.mine) == (300, counts["normal"], 300)
+
+
+def test_which_turn_brings_gold_is_decided_by_the_stores_seed(tmp_path: Path) -> None:
+    def run(name: str, seed: int, rater: str = "ann") -> list[str]:
+        with Store(f"sqlite:///{tmp_path / name}", seed=seed) as store:
+            study(store, count=60, gold=30, gold_share=0.2, repeats=0.1)
+            return rate(store, rater, 60)
+
+    first = run("a.db", 1)
+    assert first == run("b.db", 1)
+    assert first != run("c.db", 2)
+    assert first != run("d.db", 1, "bob")
+
+
+def test_a_repeat_is_an_item_of_its_own_in_the_opposite_order_some_time_later(store: Store) -> None:
+    study(store, count=60, repeats=0.4)
+    seen: dict[str, tuple[int, Lease]] = {}
+    repeats = 0
+    for number in range(140):
+        lease = store.lease("ann", 600, order=lambda *_: [1, 2, 0], campaign="study")
+        if lease is None:
+            break
+        name = lease.prompt.messages[0].content
+        if name in seen:
+            before, first = seen[name]
+            repeats += 1
+            assert number - before > 5
+            assert (lease.shown, lease.token == first.token) == (first.shown[::-1], False)
+            assert about(store, lease.token).kind == "repeat"
+        seen[name] = number, lease
+        store.submit(lease.token, "ann", RIGHT)
+    assert repeats > 10
+    assert len(seen) == 60, "all others came too"
+    assert {r.kind for r in store.rankings()} == {"normal", "repeat"}
+    assert store.progress().wanted == store.progress().done == 60
+
+
+def test_gold_that_is_no_longer_named_is_given_no_more(store: Store) -> None:
+    study(store, count=100, gold=3, gold_share=0.5)
+    rate(store, "ann", 1)
+    study(store, count=100, gold=1, gold_share=0.5)
+    kinds = Counter(rate(store, "bob", 30))
+    assert kinds["gold"] == 1
+    study(store, count=100, gold=3, gold_share=0.5)
+    assert Counter(rate(store, "bob", 30))["gold"] == 2
+
+
+@pytest.mark.parametrize(("row", "names"), [
+    (replace(key(1, "gold"), ranks=(1, 1, 1)), "put no answer above another"),
+    (Ranking(answers(1).prompt, tuple(Response(t) for t in "abcdefghi"), (1,) + (2,) * 8, "x"), "9 answers"),
+])
+def test_gold_that_cannot_tell_is_refused(tmp_path: Path, store: Store, row: Ranking, names: str) -> None:
+    path = written(tmp_path / "gold.jsonl", [key(0, "gold"), row])
+    with pytest.raises(RequestError, match=rf"gold\.jsonl:2: .*{names}"):
+        campaigns.apply(store, CampaignConfig(gold=path), several=True)
+
+
+def test_a_reason_is_required_on_a_share_of_the_items(store: Store) -> None:
+    study(store, count=100, reason_share=0.3)
+    asked = 0
+    for _ in range(60):
+        lease = leased(store, "ann")
+        if lease.reason_required:
+            asked += 1
+            with pytest.raises(RequestError, match="reason: "):
+                store.submit(lease.token, "ann", replace(RIGHT, reason=" \n"))
+            receipt = store.submit(lease.token, "ann", replace(RIGHT, reason="shorter"))
+            with pytest.raises(RequestError, match="reason: "):
+                store.revise(receipt.answer, "ann", WRONG)
+        else:
+            store.submit(lease.token, "ann", RIGHT)
+    assert 8 <= asked <= 30
+
+
+def test_a_paused_campaign_gives_nothing_out_and_takes_what_was_begun(store: Store) -> None:
+    study(store)
+    lease = leased(store, "ann")
+    store.write(lambda db: db.exec_driver_sql("update campaigns set state = 'paused'"))
+    assert store.lease("ann", 60, campaign="study") is None
+    assert store.submit(lease.token, "ann", RIGHT).surplus is False
+
+
+def test_campaigns_do_not_mix(store: Store) -> None:
+    study(store, count=2)
+    store.apply(Campaign("other", title="Another"), rows=[item(0), item(5)])
+    for _ in range(2):
+        lease = leased(store, "bob", "other")
+        store.submit(lease.token, "bob", RIGHT)
+    assert store.lease("bob", 60, campaign="other") is None
+    assert store.waiting("bob", "study") == 2
+    assert store.waiting("bob", "other") == 0
+    assert store.progress("bob", campaign="other").mine == 2
+    assert store.progress("bob", campaign="study").mine == 0
+    assert [(one.name, one.title) for one in store.campaigns()] == [("default", ""), ("study", ""),
+                                                                    ("other", "Another")]
