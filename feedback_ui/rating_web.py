@@ -33,7 +33,7 @@ def routes(app: FastAPI, store: Store, settings: FeedbackConfig) -> None:
 
 def admitted(store: Store, rater: str) -> list[Campaign]:
     """The campaigns that have items, and that this rater may rate."""
-    return [one for one in store.campaigns() if (not one.raters or rater in one.raters)
+    return [one for one in store.campaigns() if store.gate(rater, one.name) != "not_admitted"
             and store.progress(campaign=one.name).items]
 
 

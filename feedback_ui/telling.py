@@ -38,8 +38,7 @@ def html(text: str, hidden: tuple[str, ...] = (), pictures: Mapping[str, str] | 
 
 def task(one: Task) -> dict[str, Any]:
     practice = one.practice and {"number": one.practice[0], "of": one.practice[1]}
-    conversation = [{"role": message.role, "html": html(message.content, one.hidden, one.pictures),
-                     "content": masked(message.content, one.hidden)}
+    conversation = [{"role": message.role, "html": html(message.content, one.hidden, one.pictures)}
                     for message in one.conversation]
     answers = [{"letter": letter, "html": html(text, one.hidden), "text": masked(text, one.hidden)}
                for letter, text in zip(one.letters, one.answers, strict=True)]

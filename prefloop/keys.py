@@ -41,10 +41,9 @@ def keys(command: str) -> Iterator[Key]:
 
     A command of two words takes the config of the first, and so its sections too; only what is its own is told.
     """
-    own, (first, _, second) = meanings(_config(command)), command.partition(" ")
-    shared = _sections(first) if second else {}
+    own, second = meanings(_config(command)), command.partition(" ")[2]
     for name, section in _sections(command).items():
-        if name in shared and name != second:
+        if name in _shared(command) and name != second:
             continue
         foreign = "" if section.owner.__module__.startswith("prefloop.") else _public(section.owner)
         for one in fields(section.owner):
@@ -55,6 +54,12 @@ def keys(command: str) -> Iterator[Key]:
 
 def _sections(command: str) -> config.Sections:
     return import_module(COMMANDS[command][0]).sections()
+
+
+def _shared(command: str) -> config.Sections:
+    """The sections that a command of two words has from the first."""
+    first, _, second = command.partition(" ")
+    return _sections(first) if second else {}
 
 
 def _config(command: str) -> Path:
@@ -141,14 +146,16 @@ def page() -> str:
     foreign: dict[str, dict[str, str]] = {}
     for command in COMMANDS:
         if COMMANDS[command][0]:
-            lines += _of_command(command, list(keys(command)), foreign)
+            lines += _of_command(command, [key for key in keys(command) if key.section not in _shared(command)],
+                                 foreign)
     return "\n".join([*lines, *_compared(foreign)]) + "\n"
 
 
 def _of_command(command: str, found: list[Key], foreign: dict[str, dict[str, str]]) -> list[str]:
     what = COMMANDS[command][1]
-    lines = [f"## prefloop {command}", "", f"{what[0].upper()}{what[1:]}.", "", "| key | default | meaning |",
-             "|---|---|---|"]
+    too = f" It takes what `prefloop {command.partition(' ')[0]}` takes." if _shared(command) else ""
+    lines = [f"## prefloop {command}", "", f"{what[0].upper()}{what[1:]}.{too}", "",
+             *(["| key | default | meaning |", "|---|---|---|"] if found else [])]
     for key in found:
         if key.foreign:
             foreign.setdefault(key.foreign, {})[key.name] = key.default
@@ -156,7 +163,7 @@ def _of_command(command: str, found: list[Key], foreign: dict[str, dict[str, str
             lines.append(f"| `{key.section}.{key.name}` | `{key.default}` | {_cell(key.meaning)} |")
     theirs = sorted({(key.section, key.foreign) for key in found if key.foreign})
     told = [f"`{section}:` takes every field of `{owner}`: see the table at the end." for section, owner in theirs]
-    return [*lines, "", *told, *[""] * bool(told)]
+    return [*lines, *[""] * bool(found), *told, *[""] * bool(told)]
 
 
 def _compared(foreign: dict[str, dict[str, str]]) -> list[str]:

@@ -71,7 +71,7 @@ class Client:
                 return reply
             if time.monotonic() > until or (400 <= status < 500 and status != 429):
                 raise ConnectionError(f"{self.name} {route}: {status} {reply}")
-            time.sleep(random.uniform(0.1, 0.5) if status != 429 else reply["wait"])
+            time.sleep(random.uniform(0.1, 0.5) if status != 429 else float(reply["wait"]))
 
     def _once(self, route: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         self._line.request("POST", f"/api/{route}", json.dumps(body),
