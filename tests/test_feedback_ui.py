@@ -100,7 +100,7 @@ def test_a_guideline_is_read_first_and_every_answer_keeps_its_version(client: Te
     store.apply(Campaign(warning="Some of it is **sad**."), "Be <b>fair</b>.")
     sad = fetched(client)
     assert (sad["gate"], sad["task"], sad["warning"]) == (
-        "warning", None, '<p dir="auto">Some of it is <strong>sad</strong>.</p>\n')
+        "warning", None, '<p dir="auto">Some of it is <strong>sad</strong>.</p>')
     assert client.post("/api/warning", json={"campaign": "default", "accept": True}).status_code == 200
     told = fetched(client)
     assert (told["gate"], told["task"]) == ("guideline", None)
