@@ -5,6 +5,7 @@ Applied again with other settings it changes the campaign of that name: items st
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -40,16 +41,16 @@ class CampaignConfig:
     qualification: str | None = None
     qualification_pass: float = 0.8
     warning: str = ""
-    raters: tuple[str, ...] = ()
-    hide: tuple[str, ...] = ()
+    raters: tuple[str, ...] | str = ()
+    hide: tuple[str, ...] | str = ()
     break_minutes: float = 50
 
     def __post_init__(self) -> None:
         if not self.name.strip() or len(self.name) > 64 or not self.name.isprintable():
             raise ValueError("campaign.name has 1 to 64 characters that can be seen")
         for name in NAMES:
-            own = getattr(self, name)
-            if not isinstance(own, str) and not all(isinstance(one, str) and one.strip() for one in own):
+            own = listed(getattr(self, name))
+            if not all(isinstance(one, str) and one.strip() for one in own):
                 raise ValueError(f"campaign.{name}: {list(own)} are not names{' of files' * (name == 'answers')}")
         for name in SHARES:
             if not 0 <= getattr(self, name) <= 1:
@@ -66,7 +67,7 @@ class CampaignConfig:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files of answers; a run folder stands for the answers.jsonl in it."""
-        named = map(Path, (self.answers,) if isinstance(self.answers, str) else self.answers)
+        named = map(Path, listed(self.answers))
         return tuple(path / "answers.jsonl" if path.is_dir() else path for path in named)
 
     def resolved(self) -> CampaignConfig:
@@ -88,6 +89,11 @@ class CampaignConfig:
             raise RequestError(f"campaign.guideline: {self.guideline} cannot be read: {error.strerror}") from None
         except UnicodeDecodeError as error:
             raise RequestError(f"campaign.guideline: {self.guideline}: byte {error.start} is not UTF-8") from None
+
+
+def listed(names: Sequence[str]) -> tuple[str, ...]:
+    """A text is one name."""
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def refuse(settings: CampaignConfig) -> None:
@@ -128,4 +134,4 @@ def apply(store: Store, settings: CampaignConfig, several: bool) -> str:
 
 def _campaign(settings: CampaignConfig) -> Campaign:
     known = {one.name: getattr(settings, one.name) for one in fields(Campaign)}
-    return Campaign(**known | {"raters": tuple(settings.raters), "hide": tuple(settings.hide)})
+    return Campaign(**known | {"raters": listed(settings.raters), "hide": listed(settings.hide)})

@@ -33,8 +33,7 @@ def routes(app: FastAPI, store: Store, settings: FeedbackConfig) -> None:
 
 def admitted(store: Store, rater: str) -> list[Campaign]:
     """The campaigns that have items, and that this rater may rate."""
-    return [one for one in store.campaigns() if store.gate(rater, one.name) != "not_admitted"
-            and store.progress(campaign=one.name).items]
+    return [one for one in store.campaigns() if one.admits(rater) and store.progress(campaign=one.name).items]
 
 
 def _arrive(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who) -> None:

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from argon2 import PasswordHasher
@@ -152,10 +153,11 @@ def test_a_password_is_reset_by_an_invitation(accounts: Accounts) -> None:
     assert accounts.redeem(token, None, "a new long password") == Account("ann", "rater")
     assert accounts.verify("ann", "a new long password") is not None, "and the name is unlocked"
     assert accounts.who(session) is None
-    for wrong_request in ({"purpose": "reset"}, {"purpose": "reset", "name": "bob"}, {"name": "ann"},
-                          {"purpose": "x"}, {"hours": 0}, {"role": "owner"}):
+    wrong_requests: list[dict[str, Any]] = [{"purpose": "reset"}, {"purpose": "reset", "name": "bob"}, {"name": "ann"},
+                                            {"purpose": "x"}, {"hours": 0}, {"role": "owner"}]
+    for asked in wrong_requests:
         with pytest.raises(RequestError):
-            accounts.invite(**wrong_request)
+            accounts.invite(**asked)
 
 
 def test_two_who_redeem_one_invitation_at_once(accounts: Accounts) -> None:

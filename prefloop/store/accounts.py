@@ -18,6 +18,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from prefloop.errors import RequestError
+from prefloop.store.records import folded
 from prefloop.store.schema import accounts, failures, invitations, sessions
 from prefloop.store.store import Store
 
@@ -234,7 +235,7 @@ class Accounts:
 
 def named(text: str) -> str:
     """A name as accounts know it: small letters, no signs that hide or turn others, so that no two look the same."""
-    name = unicodedata.normalize("NFKC", text).strip().casefold()
+    name = folded(text)
     if not name or len(name) > NAME:
         raise RequestError(f"name: it has {len(name)} characters; it needs 1 to {NAME}")
     odd = next((one for one in name if unicodedata.category(one)[0] == "C" or one in "\u2028\u2029"), None)

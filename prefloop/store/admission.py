@@ -19,7 +19,7 @@ ALIKE = 0.8  # of the pairs that a key decides: one neighbour out of place among
 
 def gate(db: Connection, rater: str, campaign: int, settings: Campaign) -> str | None:
     """Why this rater gets nothing of this campaign yet, or for good; None if nothing stands in the way."""
-    if settings.raters and rater.casefold() not in {name.strip().casefold() for name in settings.raters}:
+    if not settings.admits(rater):
         return "not_admitted"
     if settings.warning and not _accepted(db, rater, campaign, settings.warning):
         return "warning"

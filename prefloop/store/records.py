@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -10,6 +11,11 @@ from prefloop.records import Prompt, Response
 
 KINDS = ("normal", "gold", "repeat", "qualification")
 FLAGS = ("unsafe", "personal", "broken", "other")
+
+
+def folded(name: str) -> str:
+    """A rater's name without what keyboards and habits make of it."""
+    return unicodedata.normalize("NFKC", name).strip().casefold()
 
 
 class NotLeased(RequestError):
@@ -35,6 +41,9 @@ class Campaign:
     raters: tuple[str, ...] = ()
     hide: tuple[str, ...] = ()
     break_minutes: float = 50
+
+    def admits(self, rater: str) -> bool:
+        return not self.raters or folded(rater) in map(folded, self.raters)
 
 
 @dataclass(frozen=True)

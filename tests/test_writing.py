@@ -1,0 +1,155 @@
+"""Group commit: each job by itself, all of a batch on disk together, and nothing acknowledged that is not there."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from prefloop.store import Store, opening
+from prefloop.store.writing import Writer
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    made = opening.writer(tmp_path / "w.db")
+    with made.begin() as db:
+        db.execute(text("create table kept (n integer primary key)"))
+    yield made
+    made.dispose()
+
+
+def put(number: int, then: Exception | None = None):
+    def work(db: Connection) -> int:
+        db.execute(text(f"insert into kept values ({number})"))
+        if then is not None:
+            raise then
+        return number
+
+    return work
+
+
+def kept(engine: Engine) -> list[int]:
+    with engine.begin() as db:
+        return list(db.scalars(text("select n from kept order by n")))
+
+
+def together(writer: Writer, *jobs) -> list[object]:
+    """Runs them in one batch: all wait for the turn that is taken here."""
+    def outcome(job) -> object:
+        try:
+            return writer.do(job)
+        except Exception as error:
+            return error
+
+    with writer._turn, ThreadPoolExecutor(len(jobs)) as pool:
+        waiting = [pool.submit(outcome, job) for job in jobs]
+        while len(writer._waiting) < len(jobs):
+            time.sleep(0.001)
+        writer._turn.release()
+        told = [one.result() for one in waiting]
+        writer._turn.acquire()
+    return told
+
+
+def test_a_job_that_raises_undoes_only_its_own(engine: Engine) -> None:
+    error = ValueError("no")
+    told = together(Writer(engine), put(1), put(2, error), put(3), put(1))
+    assert {1, 3, error} <= {one for one in told if isinstance(one, int | ValueError)}
+    assert [type(one) for one in told].count(IntegrityError) == 1, "one of the two that put the same"
+    assert kept(engine) == [1, 3]
+
+
+def test_those_who_wait_share_one_commit(engine: Engine) -> None:
+    commits = []
+    event.listen(engine, "commit", commits.append)
+    assert together(Writer(engine), *(put(n) for n in range(50))) == list(range(50))
+    assert len(commits) == 1
+    assert kept(engine) == list(range(50))
+
+
+def test_a_batch_that_cannot_be_committed_is_refused_to_all_and_the_next_goes_on(engine: Engine) -> None:
+    def full(_: Connection) -> None:
+        event.remove(engine, "commit", full)
+        raise OperationalError("", {}, sqlite3.OperationalError("disk is full"))
+
+    event.listen(engine, "commit", full)
+    writer = Writer(engine)
+    assert [type(one) for one in together(writer, put(1), put(2))] == [OperationalError] * 2
+    assert kept(engine) == []
+    assert writer.do(put(1)) == 1
+    assert kept(engine) == [1]
+
+
+def test_an_interrupt_in_the_middle_leaves_nobody_waiting(engine: Engine) -> None:
+    writer = Writer(engine)
+
+    def stop(db: Connection) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        writer.do(stop)
+    assert writer.do(put(1)) == 1
+
+
+def test_many_threads_and_no_job_is_lost_or_done_twice(engine: Engine) -> None:
+    writer, given = Writer(engine), range(2000)
+    with ThreadPoolExecutor(32) as pool:
+        assert list(pool.map(lambda n: writer.do(put(n)), given)) == list(given)
+    assert kept(engine) == list(given)
+
+
+# -- kill -9 ----------------------------------------------------------------------------------------------------------
+
+SERVER = """
+import sys, threading
+sys.path.insert(0, {tests!r})
+from prefloop.store import Judgement, Store
+with Store({url!r}) as store:
+    print("ready", flush=True)
+    def work(rater):
+        while (lease := store.lease(rater, 600)) is not None:
+            receipt = store.submit(lease.token, rater, Judgement((1, 2, 3)), key=lease.token)
+            sys.stdout.write(f"{{receipt.answer}} {{lease.token}}\\n")
+            sys.stdout.flush()
+    for n in range(8):
+        threading.Thread(target=work, args=(f"rater {{n}} of {round}",)).start()
+"""
+
+
+def test_what_was_acknowledged_outlives_a_kill(tmp_path: Path) -> None:
+    from test_store import item, url
+
+    with Store(url(tmp_path)) as store:
+        store.add_items([item(n) for n in range(300)], need=50)
+    acknowledged: dict[str, int] = {}
+    for number in range(4):
+        code = SERVER.format(tests=str(Path(__file__).parent), url=url(tmp_path), round=number)
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        lines: list[str] = []
+        reading = threading.Thread(target=lambda out=child.stdout, into=lines: into.extend(out))
+        assert child.stdout.readline() == "ready\n"
+        reading.start()
+        time.sleep(0.4 + 0.13 * number)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        reading.join()
+        whole = [line.split() for line in lines if line.endswith("\n")]
+        acknowledged |= {token: int(answer) for answer, token in whole}
+    with sqlite3.connect(tmp_path / "feedback.db") as db:
+        assert db.execute("pragma integrity_check").fetchone() == ("ok",)
+        found = dict(db.execute("select token, id from answers").fetchall())
+        assert db.execute("select sum(done) from items").fetchone() == (len(found),)
+    db.close()
+    assert len(acknowledged) > 20
+    assert acknowledged.items() <= found.items(), "every answer that was acknowledged, under the number it was told"
