@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from prefloop.errors import RequestError
 from prefloop.records import Answers, digest
@@ -133,5 +134,7 @@ def apply(store: Store, settings: CampaignConfig, several: bool) -> str:
 
 
 def _campaign(settings: CampaignConfig) -> Campaign:
-    known = {one.name: getattr(settings, one.name) for one in fields(Campaign)}
-    return Campaign(**known | {"raters": listed(settings.raters), "hide": listed(settings.hide)})
+    known: dict[str, Any] = {one.name: getattr(settings, one.name) for one in fields(Campaign)}
+    for name in ("raters", "hide"):
+        known[name] = listed(known[name])
+    return Campaign(**known)

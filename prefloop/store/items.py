@@ -51,9 +51,11 @@ def settings_of(db: Connection, campaign: int) -> Campaign:
 
 def campaign_of(row: Row[Any]) -> Campaign:
     """The settings of a row of `campaigns`; one that was made before a setting existed has its default."""
-    known = json.loads(row.settings)
-    return Campaign(**{one.name: tuple(known[one.name]) if isinstance(known[one.name], list) else known[one.name]
-                       for one in fields(Campaign) if one.name in known} | {"name": row.name})
+    told = json.loads(row.settings) | {"name": row.name}
+    known: dict[str, Any] = {one.name: told[one.name] for one in fields(Campaign) if one.name in told}
+    for name in ("raters", "hide"):
+        known[name] = tuple(known.get(name, ()))
+    return Campaign(**known)
 
 
 def keep_campaign(db: Connection, at: int, campaign: Campaign, guideline: str) -> int:
