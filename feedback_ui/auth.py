@@ -30,7 +30,7 @@ class NotYou(RequestError):
 class Turns:
     """Passwords take long and much memory to check, on purpose: two at a time, and not too many in the queue."""
 
-    AT_ONCE, WAITING = 2, 100
+    AT_ONCE, WAITING = 2, 500
 
     def __init__(self) -> None:
         self._limit = CapacityLimiter(self.AT_ONCE)

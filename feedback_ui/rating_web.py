@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from prefloop.errors import RequestError
 from prefloop.store import Campaign, Store
 
 from . import assignment, bodies, telling
@@ -17,6 +18,10 @@ from .server import FeedbackConfig
 Who = Callable[[Request], str]
 HowFar = Callable[[str, str | None], dict[str, Any]]  # a rater's name, a campaign's
 SHOWN = 20  # answers of the history at once
+
+
+class NotAdmitted(RequestError):
+    """A campaign that others rate."""
 
 
 def routes(app: FastAPI, store: Store, settings: FeedbackConfig) -> None:
@@ -37,6 +42,11 @@ def admitted(store: Store, rater: str) -> list[Campaign]:
 
 
 def _arrive(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who) -> None:
+    def admitted_to(campaign: str, rater: str) -> str:
+        if store.gate(rater, campaign) == "not_admitted":
+            raise NotAdmitted(f"campaign: {rater} is not one of its raters")
+        return rater
+
     @app.post("/api/hello")
     def hello(request: Request, body: bodies.Nothing) -> dict[str, Any]:
         rater = rater_of(request)
@@ -49,12 +59,12 @@ def _arrive(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who)
 
     @app.post("/api/acknowledge")
     def acknowledge(request: Request, body: bodies.Acknowledgement) -> dict[str, Any]:
-        store.acknowledge(rater_of(request), body.campaign, body.version)
+        store.acknowledge(admitted_to(body.campaign, rater_of(request)), body.campaign, body.version)
         return {}
 
     @app.post("/api/warning")
     def warning(request: Request, body: bodies.Warned) -> dict[str, Any]:
-        store.answer_warning(rater_of(request), body.campaign, body.accept)
+        store.answer_warning(admitted_to(body.campaign, rater_of(request)), body.campaign, body.accept)
         return {}
 
     @app.get("/api/picture/{name}")

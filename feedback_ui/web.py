@@ -21,7 +21,8 @@ from . import auth, metrics, rating_web
 from .guard import Guard, Sessions
 from .server import FeedbackConfig
 
-STATUS = {NotLeased: 403, auth.NotYou: 403, AlreadyAnswered: 409, RequestError: 422, RunError: 503}
+STATUS = {NotLeased: 403, auth.NotYou: 403, rating_web.NotAdmitted: 403, AlreadyAnswered: 409, RequestError: 422,
+          RunError: 503}
 
 
 def build(store: Store, settings: FeedbackConfig) -> FastAPI:

@@ -20,7 +20,7 @@ from prefloop.errors import RequestError
 from prefloop.feedback_ui import control, guard, server
 from prefloop.feedback_ui.pace import Pace
 from prefloop.records import Answers, Message, Prompt, Response
-from prefloop.store import Store
+from prefloop.store import Campaign, Store
 from prefloop.store.accounts import Accounts
 
 HOME = "https://rate.example.org"
@@ -259,6 +259,28 @@ def test_what_a_lead_and_an_admin_may_is_closed_to_raters(house: House) -> None:
         assert ann.get(path).status_code in (404, 405), path
 
 
+def test_a_campaign_for_others_is_closed(house: House) -> None:
+    house.store.apply(Campaign("theirs", raters=("bob",), warning="sad", title="canary"), "Be fair.", rows=[item(77)])
+    ann, bob = house.signed_in("ann"), house.signed_in("bob")
+    assert "canary" not in ann.post("/api/hello", json={}).text
+    assert "canary" in bob.post("/api/hello", json={}).text
+    told = ann.post("/api/next", json={"campaign": "theirs"}).json()
+    assert (told["gate"], told["task"], told["guideline"], told["warning"]) == ("not_admitted", None, None, "")
+    assert ann.post("/api/warning", json={"campaign": "theirs", "accept": True}).status_code == 403
+    assert ann.post("/api/acknowledge", json={"campaign": "theirs", "version": "x"}).status_code == 403
+    assert ann.post("/api/warning", json={"campaign": "none", "accept": True}).status_code == 422
+    assert bob.post("/api/warning", json={"campaign": "theirs", "accept": True}).status_code == 200
+
+
+def test_gradio_does_nothing_for_a_rater_either(house: House) -> None:
+    ann = house.signed_in("ann")
+    theirs = {path for path, _ in everything(house.app) if not path.startswith("/api/")}
+    assert [path for path in sorted(theirs) if ann.post(path, json={}).status_code != 405] == []
+    closed = [path for path in theirs if path.startswith(guard.CLOSED) and not path.startswith(guard.OPEN)]
+    assert len(closed) > 10
+    assert [path for path in closed if ann.get(path).status_code != 404] == []
+
+
 def test_a_forged_origin_is_refused_on_every_route_that_changes_something(house: House) -> None:
     ann = house.signed_in("ann")
     token = fetched(ann)["token"]
@@ -352,6 +374,16 @@ def tokens(store: Store) -> list[str]:
     while (lease := store.lease("me", 3600, holding=held)) is not None:
         held.append(lease.token)
     return held
+
+
+def test_a_killed_server_loses_nothing_and_signs_nobody_out(tmp_path: Path) -> None:
+    """`make soak NAME=feedback` is the same with 200 raters and ten kills."""
+    from soak import feedback
+
+    report = feedback.campaign(tmp_path, kills=1, raters=4, think=0.3, seed=0)
+    assert report["acknowledged"] > 10
+    assert {name: report[name] for name in feedback.WRONG} == dict.fromkeys(feedback.WRONG, 0)
+    assert report["integrity"] == "ok"
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import rated_house
 import raters_at_work
 
+WRONG = ("lost", "duplicated", "miscounted", "signed_out", "gave_up")  # of which there is to be none
 BETWEEN = (3.0, 9.0)  # seconds of work between a start and the next kill
 
 
@@ -56,9 +57,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="prefloop-soak-") as folder:
         report = campaign(Path(folder), asked.kills, asked.raters, asked.think, asked.seed)
     print(json.dumps(report))
-    wrong = ("lost", "duplicated", "miscounted", "signed_out", "gave_up")
-    return 0 if report["integrity"] == "ok" and not any(report[name] for name in wrong) and report["acknowledged"] \
-        else 1
+    fine = report["integrity"] == "ok" and report["acknowledged"] and not any(report[name] for name in WRONG)
+    return 0 if fine else 1
 
 
 if __name__ == "__main__":
