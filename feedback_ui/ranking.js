@@ -271,7 +271,7 @@ function lesson({ right, ranks, html }) {
   over = true;
   const box = find(".pl-lesson");
   box.replaceChildren(make("h3", "", t(right ? "lessonRight" : "lessonWrong")),
-    make("p", "pl-pastorder", t("lessonOrder", { order: orderOf(ranks, letters()) })), rendered(html));
+    make("p", "pl-pastorder", t("lessonOrder", { order: orderOf(ranks, letters()) || t("noneOrder") })), rendered(html));
   box.classList.toggle("pl-wrong", !right);
   box.hidden = false;
   drawSaid();

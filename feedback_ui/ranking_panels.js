@@ -196,7 +196,7 @@ async function signIn() {
     return;
   }
   dialog.querySelector("[name=password]").value = "";
-  if (me && name !== me) window.location.reload(); // another rater: nothing of the first is theirs
+  if (me && reply.content.rater !== me) window.location.reload(); // another rater: nothing of the first is theirs
   else dialog.done();
 }
 

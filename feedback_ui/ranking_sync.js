@@ -107,7 +107,7 @@ function settled(entry, reply) {
   }
   if (!reply.status || reply.status === 429 || reply.status >= 500) {
     trouble = reply.status ? String(reply.content.error || reply.status) : "offline";
-    timer = setTimeout(flush, 1000 * (reply.after || Math.min(30, 2 ** tries)));
+    timer = setTimeout(flush, 1000 * (reply.after || Math.min(15, 2 ** tries)));
     tries += 1;
     return false;
   }
