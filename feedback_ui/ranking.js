@@ -75,13 +75,17 @@ async function next() {
       drawProgress(reply);
     } catch (error) {
       if (IN_ARENA || (error.status && error.status < 500)) throw error;
-      screen(t("waitTitle"), t("waitWhy"), { tick: "…" });
-      setTimeout(() => !task && !busy && exchange(next), 3000);
+      later(t("waitTitle"), 3000);
       return;
     }
   }
   again = Math.max(0, again - 1);
   begin(reply);
+}
+
+function later(title, milliseconds) {
+  screen(title, t("waitWhy"), { tick: "…" });
+  setTimeout(() => !task && exchange(next), milliseconds);
 }
 
 function begin(reply) {
@@ -90,6 +94,7 @@ function begin(reply) {
   drawPassed(reply);
   if (reply.task) open(reply.task);
   else if (gate) drawGate(reply);
+  else if (unsent.some((one) => !one.refused)) later(t("saving"), 700); // a rater is given only so many items at once
   else screen(t("empty"), t("emptyWhy"), { tick: "✓", skipped: reply.progress.skipped });
   lookAhead();
 }
@@ -357,29 +362,7 @@ const withdraw = () => exchange(async () => {
   tell(t("withdrawn"));
 });
 
-// -- drawing ----------------------------------------------------------------------------------------------------------
-
-function drawProgress(reply) {
-  const { progress } = reply;
-  if (progress?.wanted !== undefined) {
-    // Among several raters the count of all stands still after some kinds of items: it is told in twentieths.
-    const share = progress.done / Math.max(1, progress.wanted);
-    const percent = hello.sign_in ? 5 * Math.floor(share * 20) : 100 * share;
-    find(".pl-count").textContent = t(hello.sign_in ? "countMine" : "count", { ...progress, n: progress.mine });
-    find(".pl-fill").style.width = `${percent}%`;
-    find(".pl-meter").setAttribute("aria-valuenow", Math.round(percent));
-  }
-  if ("guideline" in reply) guideline = reply.guideline?.html ? reply.guideline : null;
-  find("[data-act=guide]").hidden = !guideline;
-}
-
-function drawPassed(reply) {
-  const { state, right, done } = reply.qualification || {};
-  const passed = practising && !reply.task?.practice && state === "passed";
-  find(".pl-passed").hidden = !passed;
-  if (passed) find(".pl-passed").textContent = t("passed", { right, done });
-  if (!reply.task?.practice) practising = false;
-}
+// -- what the rater is told ------------------------------------------------------------------------------------------
 
 function complain(text) {
   const box = find(".pl-bar .pl-error");

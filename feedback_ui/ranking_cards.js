@@ -235,3 +235,27 @@ function focusCard(place) {
   cards[current]?.focus({ preventScroll: true });
   if (!busy) cards[current]?.scrollIntoView({ block: "nearest" });
 }
+
+// -- how far the work is ----------------------------------------------------------------------------------------------
+
+function drawProgress(reply) {
+  const { progress } = reply;
+  if (progress?.wanted !== undefined) {
+    // Among several raters the count of all stands still after some kinds of items: it is told in twentieths.
+    const share = progress.done / Math.max(1, progress.wanted);
+    const percent = hello.sign_in ? 5 * Math.floor(share * 20) : 100 * share;
+    find(".pl-count").textContent = t(hello.sign_in ? "countMine" : "count", { ...progress, n: progress.mine });
+    find(".pl-fill").style.width = `${percent}%`;
+    find(".pl-meter").setAttribute("aria-valuenow", Math.round(percent));
+  }
+  if ("guideline" in reply) guideline = reply.guideline?.html ? reply.guideline : null;
+  find("[data-act=guide]").hidden = !guideline;
+}
+
+function drawPassed(reply) {
+  const { state, right, done } = reply.qualification || {};
+  const passed = practising && !reply.task?.practice && state === "passed";
+  find(".pl-passed").hidden = !passed;
+  if (passed) find(".pl-passed").textContent = t("passed", { right, done });
+  if (!reply.task?.practice) practising = false;
+}

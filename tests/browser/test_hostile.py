@@ -60,7 +60,8 @@ CORPUS = (
     "```html\n<script>alert(1)</script>\n```",
     "`</code><img src=x onerror=alert(1)>`", "| a |\n|---|\n| <img src=x onerror=alert(1)> |",
     "# <img src=x onerror=alert(1)>",
-    "1. <iframe src=//evil.example/>\n2. x", "> <object data=//evil.example/x>", "[x]: http://evil.example/ 'hidden text'",
+    "1. <iframe src=//evil.example/>\n2. x", "> <object data=//evil.example/x>",
+    "[x]: http://evil.example/ 'hidden text'",
     "![p](/api/picture/../../config)", "![p](/api/picture/0)", "![p](..%2f..%2fetc/passwd)", "![p](file:///etc/passwd)",
     # templates and text that plays tricks
     "${alert(1)}", "{{constructor.constructor('alert(1)')()}}", "{{#each this}}{{this}}{{/each}}", "<%= alert(1) %>",
