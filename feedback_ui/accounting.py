@@ -1,4 +1,4 @@
-"""`prefloop feedback account CONFIG`: adds an account, disables it, or signs it out everywhere."""
+"""`prefloop feedback account CONFIG`: adds an account, disables or enables it, or signs it out everywhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class AccountConfig:
     """`account:`. A password is never a key: the command line can be read by others."""
 
     name: str
-    action: Literal["add", "disable", "sign_out"] = "add"
+    action: Literal["add", "disable", "enable", "sign_out"] = "add"
     role: Literal["rater", "lead", "admin"] = "rater"
     password_file: str | None = None
 
@@ -39,7 +39,7 @@ def main(asked: config.Asked) -> None:
     control.perform(settings.store, "account", action=wanted.action, name=wanted.name, role=wanted.role,
                     password=password)
     done = {"add": f"is a {wanted.role} now", "disable": "can sign in no more, and is signed out",
-            "sign_out": "is signed out everywhere"}
+            "enable": "can sign in again", "sign_out": "is signed out everywhere"}
     print(f"{wanted.name} {done[wanted.action]}.")
 
 

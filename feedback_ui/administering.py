@@ -21,10 +21,12 @@ def account(store: Store, action: str, name: str, role: str, password: str) -> d
         accounts.add(name, password, role)
     elif action == "disable":
         accounts.disable(name)
+    elif action == "enable":
+        accounts.enable(name)
     elif action == "sign_out":
         accounts.end_all(name)
     else:
-        raise RequestError(f"account.action: {action!r} is not add, disable or sign_out")
+        raise RequestError(f"account.action: {action!r} is not add, disable, enable or sign_out")
     return {}
 
 

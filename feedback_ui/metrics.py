@@ -26,7 +26,7 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 class Measured:
-    """Times every request of ours, and every request that was refused."""
+    """Times every request; what was refused at the door has no route."""
 
     def __init__(self, app: ASGIApp, seconds: Histogram) -> None:
         self.app, self._seconds = app, seconds
@@ -46,9 +46,8 @@ class Measured:
         try:
             await self.app(scope, receive, send_measured)
         finally:
-            route = getattr(scope.get("route"), "path", "")
-            if route or status >= 400:  # what gradio serves is the page itself, and a connection that stays open
-                self._seconds.labels(route or "none", str(status)).observe(time.perf_counter() - began)
+            route = getattr(scope.get("route"), "path", "none")
+            self._seconds.labels(route, str(status)).observe(time.perf_counter() - began)
 
 
 class StoreCollector:

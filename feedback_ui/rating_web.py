@@ -55,7 +55,7 @@ def _arrive(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who)
                 "sign_in": settings.sign_in, "language": settings.language,
                 "campaigns": [{"name": one.name, "title": one.title, "waiting": store.waiting(rater, one.name)}
                               for one in open_to],
-                "break_minutes": min((one.break_minutes for one in open_to), default=0)}
+                "break_minutes": min((one.break_minutes for one in open_to if one.break_minutes), default=0)}
 
     @app.post("/api/acknowledge")
     def acknowledge(request: Request, body: bodies.Acknowledgement) -> dict[str, Any]:

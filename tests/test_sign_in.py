@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fastapi import FastAPI
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from prefloop import cli
+from prefloop import cli, config
 from prefloop.errors import RequestError
 from prefloop.feedback_ui import control, guard, server
 from prefloop.feedback_ui.pace import Pace
@@ -171,6 +172,9 @@ def test_who_is_disabled_is_out_at_once(house: House) -> None:
     house.accounts.disable("ann")
     assert client.post("/api/hello", json={}).status_code == 401
     assert house.visitor().post("/api/sign_in", json={"name": "ann", "password": PASSWORD}).status_code == 403
+    house.accounts.enable("ann")
+    assert client.post("/api/hello", json={}).status_code == 401, "the session stays over"
+    house.signed_in("ann")
 
 
 def test_a_new_password_ends_the_other_sessions(house: House) -> None:
@@ -488,6 +492,14 @@ def test_what_a_command_cannot_do_is_one_line(house: House, config_file: Path, s
                 (["invit", str(config_file)], "did you mean `prefloop feedback invite`?")):
             assert cli.main(["feedback", *words]) == 2, words
             assert told in said(), words
+
+
+@pytest.mark.parametrize("command", ["account", "invite", "backup", "restore"])
+def test_shipped_configs_of_the_commands_build(command: str) -> None:
+    path = Path(__file__).parent.parent / "configs" / "feedback" / f"{command}.yaml"
+    module = import_module(cli.COMMANDS[f"feedback {command}"][0])
+    *_, built = config.build(config.read(f"feedback {command}", path, []), module.sections())
+    assert type(built).__name__.lower().startswith(command)
 
 
 def test_a_broken_request_does_not_end_the_control_socket(house: House) -> None:

@@ -125,6 +125,11 @@ class Accounts:
 
         self._store.write(work)
 
+    def enable(self, name: str) -> None:
+        """The name can be used again, with the password that it had."""
+        self._store.write(lambda db: db.execute(update(accounts).where(accounts.c.name == _known(db, name).name)
+                                                .values(state="active")))
+
     # -- invitations -------------------------------------------------------------------------------------------------
 
     def invite(self, role: str = "rater", purpose: str = "join", name: str | None = None, hours: float = 72) -> str:
