@@ -20,7 +20,7 @@ FIRST = 80  # characters of a prompt in the history
 STEPS = 20  # of the progress that raters are told
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=512)
 def _html(text: str, hidden: tuple[str, ...]) -> str:
     return to_html(text, hidden)
 
