@@ -8,6 +8,7 @@ but the way in is reached without a session: a new route is closed until it is n
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from prefloop.errors import RunError
 
 from .pace import Pace
 
@@ -104,7 +107,10 @@ class Guard:
             return None
         path, changes = scope["path"], scope["method"] == "POST"
         token = cookie_parser(headers.get("cookie", "")).get(self._sessions.cookie, "")
-        account = await run_in_threadpool(self._sessions.whose, token) if token else None
+        try:
+            account = await run_in_threadpool(self._sessions.whose, token) if token else None
+        except RunError as error:  # that somebody was seen could not be written down
+            return Refusal(503, unsaved(error))
         scope.setdefault("state", {})["account"] = account
         if account is not None:
             return _hasty(self._raters, account.name) if changes else None
@@ -152,6 +158,12 @@ def _oversized(headers: Headers) -> Refusal | None:
     if int(length[:20]) > LARGEST_BODY:
         return Refusal(413, f"more than {LARGEST_BODY // 1024} KiB")
     return None
+
+
+def unsaved(error: Exception) -> str:
+    """What a rater is told when the store cannot be written; whoever looks after the server is told why."""
+    print(f"prefloop feedback: {error}", file=sys.stderr, flush=True)
+    return "nothing could be saved just now; keep this page open, and it tries again"
 
 
 def _hasty(pace: Pace, sender: str) -> Refusal | None:

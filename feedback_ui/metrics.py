@@ -71,7 +71,6 @@ class StoreCollector:
             size.add_metric([name], path.stat().st_size if path.exists() else 0)
         yield size
 
-
     def _counted(self) -> Iterator[GaugeMetricFamily]:
         now = self._store.clock()
         counted = {"prefloop_leases": ("Items that raters hold now", schema.leases, (

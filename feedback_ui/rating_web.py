@@ -10,13 +10,13 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from prefloop.errors import RequestError
-from prefloop.store import Campaign, Store
+from prefloop.store import Campaign, Progress, Store
 
 from . import assignment, bodies, telling
 from .server import FeedbackConfig
 
 Who = Callable[[Request], str]
-HowFar = Callable[[str, str | None], dict[str, Any]]  # a rater's name, a campaign's
+HowFar = Callable[[str, str], dict[str, Any]]  # a rater's name, a campaign's
 SHOWN = 20  # answers of the history at once
 
 
@@ -28,7 +28,7 @@ def routes(app: FastAPI, store: Store, settings: FeedbackConfig) -> None:
     def rater_of(request: Request) -> str:
         return request.state.account.name if settings.sign_in else settings.rater
 
-    def progress(rater: str, campaign: str | None) -> dict[str, Any]:
+    def progress(rater: str, campaign: str) -> dict[str, Any]:
         return telling.progress(store.progress(rater, campaign=campaign), exact=not settings.sign_in)
 
     _arrive(app, store, settings, rater_of)
@@ -84,7 +84,7 @@ def _rate(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who, p
         named = [one for one in open_to if body.campaign in (None, one.name)]
         if not named:
             return {"task": None, "gate": "not_admitted", "warning": "", "guideline": None, "qualification": None,
-                    "progress": progress(rater, None)}
+                    "progress": asdict(Progress(0, 0, 0, 0, 0, 0))}
         campaign = named[0]
         gate = store.gate(rater, campaign.name)
         task = None if gate else assignment.next_task(

@@ -18,11 +18,10 @@ from prefloop.store.accounts import Accounts, Locked
 
 from . import app as page
 from . import auth, metrics, rating_web
-from .guard import Guard, Sessions
+from .guard import HEADERS, Guard, Sessions, unsaved
 from .server import FeedbackConfig
 
-STATUS = {NotLeased: 403, auth.NotYou: 403, rating_web.NotAdmitted: 403, AlreadyAnswered: 409, RequestError: 422,
-          RunError: 503}
+STATUS = {NotLeased: 403, auth.NotYou: 403, rating_web.NotAdmitted: 403, AlreadyAnswered: 409, RequestError: 422}
 
 
 def build(store: Store, settings: FeedbackConfig) -> FastAPI:
@@ -45,6 +44,8 @@ def guarded(origin: str = "", sessions: Sessions | None = None) -> FastAPI:
     app.add_middleware(Guard, origin=origin, sessions=sessions)
     for kind, status in STATUS.items():
         app.add_exception_handler(kind, _reply(status))
+    app.add_exception_handler(RunError, _unsaved)
+    app.add_exception_handler(Exception, _unexpected)
     app.add_exception_handler(Locked, _locked)
     app.add_exception_handler(auth.Busy, _busy)
     app.add_exception_handler(RequestValidationError, _malformed)
@@ -57,6 +58,15 @@ def _reply(status: int) -> Any:
         return JSONResponse({"error": str(error)}, status)
 
     return handler
+
+
+def _unsaved(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": unsaved(error)}, 503)
+
+
+def _unexpected(*_: Any) -> JSONResponse:
+    """The server's own log has the traceback."""
+    return JSONResponse({"error": "something went wrong on the server; your work is kept on this page"}, 500, HEADERS)
 
 
 def _locked(_: Request, error: Exception) -> JSONResponse:

@@ -17,7 +17,7 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from prefloop import cli, config
-from prefloop.errors import RequestError
+from prefloop.errors import RequestError, RunError
 from prefloop.feedback_ui import control, guard, server
 from prefloop.feedback_ui.pace import Pace
 from prefloop.records import Answers, Message, Prompt, Response
@@ -329,6 +329,41 @@ def test_who_sends_too_fast_is_told_to_wait_and_others_are_not(house: House) -> 
     assert {reply.status_code for reply in replies} == {403, 429}
     assert int(replies[-1].headers["retry-after"]) >= 1
     assert bob.post("/api/hello", json={}).status_code == 200
+
+
+# -- what goes wrong here ---------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_told_in_the_raters_words(house: House, monkeypatch: pytest.MonkeyPatch,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    ann = house.signed_in("ann")
+    said = {"token": fetched(ann)["token"], "key": "a", "ranks": [1, 2, 3]}
+
+    def full(_: Any) -> None:
+        raise RunError(f"{house.path}: nothing was saved, for it cannot be written: disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(house.store, "write", full)
+        house.clock.at += 3600  # long enough for a session's last use to be written down
+        for _ in range(2):
+            reply = ann.post("/api/submit", json=said)
+            assert (reply.status_code, "nothing could be saved" in reply.text) == (503, True)
+            assert str(house.path) not in reply.text
+    assert "disk is full" in capsys.readouterr().err
+    assert ann.post("/api/submit", json=said).status_code == 200
+
+
+def test_what_nobody_thought_of_is_told_without_saying_how(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise KeyError("canary")
+
+    ann = house.signed_in("ann")
+    calm = TestClient(house.app, base_url=HOME, cookies=dict(ann.cookies), raise_server_exceptions=False)
+    monkeypatch.setattr(house.store, "release", broken)
+    reply = calm.post("/api/skip", json={"token": "x"})
+    assert (reply.status_code, "canary" in reply.text) == (500, False)
+    assert "your work is kept" in reply.json()["error"]
+    assert reply.headers["x-content-type-options"] == "nosniff"
 
 
 # -- watching ---------------------------------------------------------------------------------------------------------
