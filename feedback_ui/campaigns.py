@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prefloop.errors import RequestError
-from prefloop.records import Answers, digest
+from prefloop.records import Answers, Ranking, digest
 from prefloop.store import Campaign, Store, item_name
 
 from . import queueing
@@ -118,8 +119,7 @@ def apply(store: Store, settings: CampaignConfig, several: bool) -> str:
     rows = list(found.rows)
     if settings.scores:
         rows = queueing.disputed_first(rows, queueing.spreads(Path(settings.scores)))
-    keys = {name: list(queueing.keys(Path(own))) if (own := getattr(settings, name)) else []
-            for name in ("gold", "qualification")}
+    keys = {name: _keys(getattr(settings, name), found.folders) for name in ("gold", "qualification")}
 
     def need(row: Answers) -> int:
         """Which items more raters get is drawn by what they say: the same ones each time."""
@@ -127,10 +127,18 @@ def apply(store: Store, settings: CampaignConfig, several: bool) -> str:
         return max(settings.raters_per_item, settings.overlap_raters) if shared else settings.raters_per_item
 
     new = store.apply(_campaign(settings), settings.guideline_text(), keys["gold"], keys["qualification"], rows, need,
-                      found.pictured)
+                      partial(queueing.pictured, found.folders))
     told = [f"{new} items queued, {len(rows) - new} queued before, {found.alone} left out (fewer than two distinct "
             "answers)", *(f"{len(own)} {name} items" for name, own in keys.items() if own)]
     return f"campaign {settings.name}: {'; '.join(told)}"
+
+
+def _keys(path: str | None, folders: dict[str, Path]) -> list[Ranking]:
+    """Rankings that are right, and, by their prompts, where the file of them lies."""
+    found = list(queueing.keys(Path(path))) if path else []
+    for row in found:
+        folders.setdefault(row.prompt.id, Path(path or "").resolve().parent)
+    return found
 
 
 def _campaign(settings: CampaignConfig) -> Campaign:

@@ -27,14 +27,7 @@ class Waiting:
 
     rows: tuple[Answers, ...]
     alone: int
-    folders: Mapping[str, Path]  # by a prompt's id, where the file lies in which it stood first
-
-    def pictured(self, prompt: Prompt) -> dict[str, Picture]:
-        """The pictures that a prompt's Markdown names, from files beside the one it stood in."""
-        sources = [source for message in prompt.messages if "![" in message.content
-                   for source in rendering.pictures(message.content)]
-        found = {source: picture(self.folders[prompt.id], source) for source in sources}
-        return {source: one for source, one in found.items() if one is not None}
+    folders: dict[str, Path]  # by a prompt's id, where the file lies in which it stood first
 
 
 def waiting(paths: Iterable[Path], most: int | None = None) -> Waiting:
@@ -105,6 +98,14 @@ def _parsed(line: bytes, of: type[R]) -> R:
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise RequestError(f"not a row of {'answers' if of is Answers else 'rankings'}: {error}") from None
     return row
+
+
+def pictured(folders: Mapping[str, Path], prompt: Prompt) -> dict[str, Picture]:
+    """The pictures that a prompt's Markdown names, from files beside the one it stood in."""
+    sources = [source for message in prompt.messages if "![" in message.content
+               for source in rendering.pictures(message.content)]
+    found = {source: picture(folders[prompt.id], source) for source in sources}
+    return {source: one for source, one in found.items() if one is not None}
 
 
 def picture(folder: Path, source: str) -> Picture | None:

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from prefloop.errors import RequestError
-from prefloop.store import Campaign, Progress, Store
+from prefloop.store import Progress, Store
 
 from . import assignment, bodies, telling
 from .server import FeedbackConfig
@@ -36,11 +36,6 @@ def routes(app: FastAPI, store: Store, settings: FeedbackConfig) -> None:
     _look_back(app, store, settings, rater_of, progress)
 
 
-def admitted(store: Store, rater: str) -> list[Campaign]:
-    """The campaigns that have items, and that this rater may rate."""
-    return [one for one in store.campaigns() if one.admits(rater) and store.progress(campaign=one.name).items]
-
-
 def _arrive(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who) -> None:
     def admitted_to(campaign: str, rater: str) -> str:
         if store.gate(rater, campaign) == "not_admitted":
@@ -50,7 +45,7 @@ def _arrive(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who)
     @app.post("/api/hello")
     def hello(request: Request, body: bodies.Nothing) -> dict[str, Any]:
         rater = rater_of(request)
-        open_to = admitted(store, rater)
+        open_to = store.open_to(rater)
         return {"rater": rater, "role": request.state.account.role if settings.sign_in else "rater",
                 "sign_in": settings.sign_in, "language": settings.language,
                 "campaigns": [{"name": one.name, "title": one.title, "waiting": store.waiting(rater, one.name)}
@@ -80,7 +75,7 @@ def _rate(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who, p
     @app.post("/api/next")
     def next_task(request: Request, body: bodies.Next) -> dict[str, Any]:
         rater = rater_of(request)
-        open_to = admitted(store, rater)
+        open_to = store.open_to(rater)
         named = [one for one in open_to if body.campaign in (None, one.name)]
         if not named:
             return {"task": None, "gate": "not_admitted", "warning": "", "guideline": None, "qualification": None,

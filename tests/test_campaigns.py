@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from test_queue import RIGHT, WRONG, about, key
 from test_store import Clock, item, url
 
@@ -20,6 +21,7 @@ from prefloop.feedback_ui.campaigns import CampaignConfig
 from prefloop.records import Answers, Message, Prompt, Ranking, Response
 from prefloop.store import Campaign, Judgement, Lease, Lesson, Qualification, Store
 from prefloop.store.admission import agreement
+from prefloop.store.schema import illustrations, pictures
 
 PNG = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + bytes(17)
 
@@ -208,12 +210,19 @@ def test_pictures_beside_the_answers_are_kept_and_nothing_else_is(tmp_path: Path
                str(tmp_path / "outside.png"), "file:///etc/passwd", "in/\x00.png", "x" * 5000)
     text = "![cat](<in/cat 1.png>)\n\n" + "\n\n".join(f"![a](<{one}>)" for one in refused)
     row = Answers(Prompt((Message("user", text),)), answers(1).responses)
-    campaigns.apply(store, CampaignConfig(answers=written(folder / "a.jsonl", [row])), several=False)
+    gold = replace(key(1, "gold"), prompt=Prompt((Message("user", "![cat](cat.png)"),)))
+    (tmp_path / "gold").mkdir()
+    (tmp_path / "gold" / "cat.png").write_bytes(PNG + b"another")
+    campaigns.apply(store, CampaignConfig(answers=written(folder / "a.jsonl", [row]),
+                                          gold=written(tmp_path / "gold" / "gold.jsonl", [gold])), several=False)
     task = assignment.next_task(store, "ann", campaign="default")
     assert task is not None
     assert list(task.pictures) == ["in/cat 1.png"]
     assert store.picture(task.pictures["in/cat 1.png"]) == ("image/png", PNG)
     assert store.picture("made up") is None
+    with store.reading() as db:
+        assert dict(db.execute(select(illustrations.c.source, pictures.c.data).join(pictures)).all()) == {
+            "in/cat 1.png": PNG, "cat.png": PNG + b"another"}
 
 
 # -- what stands before the work --------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from prefloop.errors import RequestError
 from prefloop.records import Prompt, Ranking, Response, digest
 from prefloop.store.admission import acknowledged
-from prefloop.store.items import contents, settings_of, storable
+from prefloop.store.items import contents, contents_of, settings_of, storable
 from prefloop.store.queue import live
 from prefloop.store.records import FLAGS, AlreadyAnswered, Campaign, Judgement, NotLeased, Past, Receipt
 from prefloop.store.schema import answers, campaigns, flags, items, leases
@@ -22,6 +22,7 @@ from prefloop.store.schema import answers, campaigns, flags, items, leases
 EDITABLE = 20  # of a rater's last answers, so many can still be changed
 KEY = 64  # characters of a submission's own name
 NOTE = 2000
+PART = 500  # answers that are read at once
 
 _counting = answers.c.retracted.is_(None)
 
@@ -167,9 +168,10 @@ def flag(db: Connection, at: int, lease: RowMapping, kind: str, note: str) -> No
 
 def counting(db: Connection, surplus: bool) -> Iterator[Ranking]:
     query = (select(answers).where(_counting, answers.c.kind != "qualification").order_by(answers.c.id))
-    for row in db.execute(query if surplus else query.where(answers.c.surplus == 0)).mappings():
-        yield ranking(*contents(db, row["item"]), tuple(json.loads(row["shown"])), row["rater"], row["kind"],
-                      judgement(row))
+    for rows in db.execute(query if surplus else query.where(answers.c.surplus == 0)).mappings().partitions(PART):
+        of = contents_of(db, [row["item"] for row in rows])
+        for row in rows:
+            yield ranking(*of[row["item"]], tuple(json.loads(row["shown"])), row["rater"], row["kind"], judgement(row))
 
 
 def history(db: Connection, rater: str, campaign: int | None, before: int | None, limit: int) -> list[Past]:
@@ -179,10 +181,10 @@ def history(db: Connection, rater: str, campaign: int | None, before: int | None
     query = query if campaign is None else query.where(items.c.campaign == campaign)
     query = query if before is None else query.where(answers.c.id < before)
     since = _oldest_editable(db, rater)
-    return [Past(row["id"], row["created"], contents(db, row["item"])[0].messages[-1].content,
-                 tuple(json.loads(row["ranks"])), bool(row["none_acceptable"]),
-                 row["id"] >= since and row["kind"] != "qualification")
-            for row in db.execute(query).mappings().all()]
+    rows = db.execute(query).all()
+    of = contents_of(db, [row.item for row in rows])
+    return [Past(row.id, row.created, of[row.item][0].messages[-1].content, tuple(json.loads(row.ranks)),
+                 bool(row.none_acceptable), row.id >= since and row.kind != "qualification") for row in rows]
 
 
 def given(db: Connection, answer: int, rater: str) -> tuple[RowMapping, Judgement]:

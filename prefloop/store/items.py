@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import count
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from prefloop.errors import RequestError
 from prefloop.records import Answers, Prompt, Ranking, Response, digest
-from prefloop.store.records import KINDS, Campaign
+from prefloop.store.records import Campaign
 from prefloop.store.schema import (
     campaigns,
     choices,
@@ -73,62 +74,87 @@ def keep_campaign(db: Connection, at: int, campaign: Campaign, guideline: str) -
     return own
 
 
-def keep_golds(db: Connection, at: int, campaign: int, rows: Iterable[Ranking], kind: str) -> None:
+def keep_golds(db: Connection, at: int, campaign: int, rows: Sequence[Ranking], ready: Sequence[Ready],
+               kind: str) -> None:
     """These are the campaign's gold items, or those of its qualification; others that it had are given out no more."""
     known = db.scalars(select(items.c.id).where(items.c.campaign == campaign, items.c.kind == kind)).all()
     db.execute(update(golds).where(golds.c.item.in_(known)).values(retired=1))
-    for row in rows:
-        item, _ = add_item(db, at, campaign, Answers(row.prompt, row.responses), 1, kind)
+    ids, _ = add(db, at, campaign, ready)
+    for row, one in zip(rows, ready, strict=True):
         right = {"ranks": json.dumps(row.ranks), "none_acceptable": int(row.none_acceptable),
                  "explanation": row.reason, "retired": 0}
-        db.execute(upsert(golds).values(item=item, **right).on_conflict_do_update(index_elements=["item"], set_=right))
+        db.execute(upsert(golds).values(item=ids[one.name], **right)
+                   .on_conflict_do_update(index_elements=["item"], set_=right))
 
 
 # -- items ------------------------------------------------------------------------------------------------------------
 
 
-def add_items(db: Connection, at: int, campaign: int, rows: Iterable[Answers], need: int | Callable[[Answers], int],
-              kind: str, priority: int, pictured: Pictured | None = None) -> int:
-    """How many of these are new."""
+@dataclass(frozen=True)
+class Ready:
+    """A row that can be ranked, as it will be stored: texts are looked at before others wait for the database."""
+
+    name: str
+    kind: str
+    need: int
+    priority: int
+    stratum: str
+    prompt: dict[str, str]
+    responses: tuple[dict[str, str], ...]
+    pictured: Mapping[str, Picture]
+
+
+def ready(rows: Iterable[Answers], need: int | Callable[[Answers], int] = 1, kind: str = "normal", priority: int = 0,
+          pictured: Pictured | None = None) -> list[Ready]:
     if isinstance(need, int) and need < 1:
         raise RequestError(f"need: {need} is not a number of raters")
-    if kind not in KINDS:
-        raise RequestError(f"kind: {kind!r} is not one of {', '.join(KINDS)}")
-    return sum(add_item(db, at, campaign, row, need if isinstance(need, int) else need(row), kind, priority,
-                        pictured)[1] for row in rows)
+    return [_ready(row, need if isinstance(need, int) else need(row), kind, priority,
+                   pictured(row.prompt) if pictured else {}) for row in rows]
 
 
-def add_item(db: Connection, at: int, campaign: int, row: Answers, need: int, kind: str, priority: int = 0,
-             pictured: Pictured | None = None) -> tuple[int, bool]:
-    """The item's id, and whether it is new; the need of one that was there before is only raised."""
+def _ready(row: Answers, need: int, kind: str, priority: int, pictured: Mapping[str, Picture]) -> Ready:
     Ranking(row.prompt, row.responses, (1,) * len(row.responses), rater="any")  # can it be ranked at all?
     storable(json.dumps(row.to_json(), ensure_ascii=False), "text")
-    prompt = _keep(db, prompts, row.prompt)
-    chosen = [_keep(db, responses, response) for response in row.responses]
-    _illustrate(db, prompt, pictured(row.prompt) if pictured else {})
-    name = item_name(row, kind)
-    known = db.scalar(select(items.c.id).where(items.c.campaign == campaign, items.c.digest == name))
-    if known is not None:
-        db.execute(update(items).where(items.c.id == known, items.c.need < need).values(need=need))
-        return known, False
-    return insert_item(db, chosen, digest=name, campaign=campaign, prompt=prompt, need=need, kind=kind,
-                       priority=priority, stratum=row.prompt.stratum, created=at), True
+    return Ready(item_name(row, kind), kind, need, priority, row.prompt.stratum, _kept(row.prompt),
+                 tuple(map(_kept, row.responses)), pictured)
 
 
-def insert_item(db: Connection, chosen: Iterable[str], **columns: Any) -> int:
-    made = db.execute(insert(items).values(**columns)).inserted_primary_key
-    assert made is not None
-    db.execute(insert(choices), [{"item": made[0], "place": place, "response": response}
-                                 for place, response in enumerate(chosen)])
-    return made[0]
-
-
-def _keep(db: Connection, table: Any, record: Prompt | Response) -> str:
-    """Stores a record under the digest of all it says (its id does not cover everything); returns the digest."""
+def _kept(record: Prompt | Response) -> dict[str, str]:
+    """A record under the digest of all it says: its id does not cover everything."""
     text = _text(record)
-    name = digest(text)
-    db.execute(upsert(table).values(digest=name, id=record.id, record=text).on_conflict_do_nothing())
-    return name
+    return {"digest": digest(text), "id": record.id, "record": text}
+
+
+def add(db: Connection, at: int, campaign: int, rows: Sequence[Ready]) -> tuple[dict[str, int], int]:
+    """The items' ids by their names, and how many are new; of one that was there before the need is only raised."""
+    wanted = {row.name: row for row in sorted(rows, key=lambda row: row.need)}  # of two alike, the greater need
+    if not wanted:
+        return {}, 0
+    db.execute(upsert(prompts).on_conflict_do_nothing(), [row.prompt for row in rows])
+    db.execute(upsert(responses).on_conflict_do_nothing(), [one for row in rows for one in row.responses])
+    known: dict[str, int] = {}
+    for names in _parts(list(wanted)):
+        known |= {row.digest: row.id for row in db.execute(select(items.c.digest, items.c.id).where(
+            items.c.campaign == campaign, items.c.digest.in_(names)))}
+    if known:
+        db.execute(update(items).where(items.c.id == bindparam("item"), items.c.need < bindparam("wanted"))
+                   .values(need=bindparam("wanted")),
+                   [{"item": item, "wanted": wanted[name].need} for name, item in known.items()])
+    first = (db.scalar(select(func.max(items.c.id))) or 0) + 1
+    new = dict(zip(dict.fromkeys(row.name for row in rows if row.name not in known), count(first), strict=False))
+    if new:
+        db.execute(insert(items), [_columns(wanted[name], campaign, at) | {"id": item} for name, item in new.items()])
+        db.execute(insert(choices), [{"item": item, "place": place, "response": response["digest"]}
+                                     for name, item in new.items()
+                                     for place, response in enumerate(wanted[name].responses)])
+    for row in wanted.values():
+        _illustrate(db, row.prompt["digest"], row.pictured)
+    return known | new, len(new)
+
+
+def _columns(row: Ready, campaign: int, at: int) -> dict[str, Any]:
+    return {"digest": row.name, "campaign": campaign, "prompt": row.prompt["digest"], "need": row.need, "done": 0,
+            "kind": row.kind, "priority": row.priority, "stratum": row.stratum, "created": at}
 
 
 def _illustrate(db: Connection, prompt: str, pictured: Mapping[str, Picture]) -> None:
@@ -140,11 +166,23 @@ def _illustrate(db: Connection, prompt: str, pictured: Mapping[str, Picture]) ->
 
 
 def contents(db: Connection, item: int) -> tuple[Prompt, tuple[Response, ...]]:
-    prompt = db.scalar(select(prompts.c.record).join(items, items.c.prompt == prompts.c.digest)
-                       .where(items.c.id == item))
-    ordered = db.scalars(select(responses.c.record).join(choices, choices.c.response == responses.c.digest)
-                         .where(choices.c.item == item).order_by(choices.c.place))
-    return Prompt.from_json(json.loads(prompt or "null")), tuple(Response.from_json(json.loads(r)) for r in ordered)
+    return contents_of(db, [item])[item]
+
+
+def contents_of(db: Connection, wanted: Sequence[int]) -> dict[int, tuple[Prompt, tuple[Response, ...]]]:
+    """The prompts and responses of items."""
+    ordered: dict[int, list[Response]] = {item: [] for item in wanted}
+    for row in db.execute(select(choices.c.item, responses.c.record)
+                          .join(responses, choices.c.response == responses.c.digest)
+                          .where(choices.c.item.in_(ordered)).order_by(choices.c.item, choices.c.place)):
+        ordered[row.item].append(Response.from_json(json.loads(row.record)))
+    found = db.execute(select(items.c.id, prompts.c.record).join(prompts, items.c.prompt == prompts.c.digest)
+                       .where(items.c.id.in_(ordered)))
+    return {row.id: (Prompt.from_json(json.loads(row.record)), tuple(ordered[row.id])) for row in found}
+
+
+def _parts(names: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:
+    return (names[start:start + size] for start in range(0, len(names), size))
 
 
 def illustrated(db: Connection, item: int) -> dict[str, str]:

@@ -17,7 +17,6 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, and_, exists, func, insert, or_, select, true, update
 
 from prefloop.records import digest
-from prefloop.store.items import insert_item
 from prefloop.store.records import Campaign
 from prefloop.store.schema import answers, choices, golds, items, leases
 
@@ -130,9 +129,14 @@ def mirrored(db: Connection, turn: Turn, dice: Random) -> int | None:
         return None
     source = db.execute(select(items).where(items.c.id == dice.choice(left))).one()
     chosen = db.scalars(select(choices.c.response).where(choices.c.item == source.id).order_by(choices.c.place)).all()
-    return insert_item(db, chosen, digest=digest(source.digest, "repeat", turn.rater), campaign=source.campaign,
-                       prompt=source.prompt, need=1, kind="repeat", rater=turn.rater, mirrors=source.id,
-                       priority=0, stratum=source.stratum, created=turn.at)
+    made = db.execute(insert(items).values(
+        digest=digest(source.digest, "repeat", turn.rater), campaign=source.campaign, prompt=source.prompt, need=1,
+        kind="repeat", rater=turn.rater, mirrors=source.id, priority=0, stratum=source.stratum,
+        created=turn.at)).inserted_primary_key
+    assert made is not None
+    db.execute(insert(choices), [{"item": made[0], "place": place, "response": response}
+                                 for place, response in enumerate(chosen)])
+    return made[0]
 
 
 def lent(db: Connection, turn: Turn, item: int, order: Order) -> str:

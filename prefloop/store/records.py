@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from prefloop.errors import RequestError
 from prefloop.records import Prompt, Response
 
-KINDS = ("normal", "gold", "repeat", "qualification")
 FLAGS = ("unsafe", "personal", "broken", "other")
 
 

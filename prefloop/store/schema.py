@@ -109,7 +109,8 @@ items = Table(
     CheckConstraint("(kind = 'repeat') = (rater is not null and mirrors is not null)"),
     sqlite_strict=True,
 )
-Index("items_open", items.c.kind, items.c.priority.desc(), items.c.id, sqlite_where=items.c.done < items.c.need)
+Index("items_open", items.c.campaign, items.c.kind, items.c.priority.desc(), items.c.id,
+      sqlite_where=items.c.done < items.c.need)
 Index("items_of_campaign", items.c.campaign, items.c.kind, items.c.need, items.c.done)
 Index("items_by_name", items.c.digest)
 Index("repeats_of_rater", items.c.rater, items.c.mirrors, unique=True, sqlite_where=items.c.kind == "repeat")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, func, insert, inspect, select, true, update
+from sqlalchemy import Connection, exists, func, insert, inspect, select, true, update
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from prefloop.errors import RequestError, RunError
@@ -158,26 +158,39 @@ class Store:
         `gold` and `qualification` are rankings that are right, with the explanation as their reason; None leaves the
         campaign's as they are. `need` is how many raters an item needs.
         """
+        new = items.ready(rows, need, pictured=pictured)
+        keys = {kind: list(given) for kind, given in (("gold", gold), ("qualification", qualification))
+                if given is not None}
+        asked = {kind: items.ready((Answers(row.prompt, row.responses) for row in own), kind=kind, pictured=pictured)
+                 for kind, own in keys.items()}
+
         def work(db: Connection) -> int:
             at = self.clock()
             own = items.keep_campaign(db, at, campaign, guideline)
-            for kind, keys in (("gold", gold), ("qualification", qualification)):
-                if keys is not None:
-                    items.keep_golds(db, at, own, keys, kind)
-            return items.add_items(db, at, own, rows, need, "normal", 0, pictured)
+            for kind, given in keys.items():
+                items.keep_golds(db, at, own, given, asked[kind], kind)
+            return items.add(db, at, own, new)[1]
 
         return self.write(work)
 
     def add_items(self, rows: Iterable[Answers], need: int | Callable[[Answers], int] = 1, priority: int = 0,
                   campaign: str = DEFAULT) -> int:
         """Queues every row, or none; returns how many are new. An item queued before only has its need raised."""
-        return self.write(lambda db: items.add_items(db, self.clock(), items.campaign_id(db, campaign), rows, need,
-                                                     "normal", priority))
+        new = items.ready(rows, need, priority=priority)
+        return self.write(lambda db: items.add(db, self.clock(), items.campaign_id(db, campaign), new)[1])
 
     def campaigns(self) -> list[Campaign]:
         with self.reading() as db:
             return [items.campaign_of(row) for row in db.execute(select(schema.campaigns)
                                                                  .order_by(schema.campaigns.c.id))]
+
+    def open_to(self, rater: str) -> list[Campaign]:
+        """The campaigns that have items, and that this rater may rate."""
+        own = schema.campaigns
+        some = exists().where(schema.items.c.campaign == own.c.id, schema.items.c.kind == "normal")
+        with self.reading() as db:
+            found = map(items.campaign_of, db.execute(select(own).where(some).order_by(own.c.id)))
+            return [one for one in found if one.admits(rater)]
 
     def gate(self, rater: str, campaign: str) -> str | None:
         """What stands between this rater and the items: "warning", "guideline", "failed", "not_admitted", or None."""

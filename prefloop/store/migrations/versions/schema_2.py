@@ -87,7 +87,7 @@ drop table answers;
 drop table items;
 alter table new_items rename to items;
 alter table new_answers rename to answers;
-create index items_open on items (kind, priority desc, id) where done < need;
+create index items_open on items (campaign, kind, priority desc, id) where done < need;
 create index items_of_campaign on items (campaign, kind, need, done);
 create index items_by_name on items (digest);
 create unique index repeats_of_rater on items (rater, mirrors) where kind = 'repeat';
