@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, Engine, event, text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from prefloop.store import Store, opening
 from prefloop.store.writing import Writer
@@ -67,6 +67,15 @@ def test_a_job_that_raises_undoes_only_its_own(engine: Engine) -> None:
     assert {1, 3, error} <= {one for one in told if isinstance(one, int | ValueError)}
     assert [type(one) for one in told].count(IntegrityError) == 1, "one of the two that put the same"
     assert kept(engine) == [1, 3]
+
+
+def test_an_error_quotes_nothing_that_was_to_be_written(engine: Engine) -> None:
+    def work(db: Connection) -> None:
+        db.execute(text("insert into kept values (:n)"), {"n": "what a rater wrote"})
+
+    with pytest.raises(DatabaseError) as told:
+        Writer(engine).do(work)
+    assert "rater" not in str(told.value)
 
 
 def test_those_who_wait_share_one_commit(engine: Engine) -> None:

@@ -57,7 +57,8 @@ def writer(path: Path, foreign_keys: bool = True) -> Engine:
             connection.execute(f"PRAGMA {setting}")
         return connection
 
-    return _beginning(create_engine("sqlite://", creator=connect, poolclass=StaticPool), "BEGIN IMMEDIATE")
+    return _beginning(create_engine("sqlite://", creator=connect, poolclass=StaticPool, hide_parameters=True),
+                      "BEGIN IMMEDIATE")
 
 
 def reader(path: Path) -> Engine:
@@ -70,11 +71,15 @@ def reader(path: Path) -> Engine:
         connection.execute("PRAGMA trusted_schema=OFF")
         return connection
 
-    return _beginning(create_engine(f"sqlite:///{path}", creator=connect), "BEGIN")
+    return _beginning(create_engine(f"sqlite:///{path}", creator=connect, hide_parameters=True, max_overflow=-1),
+                      "BEGIN")
 
 
 def _beginning(engine: Engine, statement: str) -> Engine:
-    """pysqlite begins transactions by guessing from the statement; with isolation_level=None we say when and how."""
+    """pysqlite begins transactions by guessing from the statement; with isolation_level=None we say when and how.
+
+    Parameters are hidden, for what raters wrote must not be quoted by an error that ends in a log.
+    """
 
     def begin(connection: Connection, *_: Any) -> None:
         connection.exec_driver_sql(statement)
