@@ -74,7 +74,7 @@ async function next() {
       reply = await ask("/api/next", request());
       drawProgress(reply);
     } catch (error) {
-      if (IN_ARENA || (error.status && error.status < 500)) throw error;
+      if (IN_ARENA || (error.status && error.status < 500 && error.status !== 429)) throw error;
       later(t("waitTitle"), 3000);
       return;
     }

@@ -174,7 +174,7 @@ function signedIn() {
     find(".pl-sign [name=name]").value = me;
     dialog.showModal();
     find(".pl-sign [name=password]").focus();
-    dialog.oncancel = (event) => event.preventDefault();
+    dialog.onclose = () => signing && dialog.showModal(); // Esc does not help: nothing is saved without it
     dialog.done = () => {
       signing = null;
       trouble = "";
