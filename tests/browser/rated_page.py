@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,8 @@ CHROMIUM = Path("/usr/bin/chromium")
 SERVE = "import sys; from prefloop import config; from prefloop.feedback_ui import server; " \
         "server.main(config.read('feedback', None, sys.argv[1:]))"
 POLICY = "runs/secret-policy"
+TEXTS = ("short", "middling", "**bold** and `code`", "long " * 100)
+PLAIN = ("short", "middling", "bold and code", ("long " * 100).strip())
 
 
 @dataclass
@@ -48,6 +50,9 @@ class Seen:
 
     def hosts(self) -> set[str]:
         return {url.split("/")[2] for url in self.requests if url.startswith("http")}
+
+
+Start = Callable[..., Served]  # with texts, a number of items and overrides
 
 
 def item(question: str, texts: Sequence[str], *before: Message) -> Answers:

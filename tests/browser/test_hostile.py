@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import arena_server
@@ -79,12 +78,6 @@ STRANGE = """() => [...document.querySelectorAll('.pl-text *, .pl-rater *, .pl-t
 PLACE = "n => document.querySelector('.ar-place').textContent.startsWith(`${n} of`)"
 TITLES = {"campaign.title": "title", "feedback.rater": "ann"}
 FIELDS = "document.querySelectorAll('form, input, textarea, select, iframe, object, embed, script[src]').length"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with rated_page.chromium() as chromium:
-        yield chromium
 
 
 def rows() -> list[Answers]:

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import base64
 import statistics
+import struct
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+import zlib
 from pathlib import Path
 
 import pytest
 import rated_page
 from playwright.sync_api import Browser, Page
-from rated_page import Served, drag, item, opened, order, question, saved, seen_ranks, texts_of, went_on
-
-from prefloop.records import Message
+from rated_page import (
+    PLAIN,
+    TEXTS,
+    Start,
+    drag,
+    item,
+    opened,
+    order,
+    question,
+    saved,
+    seen_ranks,
+    texts_of,
+    went_on,
+)
 
 pytestmark = pytest.mark.skipif(not rated_page.CHROMIUM.exists(), reason="no /usr/bin/chromium")
 
-TEXTS = ("short", "middling", "**bold** and `code`", "long " * 100)
-PLAIN = ("short", "middling", "bold and code", ("long " * 100).strip())
-SHOWN = "document.querySelector('.pl-order').textContent"
-Start = Callable[..., Served]
 # What is written in a colour too close to its ground: class, text and contrast.
 POOR = """() => {
   const linear = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
@@ -42,28 +51,6 @@ POOR = """() => {
     })
     .filter(([, , ratio]) => ratio < 4.5);
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with rated_page.chromium() as chromium:
-        yield chromium
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    running: list[Served] = []
-
-    def started(texts: Sequence[str] = TEXTS, items: int = 3, *overrides: str) -> Served:
-        rows = [item(f"question {n}", texts, Message("system", "be brief")) for n in range(items)]
-        answers = rated_page.written(tmp_path / "answers.jsonl", rows)
-        running.append(rated_page.serve(tmp_path, f"campaign.answers={answers}", "campaign.repeats=0",
-                                        *overrides))
-        return running[-1]
-
-    yield started
-    for one in running:
-        one.stop()
 
 
 def error(page: Page) -> str:
@@ -205,26 +192,6 @@ def test_two_answers_are_a_choice_with_a_strength(browser: Browser, start: Start
     assert seen.complaints == []
 
 
-def test_a_refresh_in_the_middle_loses_nothing(browser: Browser, start: Start) -> None:
-    page, seen = opened(browser, start().url)
-    asked, shown = question(page), texts_of(page)
-    page.keyboard.type("21")
-    page.keyboard.press("r")
-    page.keyboard.type("because 123")
-    page.keyboard.press("Escape")
-    page.keyboard.press("w")
-    page.get_by_role("button", name="Start from B").click()
-    page.keyboard.type(" and more")
-    before = (order(page), page.locator(".pl-better textarea").input_value())
-    page.reload()
-    page.wait_for_selector(".pl-card", timeout=60_000)
-    assert (question(page), texts_of(page)) == (asked, shown)
-    assert (order(page), page.locator(".pl-better textarea").input_value()) == before
-    assert before[1].endswith(" and more")
-    assert page.locator(".pl-reason textarea").input_value() == "because 123"
-    assert seen.complaints == []
-
-
 def test_what_is_written_is_kept(browser: Browser, start: Start) -> None:
     served = start(TEXTS, 3, "campaign.reason_share=1")
     page, _ = opened(browser, served.url)
@@ -246,124 +213,6 @@ def test_what_is_written_is_kept(browser: Browser, start: Start) -> None:
     saved(page)
     (ranking,) = served.rankings()
     assert (ranking.reason, ranking.edited) == ("A is true", "a better answer")
-
-
-def test_back_to_the_last_answer(browser: Browser, start: Start) -> None:
-    served = start()
-    page, seen = opened(browser, served.url)
-    first = question(page)
-    page.keyboard.type("1234")
-    page.keyboard.press("Enter")
-    went_on(page, first)
-    saved(page)
-    second = question(page)
-    page.keyboard.type("2")  # begun, and not to be lost
-    page.keyboard.press("z")
-    page.keyboard.press("z")
-    page.wait_for_selector(".pl-editing:not([hidden])")
-    assert (question(page), order(page)) == (first, "A › B › C › D")
-    page.keyboard.type("4")  # A is 4
-    page.keyboard.press("d")
-    page.keyboard.type("1")
-    page.keyboard.press("Enter")
-    page.wait_for_selector(".pl-editing", state="hidden")
-    assert question(page) == second
-    saved(page)
-    assert [seen_ranks(one) for one in served.rankings()] == [[4, 2, 3, 1]]
-
-    page.keyboard.press("m")
-    page.wait_for_selector(".pl-past")
-    assert "D › B › C › A" in page.locator(".pl-past").inner_text().replace("  ", " ")
-    page.get_by_role("button", name="Change", exact=True).click()
-    page.wait_for_selector(".pl-editing:not([hidden])")
-    page.get_by_role("button", name="Take the answer back").click()
-    page.wait_for_selector(".pl-editing", state="hidden")
-    assert question(page) == first
-    assert served.rankings() == []
-    page.keyboard.press("Enter")
-    went_on(page, first)
-    saved(page)
-    assert question(page) == second
-    assert [seen_ranks(one) for one in served.rankings()] == [[4, 2, 3, 1]]
-    assert seen.complaints == []
-
-
-def test_without_a_connection_the_work_goes_on(browser: Browser, start: Start) -> None:
-    served = start()
-    page, _ = opened(browser, served.url)
-    first = question(page)
-    page.wait_for_timeout(500)  # the next item is fetched by now
-    page.context.set_offline(True)
-    page.keyboard.type("1234")
-    page.keyboard.press("Enter")
-    went_on(page, first)
-    page.keyboard.type("4321")
-    page.keyboard.press("Enter")
-    page.wait_for_selector(".pl-done:not([hidden])")
-    assert page.locator(".pl-sync span").inner_text() == "Offline: 2 kept here"
-    assert served.rankings() == []
-    page.context.set_offline(False)
-    page.reload()
-    page.wait_for_selector(".pl-card", timeout=60_000)
-    saved(page)
-    assert sorted(seen_ranks(one) for one in served.rankings()) == [[1, 2, 3, 4], [4, 3, 2, 1]]
-    assert question(page) not in {one.prompt.messages[-1].content for one in served.rankings()}
-
-
-def test_what_the_server_cannot_save_is_sent_again(browser: Browser, start: Start) -> None:
-    served = start()
-    page, _ = opened(browser, served.url)
-    first = question(page)
-    page.route("**/api/submit", lambda route: route.fulfill(status=503, json={"error": "the disk is full"}))
-    page.keyboard.type("1234")
-    page.keyboard.press("Enter")
-    went_on(page, first)
-    saved(page, "1 not saved")
-    page.locator(".pl-sync").click()
-    assert "the disk is full" in page.locator(".pl-drawer").inner_text()
-    page.unroute("**/api/submit")
-    saved(page)
-    assert [seen_ranks(one) for one in served.rankings()] == [[1, 2, 3, 4]]
-
-
-def test_a_lost_reply_counts_once(browser: Browser, start: Start) -> None:
-    served = start()
-    page, _ = opened(browser, served.url)
-    first, lost = question(page), []
-
-    def lose(route: rated_page.Any) -> None:
-        if lost:
-            route.continue_()
-        else:
-            lost.append(route.fetch().status)
-            route.abort()
-
-    page.route("**/api/submit", lose)
-    page.keyboard.type("1234")
-    page.keyboard.press("Enter")
-    went_on(page, first)
-    saved(page, "Offline: 1 kept here")
-    saved(page)
-    assert lost == [200]
-    assert [seen_ranks(one) for one in served.rankings()] == [[1, 2, 3, 4]]
-
-
-def test_what_the_server_refuses_can_be_opened_again(browser: Browser, start: Start) -> None:
-    served = start()
-    page, _ = opened(browser, served.url)
-    first = question(page)
-    page.route("**/api/submit", lambda route: route.fulfill(status=422, json={"error": "ranks: no"}))
-    page.keyboard.type("1234")
-    page.keyboard.press("Enter")
-    saved(page, "1 not saved")
-    page.unroute("**/api/submit")
-    page.locator(".pl-sync").click()
-    page.get_by_role("button", name="Open again").click()
-    assert (question(page), order(page)) == (first, "A › B › C › D")
-    page.keyboard.press("Enter")
-    went_on(page, first)
-    saved(page)
-    assert [seen_ranks(one) for one in served.rankings()] == [[1, 2, 3, 4]]
 
 
 def test_long_answers_are_cut_evenly(browser: Browser, start: Start) -> None:
@@ -443,3 +292,41 @@ def test_the_next_item_is_there_at_once(browser: Browser, start: Start) -> None:
     print(f"next item: median {statistics.median(took):.0f} ms, slowest {max(took):.0f} ms of {len(took)}")
     saved(page)
     assert page.locator(".pl-count").inner_text().startswith("20 of 22")
+
+
+def test_pictures_of_a_prompt_are_shown(browser: Browser, start: Start, tmp_path: Path) -> None:
+    inline = f"data:image/png;base64,{base64.b64encode(png()).decode()}"
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "a.png").write_bytes(png())
+    (tmp_path / "figures" / "b.png").write_text("<svg/>")
+    prompt = f"![one](figures/a.png) ![two]({inline}) ![three](figures/b.png) ![four](../a.png)"
+    rows = [item(prompt, (f"![five]({inline})", "![six](figures/a.png)"))]
+    served = start((), 0, f"campaign.answers={rated_page.written(tmp_path / 'pictured.jsonl', rows)}")
+    page, seen = opened(browser, served.url)
+    page.wait_for_function("[...document.querySelectorAll('.pl-user img')].every((one) => one.naturalWidth)")
+    assert [one.get_attribute("alt") for one in page.locator(".pl-text img").all()] == ["one", "two"]
+    assert seen.complaints == []
+
+
+def png() -> bytes:
+    """One grey pixel."""
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(b"\0\x80")) + chunk(b"IEND", b""))
+
+
+def test_a_break_is_suggested(browser: Browser, start: Start) -> None:
+    served = start(TEXTS, 3, "campaign.break_minutes=2")
+    page = browser.new_page()
+    page.clock.install()
+    page.goto(served.url)
+    page.wait_for_selector(".pl-card", timeout=60_000)
+    for _ in range(5):
+        page.keyboard.press("1")
+        page.clock.fast_forward("00:31")
+    page.wait_for_selector(".pl-break:not([hidden])")
+    assert "rating for 2 minutes" in page.locator(".pl-break").inner_text()
+    page.get_by_role("button", name="I take one").click()
+    assert page.locator(".pl-break").is_hidden()

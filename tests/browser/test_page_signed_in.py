@@ -53,12 +53,6 @@ class House:
         return self.served.rankings()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with rated_page.chromium() as chromium:
-        yield chromium
-
-
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
     made = House(tmp_path)
