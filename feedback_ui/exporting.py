@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,9 @@ def main(asked: config.Asked) -> None:
     with Store(settings.store, read_only=True) as store:
         folder = export(store, Path(settings.out), settings.surplus)
     made = snapshot.read(folder)
-    print(f"{folder}: {len(made.rankings)} rankings by {len({r.rater for r in made.rankings})} raters, "
+    kinds = Counter(ranking.kind for ranking in made.rankings)
+    between = f" (of which {kinds['gold']} of gold items, {kinds['repeat']} repeats)" if len(kinds) > 1 else ""
+    print(f"{folder}: {len(made.rankings)} rankings{between} by {len({r.rater for r in made.rankings})} raters, "
           f"{len(made.pairs())} pairs, {len(made.demonstrations)} demonstrations, {len(made.prompts)} prompts; "
           f"checksum {made.checksum[:12]}")
 

@@ -232,8 +232,8 @@ def folder(runs: Path) -> Iterator[Finding]:
 
 def sqlite() -> Iterator[Finding]:
     own = sqlite3.sqlite_version
-    if sqlite3.sqlite_version_info < (3, 35, 0):
-        yield Finding("missing", f"SQLite 3.35 or newer: this Python has {own}", True)
+    if sqlite3.sqlite_version_info < (3, 37, 0):
+        yield Finding("missing", f"SQLite 3.37 or newer: this Python has {own}", True)
     elif sqlite3.sqlite_version_info < (3, 51, 3):
         yield Finding("has", f"SQLite {own}: before 3.51.3 two writing connections can corrupt a database, so "
                              f"prefloop allows only one; open feedback.db with other tools only for reading")

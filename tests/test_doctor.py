@@ -69,7 +69,7 @@ def test_a_probe_that_breaks_says_what_it_found_before() -> None:
 
 
 @pytest.mark.parametrize(("version", "kind", "line"), [
-    ((3, 34, 1), "missing", "SQLite 3.35 or newer"), ((3, 40, 1), "has", "allows only one"),
+    ((3, 36, 0), "missing", "SQLite 3.37 or newer"), ((3, 40, 1), "has", "allows only one"),
     ((3, 51, 3), "has", "SQLite")])
 def test_sqlite_by_version(version: tuple[int, ...], kind: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
