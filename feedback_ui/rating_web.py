@@ -75,16 +75,14 @@ def _rate(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who, p
     @app.post("/api/next")
     def next_task(request: Request, body: bodies.Next) -> dict[str, Any]:
         rater = rater_of(request)
-        open_to = store.open_to(rater)
-        named = [one for one in open_to if body.campaign in (None, one.name)]
-        if not named:
+        campaign = next((one for one in store.open_to(rater) if body.campaign in (None, one.name)), None)
+        if campaign is None:
             return {"task": None, "gate": "not_admitted", "warning": "", "guideline": None, "qualification": None,
                     "progress": asdict(Progress(0, 0, 0, 0, 0, 0))}
-        campaign = named[0]
-        gate = store.gate(rater, campaign.name)
-        task = None if gate else assignment.next_task(
-            store, rater, settings.lease_minutes, body.skipped, campaign=campaign.name, holding=body.holding)
-        return {"task": task and telling.task(task), "gate": gate, "warning": telling.html(campaign.warning),
+        task = assignment.next_task(store, rater, settings.lease_minutes, body.skipped, campaign=campaign.name,
+                                    holding=body.holding)
+        return {"task": task and telling.task(task), "gate": None if task else store.gate(rater, campaign.name),
+                "warning": telling.html(campaign.warning),
                 "guideline": telling.guideline(store.guideline(rater, campaign.name)),
                 "qualification": asdict(store.qualification(rater, campaign.name)),
                 "progress": progress(rater, campaign.name)}

@@ -90,7 +90,7 @@ def work(client: Client, think: float, log: Log, stop: Path, choose: random.Rand
     time.sleep(choose.uniform(0, think))  # they do not start as one
     while not stop.exists():
         while len(held) <= AHEAD:
-            task = client.ask("next", holding=[one["token"] for one in held])["task"]
+            task = client.ask("next", campaign="default", holding=[one["token"] for one in held])["task"]
             if task is None:
                 break
             held.append(task)
