@@ -202,7 +202,7 @@ element.addEventListener("load", () => task && fold(), true); // a picture has c
 async function renewal() {
   const left = task ? task.expires - Date.now() / 1000 : 60;
   setTimeout(renewal, 1000 * Math.min(300, Math.max(20, left / 3)));
-  if (!task || over || editing || !active()) return;
+  if (!task || over || editing || !active(10)) return; // long texts take long to read
   const own = task;
   const reply = await post("/api/renew", { token: own.token });
   if (reply.ok && reply.content.expires) own.expires = reply.content.expires;

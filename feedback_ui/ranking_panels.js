@@ -226,7 +226,7 @@ async function signOut() {
 
 let touched = Date.now(); // when the rater last did anything
 const TICK = 30; // seconds
-const active = () => document.visibilityState === "visible" && Date.now() - touched < 120e3;
+const active = (minutes = 2) => document.visibilityState === "visible" && Date.now() - touched < minutes * 60e3;
 
 function tick(minutes) {
   let worked = shelf.get("worked") || { minutes: 0, until: 0 };

@@ -132,6 +132,8 @@ function drawSync() {
     : trouble === "offline" ? ["wait", waiting ? t("offline", { n: waiting }) : t("offlineNone")]
     : trouble ? ["wait", t("notSaved", { n: waiting })]
     : waiting ? ["busy", sending ? t("saving") : t("unsent", { n: waiting })] : ["good", t("saved")];
+  const before = find(".pl-sync").dataset.state;
+  if (before && [state, before].some((one) => one === "wait" || one === "bad") && state !== before) tell(words);
   find(".pl-sync").dataset.state = state;
   find(".pl-sync span").textContent = words;
   find(".pl-sync").title = trouble && trouble !== "offline" && trouble !== "signedOut" ? trouble : "";

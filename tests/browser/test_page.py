@@ -30,6 +30,32 @@ from rated_page import (
 
 pytestmark = pytest.mark.skipif(not rated_page.CHROMIUM.exists(), reason="no /usr/bin/chromium")
 
+# Every ranking of 2 to 4 answers, every answer of it, every move.
+MOVES = """() => {
+  const side = (ranks, a, b) => ranks[a] === null || ranks[b] === null ? null : Math.sign(ranks[a] - ranks[b]);
+  const wrong = [];
+  let tried = 0;
+  const hold = (...facts) => { tried += 1; if (facts.pop() === false) wrong.push(JSON.stringify(facts)); };
+  for (const count of [2, 3, 4]) for (let code = 0; code < (count + 1) ** count; code++) {
+    const ranks = [...Array(count).keys()].map((i) => Math.floor(code / (count + 1) ** i) % (count + 1) || null);
+    for (let one = 0; one < count; one++) {
+      const others = [...ranks.keys()].filter((i) => i !== one);
+      for (let gap = 1; gap <= count + 1; gap++) {
+        const made = inserted(ranks, one, gap);
+        hold("inserted", ranks, one, gap, made, made[one] >= 1 && made[one] <= count
+          && others.every((a) => made[a] !== made[one] && others.every((b) => side(ranks, a, b) === side(made, a, b))
+            && (ranks[a] === null || (ranks[a] < gap ? made[a] < made[one] : made[a] > made[one]))));
+      }
+      const up = stepped(ranks, one, -1);
+      hold("stepped", ranks, one, up, up[one] !== null && tiersOf(up).length >= tiersOf(ranks).length);
+      const [best = []] = tiersOf(ranks);
+      const made = tied(ranks, one);
+      const alone = made.filter((rank) => rank === made[one]).length === 1;
+      hold("tied", ranks, one, made, !best.length || best.includes(one) || !alone);
+    }
+  }
+  return { tried, wrong };
+}"""
 # What is written in a colour too close to its ground: class, text and contrast.
 POOR = """() => {
   const linear = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
@@ -330,3 +356,13 @@ def test_a_break_is_suggested(browser: Browser, start: Start) -> None:
     assert "rating for 2 minutes" in page.locator(".pl-break").inner_text()
     page.get_by_role("button", name="I take one").click()
     assert page.locator(".pl-break").is_hidden()
+
+
+def test_every_move_of_every_ranking(browser: Browser) -> None:
+    """Of up to four answers: a letter dropped between two places stands alone there, and the others keep their order;
+    a step up loses no place; a tie stands with the one above.
+    """
+    said = (Path(rated_page.__file__).parents[2] / "feedback_ui" / "ranking_said.js").read_text(encoding="utf-8")
+    page = browser.new_page()
+    wrong = page.evaluate("([said, check]) => new Function(`${said}; return (${check})();`)()", [said, MOVES])
+    assert wrong == {"tried": 18742, "wrong": []}
