@@ -89,8 +89,15 @@ def revise(db: Connection, at: int, seed: int, answer: int, rater: str, said: Ju
 
 
 def withdraw(db: Connection, at: int, seconds: int, answer: int, rater: str) -> None:
-    """One's own recent answer counts no more, and its item is open again under the same lease."""
-    current = _own(db, answer, rater)
+    """One's own recent answer counts no more, and its item is open again under the same lease.
+
+    Done twice, it is done once; but not to an answer that came after the one that was meant.
+    """
+    current = _current(db, answer, rater)
+    if current is None:
+        return
+    if current["id"] != answer:
+        raise RequestError("answer: it was changed since; look at it again")
     _require_editable(db, current)
     _retract(db, at, current)
     if current["kind"] == "normal" and not current["surplus"]:
@@ -100,15 +107,18 @@ def withdraw(db: Connection, at: int, seconds: int, answer: int, rater: str) -> 
     db.execute(update(leases).where(leases.c.token == current["token"]).values(state="open", expires=expires))
 
 
-def _own(db: Connection, answer: int, rater: str) -> RowMapping:
-    """The row that counts of an answer, by the id of any of its revisions."""
-    if not 0 < answer < 2**63:
-        answer = 0
-    asked = db.execute(select(answers.c.item, answers.c.rater).where(answers.c.id == answer)).first()
+def _current(db: Connection, answer: int, rater: str) -> RowMapping | None:
+    """The row that counts of one's own answer, by the id of any of its revisions; None if it was withdrawn."""
+    known = answer if 0 < answer < 2**63 else 0  # what SQLite can count to
+    asked = db.execute(select(answers.c.item, answers.c.rater).where(answers.c.id == known)).first()
     if asked is None or asked.rater != rater:
         raise NotLeased("answer: you gave no answer by this number")
-    row = db.execute(select(answers).where(answers.c.item == asked.item, answers.c.rater == rater, _counting)
-                     ).mappings().first()
+    return db.execute(select(answers).where(answers.c.item == asked.item, answers.c.rater == rater, _counting)
+                      ).mappings().first()
+
+
+def _own(db: Connection, answer: int, rater: str) -> RowMapping:
+    row = _current(db, answer, rater)
     if row is None:
         raise RequestError("answer: it was withdrawn")
     return row
