@@ -51,6 +51,7 @@ element.addEventListener("click", (event) => {
   const onCard = event.target.closest(".pl-card");
   const { act, go, step, strength, start, rank } = pressed?.dataset || {};
   if (act) acts[act]();
+  else if (!task) return; // the next one is on its way
   else if (go) focusCard(Number(go));
   else if (step) choose(Number(step));
   else if (strength) say({ strength: said.strength === strength ? null : strength });
