@@ -15,6 +15,8 @@ from typing import Any
 from prefloop.records import Message, digest
 from prefloop.store import Judgement, Lease, Receipt, Store
 
+from . import names
+
 
 @dataclass(frozen=True)
 class Task:
@@ -61,9 +63,9 @@ def next_task(store: Store, rater: str, lease_minutes: float = 30, skipped: bool
 
 
 def task_of(lease: Lease) -> Task:
+    hidden = (*lease.campaign.hide, *names.of_policies([response.policy for response in lease.responses]))
     return Task(lease.token, lease.prompt.messages, tuple(lease.responses[place].text for place in lease.shown),
-                lease.expires, lease.campaign.strength, lease.reason_required, lease.practice, lease.campaign.hide,
-                lease.pictures)
+                lease.expires, lease.campaign.strength, lease.reason_required, lease.practice, hidden, lease.pictures)
 
 
 def reopened(store: Store, rater: str, answer: int) -> tuple[Task, Judgement]:

@@ -62,7 +62,7 @@ async function exchange(work) {
 }
 
 const request = () => ({ campaign, holding: [...new Set([...(task && !over ? [task.token] : []),
-  ...(put?.task ? [put.task.token] : []), ...holding()])].slice(0, 20), skipped: again > 0, ...(asked ? { ask: asked } : {}) });
+  ...(put?.task ? [put.task.token] : []), ...holding()])].slice(0, 16), skipped: again > 0, ...(asked ? { ask: asked } : {}) });
 
 async function next() {
   const early = ahead && (await ahead);

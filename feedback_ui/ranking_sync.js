@@ -122,7 +122,7 @@ function settled(entry, reply) {
 }
 
 // Tokens that the server need not offer again: they are dealt with here, and it will hear of it.
-const holding = () => unsent.map((entry) => entry.body.token).filter(Boolean);
+const holding = () => unsent.filter((entry) => !entry.refused).map((entry) => entry.body.token).filter(Boolean);
 
 function drawSync() {
   const waiting = unsent.filter((one) => !one.refused).length;

@@ -18,12 +18,15 @@ import nh3
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from . import names
+
 LARGEST_PICTURE = 2 * 1024 * 1024
-LARGEST_TEXT = 100_000  # characters; beyond it Markdown's worst cases take seconds
-MASK = "█████"
+LARGEST_TEXT = 20_000  # characters; beyond it Markdown's worst cases take seconds
+MOST_CELLS = 5_000  # that a text's tables may have; a wide head makes many cells of short rows
 SIGNATURES = {"image/png": rb"\x89PNG\r\n\x1a\n", "image/jpeg": rb"\xff\xd8\xff", "image/gif": rb"GIF8[79]a",
               "image/webp": rb"RIFF.{4}WEBP"}
 INLINE = re.compile(r"data:(image/(?:png|jpeg|gif|webp));base64,([A-Za-z0-9+/=]+)", re.ASCII)
+PICTURED = re.compile(rf"(?<=\]\(){INLINE.pattern}", re.ASCII)
 KEPT = re.compile(r"/api/picture/[0-9a-f]{1,64}", re.ASCII)
 # Controls, overrides of the writing direction, what has no width, and tags. Joiners and direction marks are part of
 # how people write; they stay.
@@ -38,18 +41,41 @@ Picture = Callable[[str], str | None]
 
 def to_html(text: str, hidden: Collection[str] = (), picture: Picture | None = None) -> str:
     """Safe HTML. `hidden` are names to mask; `picture` gives the address of a picture that this text may show."""
-    own = masked(text, hidden)
+    inline: list[str] = []
+
+    def short(found: re.Match[str]) -> str:
+        inline.append(found[0])
+        return f"data:;{len(inline) - 1}"
+
+    own = PICTURED.sub(short, text)  # a picture is long, and no text
     if len(own) > LARGEST_TEXT:
-        return _clean(f'<div class="pl-plaintext" dir="auto">{_spelled(own)}</div>')
-    return _clean(_markdown(picture).render(own)).strip()
+        return _plain(own, hidden)
+    reader = _markdown(picture, inline, hidden)
+    lines = own.splitlines()
+    if lines and len(lines) * (1 + max(line.count("|") for line in lines)) > MOST_CELLS:
+        reader.disable("table")
+    tokens = reader.parse(own)
+    for token in tokens if hidden else ():
+        _mask(token, hidden)
+    return _clean(reader.renderer.render(tokens, reader.options, {})).strip()
+
+
+def _plain(text: str, hidden: Collection[str]) -> str:
+    return _clean(f'<div class="pl-plaintext" dir="auto">{_spelled(masked(text, hidden))}</div>')
+
+
+def _mask(token: Token, hidden: Collection[str]) -> None:
+    """In what the text will say: a name may be cut up by Markdown."""
+    if token.type in ("fence", "code_block"):
+        token.content = masked(token.content, hidden)
+    said = [child for child in token.children or () if child.type in ("text", "code_inline")]
+    for child, words in zip(said, names.masked([child.content for child in said], hidden), strict=True):
+        child.content = words
 
 
 def masked(text: str, hidden: Collection[str]) -> str:
     """The names that would tell who wrote an answer, blacked out, however they are written."""
-    names = sorted(filter(None, (name.strip() for name in hidden)), key=len, reverse=True)
-    if not names:
-        return text
-    return re.sub("|".join(re.escape(name) for name in names), MASK, text, flags=re.IGNORECASE)
+    return names.masked([text], hidden)[0]
 
 
 def pictures(text: str) -> list[str]:
@@ -60,8 +86,8 @@ def pictures(text: str) -> list[str]:
         if source not in found:
             found.append(source)
 
-    if len(text) <= LARGEST_TEXT:
-        _markdown(remembered).render(text)
+    if len(own := PICTURED.sub("data:;", text)) <= LARGEST_TEXT:
+        _markdown(remembered).render(own)
     return found
 
 
@@ -70,9 +96,13 @@ def picture_kind(data: bytes) -> str | None:
     return next((kind for kind, begin in SIGNATURES.items() if re.match(begin, data, re.DOTALL)), None)
 
 
-def _markdown(picture: Picture | None) -> MarkdownIt:
+def _markdown(picture: Picture | None, inline: Sequence[str] = (), hidden: Collection[str] = ()) -> MarkdownIt:
+    """`inline` are the pictures that the text held, by their number."""
     def image(_: Any, tokens: Sequence[Token], at: int, *__: Any) -> str:
-        return _image(tokens[at], picture)
+        return _image(tokens[at], picture, inline, hidden)
+
+    def link_close(_: Any, tokens: Sequence[Token], at: int, *__: Any) -> str:
+        return _link_close(tokens, at, hidden)
 
     made = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
     made.disable("reference")  # it would hide what it defines
@@ -84,7 +114,7 @@ def _markdown(picture: Picture | None) -> MarkdownIt:
     made.add_render_rule("code_block", _code_block)
     made.add_render_rule("fence", _code_block)
     made.add_render_rule("link_open", _link_open)
-    made.add_render_rule("link_close", _link_close)
+    made.add_render_rule("link_close", link_close)
     made.add_render_rule("image", image)
     made.add_render_rule("heading_open", _heading)
     made.add_render_rule("heading_close", _heading)
@@ -110,24 +140,27 @@ def _link_open(*_: Any) -> str:
     return '<span class="pl-link">'
 
 
-def _link_close(_: Any, tokens: Sequence[Token], at: int, *__: Any) -> str:
+def _link_close(tokens: Sequence[Token], at: int, hidden: Collection[str]) -> str:
     """The address, unless it is all that the link says."""
     opened, depth = at - 1, 1
     while depth:
         depth += {"link_close": 1, "link_open": -1}.get(tokens[opened].type, 0)
         opened -= 1
-    address = str(tokens[opened + 1].attrGet("href") or "")
+    address = masked(str(tokens[opened + 1].attrGet("href") or ""), hidden)
     said = "".join(token.content for token in tokens[opened + 2 : at])
     return "</span>" if said == address else f'</span> <span class="pl-address">({_spelled(address)})</span>'
 
 
-def _image(token: Token, picture: Picture | None) -> str:
-    source, name = str(token.attrGet("src") or ""), token.content
+def _image(token: Token, picture: Picture | None, inline: Sequence[str], hidden: Collection[str]) -> str:
+    source, name = str(token.attrGet("src") or ""), masked(token.content, hidden)
+    number = source.removeprefix("data:;")
+    if number != source and number.isdecimal() and int(number) < len(inline):
+        source = inline[int(number)]
     shown = source if picture and _is_picture(source) else None
     if picture and shown is None and "://" not in source and not source.startswith(("data:", "/", "\\")):
         shown = picture(source)
     if shown is None:
-        return f'<span class="pl-address">{_spelled(f"![{name}]({source[:300]})")}</span>'
+        return f'<span class="pl-address">{_spelled(f"![{name}]({masked(source[:300], hidden)})")}</span>'
     return f'<img src="{escape(shown)}" alt="{escape(name)}">'
 
 

@@ -20,18 +20,19 @@ FIRST = 80  # characters of a prompt in the history
 STEPS = 20  # of the progress that raters are told
 
 
-@lru_cache(maxsize=512)
-def _html(text: str, hidden: tuple[str, ...]) -> str:
-    return to_html(text, hidden)
-
-
 def html(text: str, hidden: tuple[str, ...] = (), pictures: Mapping[str, str] | None = None) -> str:
     """`pictures` has the names of the pictures that this text may show; None is a text that may show none."""
+    return _html(text, hidden, None if pictures is None else tuple(sorted(pictures.items())))
+
+
+@lru_cache(maxsize=512)
+def _html(text: str, hidden: tuple[str, ...], pictures: tuple[tuple[str, str], ...] | None) -> str:
     if pictures is None:
-        return _html(text, hidden)
+        return to_html(text, hidden)
+    named = dict(pictures)
 
     def address(source: str) -> str | None:
-        return f"/api/picture/{pictures[source]}" if source in pictures else None
+        return f"/api/picture/{named[source]}" if source in named else None
 
     return to_html(text, hidden, address)
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import base64
+import json
+from pathlib import Path
 
 import pytest
 
-from prefloop.feedback_ui import rendering
+from prefloop.feedback_ui import assignment, names, rendering, telling
+from prefloop.feedback_ui.names import MASK
 from prefloop.feedback_ui.rendering import to_html
+from prefloop.records import Answers, Message, Prompt, Response
+from prefloop.store import Store
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 INLINE = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
@@ -73,10 +78,40 @@ def test_a_picture_is_known_by_how_it_begins(data: bytes, kind: str | None) -> N
     assert rendering.picture_kind(data) == kind
 
 
-def test_names_are_masked_however_they_are_written() -> None:
-    assert "secret" not in to_html("I am Secret-7B, by **secret**.", ["secret", "secret-7b", " "]).casefold()
-    assert rendering.masked("I am Secret", ["secret"]) == f"I am {rendering.MASK}"
-    assert rendering.masked("a.b", ["a*b"]) == "a.b"
+@pytest.mark.parametrize("text", [
+    "dpo_0007", "DPO_0007", "dpo\\_0007", "dpo&#95;0007", "&#x64;po_0007", "**dpo**_0007", "_dpo_ is, `dpo_`0007",
+    "\uff44\uff50\uff4f_0007", "dp\u200bo_0007", "d\u0335po_0007", "`dpo_0007`",
+    "```\ndpo_0007\n```", "    dpo_0007",
+    "[x](http://a.example/dpo_0007)", "![dpo_0007](a.png)", "| a |\n|---|\n| dpo_0007 |"])
+def test_names_are_masked_however_they_are_written(text: str) -> None:
+    for made in (to_html(text, ["x", "dpo_0007", " "]), rendering.masked(text, ["dpo_0007"])):
+        assert "0007" not in made
+        assert MASK in made
+
+
+def test_a_link_does_not_cut_a_name_in_two() -> None:
+    assert "0007" not in to_html("[dpo](http://a.example)_0007", ["dpo_0007"])
+
+
+def test_what_is_no_name_stays() -> None:
+    assert rendering.masked("a.b and dpo 0007 &amp;", ["a*b", "dpo_0007", "***"]) == "a.b and dpo 0007 &amp;"
+    assert names.of_policies(["human", "runs/dpo-0007", "x1", "gpt-4", "a name 4"]) == ("dpo-0007", "gpt-4",
+                                                                                       "runs/dpo-0007")
+
+
+def test_a_table_is_no_larger_than_it_may_be() -> None:
+    wide = "|a" * 300 + "\n" + "|-" * 300 + "\n" + "|a\n" * 900
+    assert len(to_html(wide)) < 3 * len(wide)
+    assert "<table>" in to_html("|a|b|\n|-|-|\n" + "|1|2|\n" * 100)
+
+
+def test_a_large_picture_is_no_long_text() -> None:
+    large = f"data:image/png;base64,{base64.b64encode(PNG + bytes(1_000_000)).decode()}"
+    text = f"**see** ![name]({large}) ![other]({INLINE})"
+    assert to_html(text, picture=kept).count("<img") == 2
+    assert large in to_html(text, picture=kept)
+    assert len(to_html(text)) < 1000
+    assert "<strong>see</strong>" in to_html(text)
 
 
 @pytest.mark.parametrize("part", ["[", "*a", ">", "- ", "`a", "![a](", "<", "a_", "&#x", "[a](", "1. ", "|a\n"])
@@ -89,3 +124,13 @@ def test_what_is_too_long_for_markdown_is_shown_as_written() -> None:
     made = to_html("**a** <b>\n" * rendering.LARGEST_TEXT)
     assert made.startswith("<div")
     assert "**a** &lt;b&gt;" in made
+
+
+def test_a_task_does_not_name_its_writers(tmp_path: Path) -> None:
+    item = Answers(Prompt((Message("user", "who are you?"),)), (Response("I am dpo-0007.", "runs/dpo-0007"),
+                                                                 Response("I am **DPO**-0007!", "runs/dpo-0007")))
+    with Store(f"sqlite:///{tmp_path / 'feedback.db'}") as store:
+        store.add_items([item])
+        task = assignment.next_task(store, "ann")
+        assert task is not None
+        assert "0007" not in json.dumps(telling.task(task))

@@ -83,7 +83,7 @@ FIELDS = "document.querySelectorAll('form, input, textarea, select, iframe, obje
 def rows() -> list[Answers]:
     """Each string as an answer, as a message, and as the name of the run that wrote an answer, eight at a time."""
     return [Answers(Prompt((*(Message("assistant", text) for text in eight), Message("user", f"{at} {eight[0]}"))),
-                    tuple(Response(text, f"canary-policy {text}") for text in eight))
+                    tuple(Response(text, f"canary-policy {text} canary") for text in eight))
             for at in range(0, len(CORPUS), 8) if (eight := CORPUS[at : at + 8]) and len(eight) > 1]
 
 
