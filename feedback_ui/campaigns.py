@@ -13,12 +13,13 @@ from typing import Any
 
 from prefloop.errors import RequestError
 from prefloop.records import Answers, Ranking, digest
-from prefloop.store import Campaign, Store, item_name
+from prefloop.store import Applied, Campaign, Store, item_name
 
 from . import queueing
 
 NAMES = ("answers", "raters", "hide")  # lists of texts
 SHARES = ("overlap", "gold_share", "repeats", "reason_share", "qualification_pass")
+MOST_RATERS = 1000
 FILES = ("gold", "qualification", "scores")
 
 
@@ -61,8 +62,8 @@ class CampaignConfig:
             raise ValueError("campaign.gold_share and campaign.repeats leave too few real items: together 0.5 at most")
         if self.answers_per_item is not None and not 2 <= self.answers_per_item <= queueing.MOST_ANSWERS:
             raise ValueError(f"campaign.answers_per_item is 2 to {queueing.MOST_ANSWERS}, or null for all of them")
-        if self.raters_per_item < 1 or self.overlap_raters < 1:
-            raise ValueError("campaign.raters_per_item and campaign.overlap_raters are at least 1")
+        if not (1 <= self.raters_per_item <= MOST_RATERS and 1 <= self.overlap_raters <= MOST_RATERS):
+            raise ValueError(f"campaign.raters_per_item and campaign.overlap_raters are 1 to {MOST_RATERS}")
         if self.break_minutes < 0:
             raise ValueError("campaign.break_minutes is at least 0, which is never")
 
@@ -116,21 +117,39 @@ def apply(store: Store, settings: CampaignConfig, several: bool) -> str:
     """
     refuse(settings)
     found = queueing.waiting(settings.files, settings.answers_per_item)
-    rows = list(found.rows)
+    keys = {name: _keys(getattr(settings, name), found.folders) for name in ("gold", "qualification")}
+    twice = {_said(row) for own in keys.values() for row in own}
+    rows = [row for row in found.rows if _said(row) not in twice]
     if settings.scores:
         rows = queueing.disputed_first(rows, queueing.spreads(Path(settings.scores)))
-    keys = {name: _keys(getattr(settings, name), found.folders) for name in ("gold", "qualification")}
 
     def need(row: Answers) -> int:
         """Which items more raters get is drawn by what they say: the same ones each time."""
         shared = several and int(digest("overlap", item_name(row)), 16) / 16**16 < settings.overlap
         return max(settings.raters_per_item, settings.overlap_raters) if shared else settings.raters_per_item
 
-    new = store.apply(_campaign(settings), settings.guideline_text(), keys["gold"], keys["qualification"], rows, need,
-                      partial(queueing.pictured, found.folders))
-    told = [f"{new} items queued, {len(rows) - new} queued before, {found.alone} left out (fewer than two distinct "
-            "answers)", *(f"{len(own)} {name} items" for name, own in keys.items() if own)]
-    return f"campaign {settings.name}: {'; '.join(told)}"
+    came = store.apply(_campaign(settings), settings.guideline_text(), keys["gold"], keys["qualification"], rows, need,
+                       partial(queueing.pictured, found.folders))
+    told = [f"{came.new} items queued, {len(rows) - came.new} queued before, {found.alone} left out (fewer than two "
+            "distinct answers)"]
+    if came.reshaped:
+        told.append(f"{came.reshaped} of the new have prompts that were queued before with other answers")
+    if len(rows) < len(found.rows):
+        told.append(f"{len(found.rows) - len(rows)} left out, for they are gold or qualification items")
+    return f"campaign {settings.name}: {'; '.join([*told, *_in_force(settings, keys, came)])}"
+
+
+def _in_force(settings: CampaignConfig, keys: dict[str, list[Ranking]], came: Applied) -> list[str]:
+    """What holds now beside the items, also what an earlier config had and this one has not."""
+    names = len(listed(settings.raters))
+    told = [f"{len(own)} {name} items" for name, own in keys.items() if own]
+    told += [f"{came.retired} earlier gold or qualification items are given out no more"] * bool(came.retired)
+    told += [f"a {name}" for name in ("guideline", "warning") if getattr(settings, name)]
+    return [*told, f"open to {names} named raters" if names else "open to all raters"]
+
+
+def _said(row: Answers | Ranking) -> tuple[str, frozenset[str]]:
+    return row.prompt.id, frozenset(response.text for response in row.responses)
 
 
 def _keys(path: str | None, folders: dict[str, Path]) -> list[Ranking]:

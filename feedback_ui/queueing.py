@@ -87,7 +87,7 @@ def lines(path: Path, of: type[R], check: Callable[[R], object] = bool) -> Itera
 def _parsed(line: bytes, of: type[R]) -> R:
     try:
         row = of.from_json(json.loads(line))
-        line_again = json.dumps(row.to_json(), ensure_ascii=False)
+        line_again = json.dumps(row.to_json(), ensure_ascii=False, allow_nan=False)
         if len(row.responses) > 1:  # can it be ranked at all?
             Ranking(row.prompt, row.responses, (1,) * len(row.responses), rater="any")
         line_again.encode("utf-8")

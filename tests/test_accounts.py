@@ -69,6 +69,18 @@ def test_five_wrong_passwords_lock_a_name_for_a_quarter_of_an_hour(accounts: Acc
     assert accounts.verify(name, PASSWORD) == (Account("ann", "rater") if name == "ann" else None)
 
 
+def test_a_stranger_who_guesses_elsewhere_locks_nobody_out_until_there_are_many(accounts: Accounts) -> None:
+    for number in range(10):
+        for _ in range(TRIES):
+            assert accounts.verify("ann", "wrong horse battery", f"10.0.0.{number}") is None
+        with pytest.raises(Locked):
+            accounts.verify("ann", PASSWORD, f"10.0.0.{number}")
+        if number < 9:
+            assert accounts.verify("ann", PASSWORD, "192.0.2.1") is not None
+    with pytest.raises(Locked):
+        accounts.verify("ann", PASSWORD, "192.0.2.1")
+
+
 def test_success_forgets_what_was_wrong_before(accounts: Accounts) -> None:
     for _ in range(3):
         wrong(accounts, "ann", TRIES - 1)
@@ -125,8 +137,13 @@ def test_a_changed_password_and_a_disabled_name_end_every_session(accounts: Acco
     assert accounts.who(token) is None
     assert accounts.verify("ann", PASSWORD) is None
     token = accounts.session("ann")
+    link = accounts.invite(purpose="reset", name="ann")
     accounts.disable("ann")
     assert accounts.who(token) is None
+    with pytest.raises(RequestError, match="is disabled"):
+        accounts.session("ann")
+    with pytest.raises(RequestError, match="invitation: "):
+        accounts.redeem(link, None, PASSWORD)
     assert accounts.verify("ann", "a new long password") is None
     with pytest.raises(RequestError, match="there is no account 'bob'"):
         accounts.disable("bob")
@@ -149,10 +166,12 @@ def test_an_invitation_is_redeemed_once_and_in_time(accounts: Accounts, clock: C
 def test_a_password_is_reset_by_an_invitation(accounts: Accounts) -> None:
     session = accounts.session("ann")
     wrong(accounts, "ann", TRIES)
-    token = accounts.invite(purpose="reset", name="ann")
+    token, other = (accounts.invite(purpose="reset", name="ann") for _ in range(2))
     assert accounts.redeem(token, None, "a new long password") == Account("ann", "rater")
     assert accounts.verify("ann", "a new long password") is not None, "and the name is unlocked"
     assert accounts.who(session) is None
+    with pytest.raises(RequestError, match="invitation: "):
+        accounts.redeem(other, None, "yet another password")
     wrong_requests: list[dict[str, Any]] = [{"purpose": "reset"}, {"purpose": "reset", "name": "bob"}, {"name": "ann"},
                                             {"purpose": "x"}, {"hours": 0}, {"role": "owner"}]
     for asked in wrong_requests:

@@ -80,14 +80,18 @@ def test_a_store_is_only_replaced_when_told_and_is_kept_aside_with_its_log(path:
     backup(path, out)
     with Store(url(tmp_path)) as store:
         rate(store, "ann", 5)
-        with sqlite3.connect(path) as other:  # as a killed server leaves it: what came last is only in the log
-            other.execute("select 1 from answers").fetchone()
-            wal = Path(f"{path}-wal").read_bytes()
-    Path(f"{path}-wal").write_bytes(wal)
+        killed = path.read_bytes(), Path(f"{path}-wal").read_bytes()  # what came last is only in the log
     with pytest.raises(RequestError, match="overwrite=true moves it aside"):
         restore(out, path)
-    assert counted(path) == 25
-    Path(f"{path}-wal").write_bytes(wal)
+    path.write_bytes(killed[0])
+    Path(f"{path}-wal").write_bytes(killed[1])
+    with sqlite3.connect(path) as other:
+        assert other.execute("select count(*) from answers").fetchone() == (25,)
+        with pytest.raises(RequestError, match="another program reads"):
+            restore(out, path, overwrite=True)
+    other.close()
+    path.write_bytes(killed[0])
+    Path(f"{path}-wal").write_bytes(killed[1])
     restore(out, path, overwrite=True)
     assert not Path(f"{path}-wal").exists()
     assert counted(path) == 20
@@ -106,12 +110,27 @@ def test_a_flipped_bit_is_found(path: Path, tmp_path: Path, place: int) -> None:
     assert not (tmp_path / "new.db").exists()
 
 
+def test_a_damaged_store_is_replaced_too(path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "kept.db"
+    backup(path, out)
+    path.write_bytes(b"ruined" * 2000)
+    Path(f"{path}-wal").write_bytes(b"and its log")
+    restore(out, path, overwrite=True)
+    assert counted(path) == 20
+    assert path.with_name("feedback.db.replaced-1").read_bytes() == b"ruined" * 2000
+    assert Path(f"{path}.replaced-1-wal").read_bytes() == b"and its log"
+
+
 def test_what_cannot_be_backed_up_or_restored(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "kept.db"
     with pytest.raises(RequestError, match="there is no store"):
         backup(tmp_path / "none.db", out)
-    with pytest.raises(RequestError, match="name a new file"):
-        backup(path, path)
+    for name in ("feedback.db", "feedback.db.lock"):
+        with pytest.raises(RequestError, match="name a new file"):
+            backup(path, tmp_path / name)
+    for name in ("feedback.db-wal", "feedback.db-shm"):
+        with pytest.raises(RequestError, match="choose another name"):
+            backup(path, tmp_path / name)
     with pytest.raises(RequestError, match="no such folder"):
         backup(path, tmp_path / "none" / "kept.db")
     (tmp_path / "text.db").write_text("not a database at all" * 100)
@@ -120,6 +139,8 @@ def test_what_cannot_be_backed_up_or_restored(path: Path, tmp_path: Path) -> Non
     with pytest.raises(RequestError, match="cannot be read"):
         restore(out, tmp_path / "new.db")
     backup(path, out)
+    with pytest.raises(RequestError, match="it exists already"):
+        backup(path, out)
     told = json.loads(manifest_of(out).read_text())
     for wrong, names in (("[]", "not a manifest"), ("{", "not a manifest"),
                          (json.dumps(told | {"rows": told["rows"] | {"answers": 21}}), "not those that its manifest")):

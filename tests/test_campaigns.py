@@ -82,6 +82,7 @@ def test_answers_are_queued_once_and_lone_ones_left_out(tmp_path: Path, store: S
     (json.dumps(answers(1, ("same", "same")).to_json()), r"responses\[1\]: the answer equals its rival"),
     (json.dumps(answers(1, ("fine", " ")).to_json()), r"responses\[1\]: the answer is empty"),
     (json.dumps(answers(1, ("fine", "\ud800")).to_json()), "half of a surrogate pair"),
+    (json.dumps(answers(1).to_json()).replace('"sampling": {}', '"sampling": {"temperature": NaN}'), "not a row"),
 ])
 def test_a_malformed_row_is_named_and_nothing_is_queued(tmp_path: Path, store: Store, line: str, names: str) -> None:
     path = tmp_path / "answers.jsonl"
@@ -156,6 +157,7 @@ def test_the_overlap_is_a_share_of_the_items_and_always_the_same(tmp_path: Path,
 @pytest.mark.parametrize(("change", "names"), [
     ("name=''", "campaign.name"), ("name='a\u202eb'", "campaign.name"), ("answers_per_item=1", "answers_per_item"),
     ("answers_per_item=9", "answers_per_item"), ("raters_per_item=0", "raters_per_item"),
+    ("raters_per_item=10000000000", "1 to 1000"),
     ("overlap_raters=0", "overlap_raters"), ("gold_share=1.5", "gold_share is a share"),
     ("gold_share=.nan", "gold_share is a share"), ("overlap=-1", "overlap is a share"),
     ("repeats=0.5", "together 0.5 at most"), ("answers=[1]", "not names of files"), ("raters=[1]", "raters"),
@@ -186,7 +188,7 @@ def test_settings_survive_a_journey_as_json(tmp_path: Path, store: Store, monkey
     monkeypatch.chdir(tmp_path)
     told = campaigns.apply(store, CampaignConfig(**json.loads(sent)), several=True)
     assert told == ("campaign default: 1 items queued, 0 queued before, 0 left out (fewer than two distinct answers); "
-                    "1 gold items")
+                    "1 gold items; a guideline; open to 1 named raters")
     guideline = store.guideline("ann", "default")
     assert guideline is not None
     assert guideline.text == "# Be fair\n"
@@ -306,6 +308,9 @@ def test_the_qualification_round(store: Store) -> None:
         store.submit(leased(store, "bob").token, "bob", WRONG)
     assert store.gate("bob", "study") == "failed"
     assert store.lease("bob", 60, campaign="study") is None
+    study(store, trials=6, gold=5, gold_share=0.3, qualification_pass=0.5)
+    assert store.qualification("ann", "study") == Qualification(4, 4, 2, "passed"), "a verdict is kept"
+    assert store.gate("bob", "study") == "failed"
     assert list(store.rankings()) == [], "nobody trains on what was said to qualify"
     assert store.progress("ann").mine == 0
 
@@ -402,6 +407,35 @@ def test_gold_that_is_no_longer_named_is_given_no_more(store: Store) -> None:
     assert kinds["gold"] == 1
     study(store, count=100, gold=3, gold_share=0.5)
     assert Counter(rate(store, "bob", 30))["gold"] == 2
+
+
+def test_a_gold_item_does_not_come_twice(tmp_path: Path, store: Store) -> None:
+    golden = [key(n, "gold") for n in range(3)]
+    rows = [Answers(one.prompt, one.responses[::-1]) for one in golden[:2]] + [answers(n) for n in range(20)]
+    path, gold = written(tmp_path / "a.jsonl", rows), written(tmp_path / "g.jsonl", golden)
+    told = campaigns.apply(store, CampaignConfig("study", answers=path, gold=gold, gold_share=0.4), several=True)
+    assert "20 items queued" in told
+    assert "2 left out, for they are gold or qualification items" in told
+
+
+def test_gold_of_a_prompt_that_the_rater_had_is_passed_over(store: Store) -> None:
+    gold, rows = key(0, "gold"), [item(n) for n in range(3)]
+    store.apply(Campaign("study"), rows=[Answers(gold.prompt, answers(1).responses), *rows])
+    rate(store, "ann", 1, Judgement((1, 2, 3, 4)))
+    store.apply(Campaign("study", gold_share=1.0), gold=[gold])
+    assert rate(store, "ann", 3) == ["normal"] * 3
+    store.add_items([item(5)], campaign="study")
+    assert rate(store, "bob", 1) == ["gold"]
+
+
+def test_what_an_earlier_config_had_is_said_when_it_goes(tmp_path: Path, store: Store) -> None:
+    gold, trial = written(tmp_path / "g.jsonl", [key(0, "gold")]), written(tmp_path / "t.jsonl", [key(0, "trial")])
+    path, more = written(tmp_path / "a.jsonl", [answers(0)]), written(tmp_path / "b.jsonl", [answers(0, ("x", "y"))])
+    campaigns.apply(store, CampaignConfig(answers=path, gold=gold, qualification=trial, warning="Sad."), several=True)
+    told = campaigns.apply(store, CampaignConfig(answers=(path, more)), several=True)
+    assert told == ("campaign default: 1 items queued, 0 queued before, 0 left out (fewer than two distinct answers); "
+                    "1 of the new have prompts that were queued before with other answers; 2 earlier gold or "
+                    "qualification items are given out no more; open to all raters")
 
 
 @pytest.mark.parametrize(("row", "names"), [

@@ -3,6 +3,7 @@
 from prefloop.store.items import item_name
 from prefloop.store.records import (
     AlreadyAnswered,
+    Applied,
     Campaign,
     Guideline,
     Judgement,
@@ -16,5 +17,5 @@ from prefloop.store.records import (
 )
 from prefloop.store.store import Store
 
-__all__ = ["AlreadyAnswered", "Campaign", "Guideline", "Judgement", "Lease", "Lesson", "NotLeased", "Past", "Progress",
-           "Qualification", "Receipt", "Store", "item_name"]
+__all__ = ["AlreadyAnswered", "Applied", "Campaign", "Guideline", "Judgement", "Lease", "Lesson", "NotLeased", "Past",
+           "Progress", "Qualification", "Receipt", "Store", "item_name"]

@@ -26,7 +26,8 @@ ROLES = ("rater", "lead", "admin")
 PURPOSES = ("join", "reset")
 SESSION = 14 * 86400  # seconds that a session lasts after it was last used
 SEEN = 300  # a session's last use is written down at most so often
-TRIES, WINDOW = 5, 15 * 60  # wrong passwords, in so many seconds, that lock a name
+TRIES, WINDOW = 5, 15 * 60  # wrong passwords from one address, in so many seconds, that lock a name for it
+TRIES_ANYWHERE = 50  # ... and from all addresses, that lock it for everybody
 SHORTEST, LONGEST = 10, 1000  # characters of a password
 AT_ONCE = 4  # passwords looked at, so that many who sign in at once do not take all memory
 HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)  # 19 MiB, some 30 ms
@@ -69,42 +70,47 @@ class Accounts:
         db.execute(insert(accounts).values(name=made.name, password=hashed, role=made.role, state="active",
                                            created=self._store.clock()))
 
-    def verify(self, name: str, password: str) -> Account | None:
-        """The account, if the password is right; None if not. It takes as long for a name that is not known."""
+    def verify(self, name: str, password: str, address: str = "") -> Account | None:
+        """The account, if the password is right; None if not. It takes as long for a name that is not known.
+
+        `address` is where the caller sits: a stranger who guesses elsewhere does not lock the name's owner out.
+        """
         try:
             known = named(name)
         except RequestError:
             return None  # nobody has it, and anybody can see that
-        row = self._store.write(lambda db: self._try(db, known))
+        row = self._store.write(lambda db: self._try(db, known, address))
         if not self._matches(row.password if row else self._nobodys, password) or row is None or row.state != "active":
             return None
         renewed = self._hash(password) if self._hasher.check_needs_rehash(row.password) else row.password
 
         def clear(db: Connection) -> None:
-            db.execute(delete(failures).where(failures.c.name == known))
+            db.execute(delete(failures).where(failures.c.name == known, failures.c.address == address))
             db.execute(update(accounts).where(accounts.c.name == known, accounts.c.password == row.password)
                        .values(password=renewed))
 
         self._store.write(clear)
         return Account(row.name, row.role)
 
-    def _try(self, db: Connection, name: str) -> Row[Any] | None:
+    def _try(self, db: Connection, name: str, address: str) -> Row[Any] | None:
         """The account, with a failure noted that only success takes back: many tries at once are counted too.
 
         Also for names that nobody has: what locks and what does not must not tell which names there are.
         """
         at = self._store.clock()
-        recent = db.scalars(select(failures.c.at).where(failures.c.name == name, failures.c.at > at - WINDOW)
-                            .order_by(failures.c.id.desc()).limit(TRIES)).all()
-        if len(recent) >= TRIES:
-            raise Locked(max(1, recent[-1] + WINDOW - at))
+        recent = db.execute(select(failures.c.at, failures.c.address).where(
+            failures.c.name == name, failures.c.at > at - WINDOW).order_by(failures.c.id.desc())).all()
+        for times, most in (([row.at for row in recent if row.address == address], TRIES),
+                            ([row.at for row in recent], TRIES_ANYWHERE)):
+            if len(times) >= most:
+                raise Locked(max(1, times[most - 1] + WINDOW - at))
         db.execute(delete(failures).where(failures.c.at <= at - WINDOW))
-        db.execute(insert(failures).values(name=name, at=at))
+        db.execute(insert(failures).values(name=name, address=address, at=at))
         return _row(db, name)
 
-    def change_password(self, name: str, old: str, new: str) -> Account | None:
+    def change_password(self, name: str, old: str, new: str, address: str = "") -> Account | None:
         """None if `old` is wrong. All sessions of the name end."""
-        found = self.verify(name, old)
+        found = self.verify(name, old, address)
         if found is None:
             return None
         hashed = self._hashed(new)
@@ -113,15 +119,21 @@ class Accounts:
 
     def _set_password(self, db: Connection, name: str, hashed: str) -> None:
         db.execute(update(accounts).where(accounts.c.name == name).values(password=hashed))
-        db.execute(delete(sessions).where(sessions.c.rater == name))
         db.execute(delete(failures).where(failures.c.name == name))
+        self._close_doors(db, name)
+
+    def _close_doors(self, db: Connection, name: str) -> None:
+        """Sessions, and links that would reset the password once more."""
+        db.execute(delete(sessions).where(sessions.c.rater == name))
+        db.execute(update(invitations).where(invitations.c.name == name, invitations.c.purpose == "reset",
+                                             invitations.c.used.is_(None)).values(used=self._store.clock()))
 
     def disable(self, name: str) -> None:
         """Nobody signs in by this name any more; what it rated stays."""
         def work(db: Connection) -> None:
             own = _known(db, name).name
             db.execute(update(accounts).where(accounts.c.name == own).values(state="disabled"))
-            db.execute(delete(sessions).where(sessions.c.rater == own))
+            self._close_doors(db, own)
 
         self._store.write(work)
 
@@ -185,9 +197,11 @@ class Accounts:
         token = secrets.token_urlsafe(32)
 
         def work(db: Connection) -> None:
-            at = self._store.clock()
+            at, row = self._store.clock(), _known(db, name)
+            if row.state != "active":
+                raise RequestError(f"name: the account {row.name!r} is disabled")
             db.execute(delete(sessions).where(sessions.c.expires <= at))
-            db.execute(insert(sessions).values(digest=_digest(token), rater=_known(db, name).name, created=at, seen=at,
+            db.execute(insert(sessions).values(digest=_digest(token), rater=row.name, created=at, seen=at,
                                                expires=at + SESSION))
 
         self._store.write(work)

@@ -12,7 +12,7 @@ from prefloop.errors import RequestError
 from prefloop.records import decided, digest
 from prefloop.store.items import settings_of
 from prefloop.store.records import Campaign, Guideline, Lesson, Qualification
-from prefloop.store.schema import acknowledgements, answers, golds, guidelines, items, warnings
+from prefloop.store.schema import acknowledgements, answers, golds, guidelines, items, verdicts, warnings
 
 ALIKE = 0.8  # of the pairs that a key decides: one neighbour out of place among four answers is still right
 
@@ -74,11 +74,17 @@ def acknowledged(db: Connection, rater: str, campaign: int) -> str:
 
 
 def qualification(db: Connection, rater: str, campaign: int, settings: Campaign) -> Qualification:
-    """Of the items that are part of the round today, those this rater answered, and how many of them well."""
+    """Of the items that are part of the round today, those this rater answered, and how many of them well.
+
+    Once a round is finished its verdict holds, also when the round is changed.
+    """
     needed = db.scalar(select(func.count()).select_from(golds).join(items, items.c.id == golds.c.item).where(
         items.c.campaign == campaign, items.c.kind == "qualification", golds.c.retired == 0)) or 0
     if not needed:
         return Qualification(0, 0, 0, "none")
+    kept = db.execute(select(verdicts).where(verdicts.c.rater == rater, verdicts.c.campaign == campaign)).first()
+    if kept is not None:
+        return Qualification(kept.needed, kept.needed, kept.right, kept.state)
     rows = db.execute(select(answers.c.ranks, answers.c.shown, answers.c.none_acceptable, golds.c.ranks.label("key"),
                              golds.c.none_acceptable.label("key_none"))
                       .join(golds, golds.c.item == answers.c.item).join(items, items.c.id == answers.c.item)
@@ -88,6 +94,14 @@ def qualification(db: Connection, rater: str, campaign: int, settings: Campaign)
                        bool(row.key_none)) for row in rows)
     state = "open" if len(rows) < needed else "passed" if right >= settings.qualification_pass * needed else "failed"
     return Qualification(needed, len(rows), right, state)
+
+
+def conclude(db: Connection, at: int, rater: str, campaign: int, settings: Campaign) -> None:
+    """Keeps the verdict if that was the last item of the round."""
+    found = qualification(db, rater, campaign, settings)
+    if found.state in ("passed", "failed"):
+        db.execute(upsert(verdicts).values(rater=rater, campaign=campaign, needed=found.needed, right=found.right,
+                                           state=found.state, at=at).on_conflict_do_nothing())
 
 
 def lesson(db: Connection, answer: int, rater: str) -> Lesson | None:

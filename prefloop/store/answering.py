@@ -13,7 +13,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from prefloop.errors import RequestError
 from prefloop.records import Prompt, Ranking, Response, digest
-from prefloop.store.admission import acknowledged
+from prefloop.store.admission import acknowledged, conclude
 from prefloop.store.items import contents, contents_of, settings_of, storable
 from prefloop.store.queue import live
 from prefloop.store.records import FLAGS, AlreadyAnswered, Campaign, Judgement, NotLeased, Past, Receipt
@@ -55,7 +55,8 @@ def submit(db: Connection, at: int, seed: int, lease: RowMapping, said: Judgemen
     _check(contents(db, lease["item"]), lease, said, key)
     earlier = _by_key(db, lease, key)
     if earlier is None:
-        earlier = db.execute(select(answers).where(answers.c.token == lease["token"], _counting)).mappings().first()
+        earlier = db.execute(select(answers).where(answers.c.item == lease["item"], answers.c.rater == lease["rater"],
+                                                    _counting)).mappings().first()
     if earlier is not None:
         if _content(judgement(earlier)) != _content(said):
             raise AlreadyAnswered("token: this item was already answered, and differently")
@@ -69,6 +70,8 @@ def submit(db: Connection, at: int, seed: int, lease: RowMapping, said: Judgemen
     db.execute(update(leases).where(leases.c.token == lease["token"]).values(state="done"))
     if counted and not surplus:
         db.execute(update(items).where(items.c.id == lease["item"]).values(done=items.c.done + 1))
+    if lease["kind"] == "qualification":
+        conclude(db, at, lease["rater"], lease["campaign"], settings_of(db, lease["campaign"]))
     return receipt
 
 

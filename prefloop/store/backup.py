@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 from dataclasses import asdict, dataclass
@@ -33,11 +34,13 @@ class Backup:
 
 
 def backup(store: Path, out: Path) -> Backup:
-    """Copies a store, also while a server writes to it. What has the name already stays until the copy is whole."""
+    """Copies a store, also while a server writes to it."""
     if not store.is_file():
         raise RequestError(f"{store}: there is no store here")
-    if out.is_dir() or out.resolve() == store.resolve():
-        raise RequestError(f"{out}: name a new file for the backup")
+    if any(one.exists() or one.is_symlink() for one in (out, manifest_of(out))):
+        raise RequestError(f"{out}: it exists already, or its manifest does; name a new file for the backup")
+    if out.parent.resolve() == store.parent.resolve() and out.name.startswith(store.name + "-"):
+        raise RequestError(f"{out}: SQLite could take it for a part of {store}; choose another name")
     if not out.parent.is_dir():
         raise RequestError(f"{out.parent}: there is no such folder")
     version = _schema(store)
@@ -71,7 +74,7 @@ def restore(backup: Path, store: Path, overwrite: bool = False) -> Backup:
     if backup.resolve() == store.resolve():
         raise RequestError(f"{store}: this is the backup itself; name another file for the store")
     lock = opening.locked(store)  # nobody writes to it meanwhile
-    draft = store.with_name(f"{store.name}.restoring")
+    draft, aside = store.with_name(f"{store.name}.restoring"), None
     try:
         if store.exists() and not overwrite:
             raise RequestError(f"{store}: there is a store here; restore.overwrite=true moves it aside and goes on")
@@ -81,11 +84,11 @@ def restore(backup: Path, store: Path, overwrite: bool = False) -> Backup:
         checkpoints.sync(draft)
         if checkpoints.file_sha256(draft) != told.sha256:
             raise RunError(f"{draft}: the copy differs from the backup; look after this disk")
-        _move_aside(store)
+        aside = _kept_aside(store)
         draft.rename(store)
         checkpoints.sync(store.parent)
     except OSError as error:
-        raise RunError(f"{store}: it could not be restored: {error.strerror}") from None
+        raise RunError(f"{store}: it could not be restored: {error.strerror}{_where(aside)}") from None
     finally:
         draft.unlink(missing_ok=True)
         lock.close()
@@ -96,15 +99,44 @@ def manifest_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.manifest.json")
 
 
-def _move_aside(store: Path) -> None:
-    """With its log, which SQLite would otherwise take for the restored store's own."""
+def _kept_aside(store: Path) -> Path | None:
+    """The store that is there under another name as well, and without a log, which SQLite would otherwise take for the
+    restored store's own. Until the rename that follows, the store stays in its place.
+    """
+    if not store.exists():
+        for end in ("-wal", "-shm"):
+            store.with_name(store.name + end).unlink(missing_ok=True)  # a log without a store says nothing
+        return None
     number = 1
     while (aside := store.with_name(f"{store.name}.replaced-{number}")).exists():
         number += 1
-    for end in ("-wal", "-shm", ""):
-        own = store.with_name(store.name + end)
-        if own.exists():
-            own.rename(aside.with_name(aside.name + end))
+    _settle(store, aside)
+    os.link(store, aside)
+    return aside
+
+
+def _settle(store: Path, aside: Path) -> None:
+    """Writes what is in the log into the store. A store too damaged for that has its log beside its other name."""
+    log, kept = (one.with_name(f"{one.name}-wal") for one in (store, aside))
+    if log.exists():
+        os.link(log, kept)
+    try:
+        db = sqlite3.connect(store, timeout=5)
+        try:
+            db.execute("pragma wal_checkpoint(truncate)").fetchone()
+        finally:
+            db.close()  # the last to close removes the log
+    except sqlite3.DatabaseError:
+        log.unlink(missing_ok=True)
+        store.with_name(f"{store.name}-shm").unlink(missing_ok=True)
+        return
+    kept.unlink(missing_ok=True)
+    if log.exists():
+        raise RequestError(f"{store}: another program reads this store; close it first")
+
+
+def _where(aside: Path | None) -> str:
+    return f"; the store that was there is also {aside}" if aside else ""
 
 
 def _schema(path: Path) -> str:

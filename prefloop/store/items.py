@@ -75,9 +75,13 @@ def keep_campaign(db: Connection, at: int, campaign: Campaign, guideline: str) -
 
 
 def keep_golds(db: Connection, at: int, campaign: int, rows: Sequence[Ranking], ready: Sequence[Ready],
-               kind: str) -> None:
-    """These are the campaign's gold items, or those of its qualification; others that it had are given out no more."""
-    known = db.scalars(select(items.c.id).where(items.c.campaign == campaign, items.c.kind == kind)).all()
+               kind: str) -> int:
+    """These are the campaign's gold items, or those of its qualification; others that it had are given out no more.
+
+    Returns how many of them there are.
+    """
+    known = select(items.c.id).where(items.c.campaign == campaign, items.c.kind == kind)
+    before = set(db.scalars(select(golds.c.item).where(golds.c.item.in_(known), golds.c.retired == 0)))
     db.execute(update(golds).where(golds.c.item.in_(known)).values(retired=1))
     ids, _ = add(db, at, campaign, ready)
     for row, one in zip(rows, ready, strict=True):
@@ -85,6 +89,7 @@ def keep_golds(db: Connection, at: int, campaign: int, rows: Sequence[Ranking], 
                  "explanation": row.reason, "retired": 0}
         db.execute(upsert(golds).values(item=ids[one.name], **right)
                    .on_conflict_do_update(index_elements=["item"], set_=right))
+    return len(before - set(ids.values()))
 
 
 # -- items ------------------------------------------------------------------------------------------------------------
@@ -125,11 +130,11 @@ def _kept(record: Prompt | Response) -> dict[str, str]:
     return {"digest": digest(text), "id": record.id, "record": text}
 
 
-def add(db: Connection, at: int, campaign: int, rows: Sequence[Ready]) -> tuple[dict[str, int], int]:
-    """The items' ids by their names, and how many are new; of one that was there before the need is only raised."""
+def add(db: Connection, at: int, campaign: int, rows: Sequence[Ready]) -> tuple[dict[str, int], set[str]]:
+    """The items' ids by their names, and which are new; of one that was there before the need is only raised."""
     wanted = {row.name: row for row in sorted(rows, key=lambda row: row.need)}  # of two alike, the greater need
     if not wanted:
-        return {}, 0
+        return {}, set()
     db.execute(upsert(prompts).on_conflict_do_nothing(), [row.prompt for row in rows])
     db.execute(upsert(responses).on_conflict_do_nothing(), [one for row in rows for one in row.responses])
     known: dict[str, int] = {}
@@ -149,7 +154,13 @@ def add(db: Connection, at: int, campaign: int, rows: Sequence[Ready]) -> tuple[
                                      for place, response in enumerate(wanted[name].responses)])
     for row in wanted.values():
         _illustrate(db, row.prompt["digest"], row.pictured)
-    return known | new, len(new)
+    return known | new, set(new)
+
+
+def prompts_of(db: Connection, campaign: int) -> set[str]:
+    """The ids of the prompts that a campaign's normal items have."""
+    return set(db.scalars(select(prompts.c.id).join(items, items.c.prompt == prompts.c.digest)
+                          .where(items.c.campaign == campaign, items.c.kind == "normal")))
 
 
 def _columns(row: Ready, campaign: int, at: int) -> dict[str, Any]:

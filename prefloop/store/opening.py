@@ -23,7 +23,7 @@ def path_of(url: str) -> Path:
         raise RequestError(f"store: {url!r} is not a database URL such as sqlite:///feedback.db") from None
     if parsed.drivername != "sqlite" or not parsed.database or parsed.database == ":memory:":
         raise RequestError(f"store: {url!r} is not supported; name a file, such as sqlite:///feedback.db")
-    return Path(parsed.database)
+    return Path(parsed.database).resolve()  # one file, one lock, by whatever name it is reached
 
 
 def locked(path: Path) -> IO[str]:

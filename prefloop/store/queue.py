@@ -76,7 +76,9 @@ def held(db: Connection, turn: Turn, holding: Collection[str]) -> tuple[int | No
 def drawn(db: Connection, turn: Turn, settings: Campaign | None) -> int | None:
     """An item that this rater has not had: normal, or in its place gold or a repeat; None when the work is done."""
     found = normal(db, turn)
-    if found is None or settings is None or turn.skipped:
+    if turn.skipped:
+        return found or put_aside(db, turn)
+    if found is None or settings is None:
         return found
     had = db.scalar(select(func.count()).select_from(leases).where(leases.c.rater == turn.rater)) or 0
     dice = turn.dice(settings.name, had)
@@ -90,15 +92,18 @@ def drawn(db: Connection, turn: Turn, settings: Campaign | None) -> int | None:
 
 
 def normal(db: Connection, turn: Turn) -> int | None:
-    seen = (own.c.item == items.c.id) & (own.c.rater == turn.rater)
-    barred = exists().where(seen, own.c.state.in_(["open", "done"] if turn.skipped else ["open", "done", "skipped"]))
-    since = select(own.c.issued).where(seen).scalar_subquery()
-    asked = items.c.kind == "normal"
-    if turn.skipped:  # gold and repeats were skipped too, and come back like the others
-        asked |= exists().where(seen, own.c.state == "skipped")
-    return db.scalar(select(items.c.id).where(items.c.done < items.c.need, asked, ~barred, turn.within, room(turn.at))
-                     .order_by(*([since.nulls_first()] if turn.skipped else []), items.c.priority.desc(), items.c.id)
-                     .limit(1))
+    """The first item in the queue that has room, and that this rater has not had."""
+    had = exists().where(own.c.item == items.c.id, own.c.rater == turn.rater)
+    return db.scalar(select(items.c.id).where(items.c.done < items.c.need, items.c.kind == "normal", ~had, turn.within,
+                                              room(turn.at)).order_by(items.c.priority.desc(), items.c.id).limit(1))
+
+
+def put_aside(db: Connection, turn: Turn) -> int | None:
+    """What this rater skipped longest ago, of whatever kind, if it is still to be had."""
+    retired = exists().where(golds.c.item == items.c.id, golds.c.retired == 1)
+    return db.scalar(select(items.c.id).join(leases, leases.c.item == items.c.id).where(
+        leases.c.rater == turn.rater, leases.c.state == "skipped", items.c.done < items.c.need, turn.within, ~retired,
+        room(turn.at)).order_by(leases.c.issued, items.c.id).limit(1))
 
 
 def trial(db: Connection, turn: Turn) -> int | None:
@@ -109,10 +114,18 @@ def trial(db: Connection, turn: Turn) -> int | None:
 
 def of_kind(db: Connection, turn: Turn, kind: str, dice: Random,
             but: Collection[str] = ("done", "open", "skipped")) -> int | None:
-    """One of the gold or qualification items, but for those that this rater has had, in these states."""
+    """One of the gold or qualification items, but for those that this rater has had, in these states.
+
+    Nor one of a prompt that they had in another item: who sees a prompt twice can tell that one of them is special.
+    """
     had = select(leases.c.item).where(leases.c.rater == turn.rater, leases.c.state.in_(but))
+    other = items.alias("other")
+    met = select(other.c.prompt).join(leases, leases.c.item == other.c.id).where(
+        leases.c.rater == turn.rater, other.c.campaign == items.c.campaign, other.c.id != items.c.id,
+        other.c.prompt == items.c.prompt)
     left = db.scalars(select(items.c.id).join(golds, golds.c.item == items.c.id)
-                      .where(turn.within, items.c.kind == kind, golds.c.retired == 0, items.c.id.not_in(had))
+                      .where(turn.within, items.c.kind == kind, golds.c.retired == 0, items.c.id.not_in(had),
+                             ~met.exists() if kind == "gold" else true())
                       .order_by(items.c.id)).all()
     return dice.choice(left) if left else None
 

@@ -46,6 +46,17 @@ class Campaign:
 
 
 @dataclass(frozen=True)
+class Applied:
+    """What came of applying a campaign: items that are new; of these, those whose prompt was queued before with other
+    answers; and gold or qualification items that are given out no more.
+    """
+
+    new: int
+    reshaped: int
+    retired: int
+
+
+@dataclass(frozen=True)
 class Lease:
     """One rater's turn at one item. `shown` lists indices into `responses` in the order this rater sees them.
 

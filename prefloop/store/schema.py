@@ -229,6 +229,19 @@ warnings = Table(
 )
 Index("warnings_of_rater", warnings.c.rater, warnings.c.campaign, warnings.c.version)
 
+# How a finished qualification round ended; it stays so when the round is changed.
+verdicts = Table(
+    "verdicts", tables,
+    Column("rater", Text, primary_key=True),
+    Column("campaign", Integer, ForeignKey("campaigns.id"), primary_key=True),
+    Column("needed", Integer, nullable=False),
+    Column("right", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("at", Integer, nullable=False),
+    CheckConstraint("state in ('passed', 'failed')"),
+    sqlite_strict=True,
+)
+
 # -- who may sign in --------------------------------------------------------------------------------------------------
 
 # `password` is argon2's own text; of invitations and sessions only a sha256 is kept, so that a copy of the store opens
@@ -271,6 +284,7 @@ failures = Table(
     "failures", tables,
     Column("id", Integer, primary_key=True),
     Column("name", Text, nullable=False),
+    Column("address", Text, nullable=False),
     Column("at", Integer, nullable=False),
     sqlite_strict=True,
 )

@@ -21,6 +21,7 @@ from prefloop.records import Answers, Ranking
 from prefloop.store import admission, answering, items, migrating, opening, queue, schema
 from prefloop.store.items import Picture, Pictured
 from prefloop.store.records import (
+    Applied,
     Campaign,
     Guideline,
     Judgement,
@@ -152,8 +153,8 @@ class Store:
 
     def apply(self, campaign: Campaign, guideline: str = "", gold: Iterable[Ranking] | None = None,
               qualification: Iterable[Ranking] | None = None, rows: Iterable[Answers] = (),
-              need: int | Callable[[Answers], int] = 1, pictured: Pictured | None = None) -> int:
-        """Makes a campaign or changes its settings, and queues every row, or none; returns how many are new.
+              need: int | Callable[[Answers], int] = 1, pictured: Pictured | None = None) -> Applied:
+        """Makes a campaign or changes its settings, and queues every row, or none.
 
         `gold` and `qualification` are rankings that are right, with the explanation as their reason; None leaves the
         campaign's as they are. `need` is how many raters an item needs.
@@ -164,12 +165,13 @@ class Store:
         asked = {kind: items.ready((Answers(row.prompt, row.responses) for row in own), kind=kind, pictured=pictured)
                  for kind, own in keys.items()}
 
-        def work(db: Connection) -> int:
+        def work(db: Connection) -> Applied:
             at = self.clock()
             own = items.keep_campaign(db, at, campaign, guideline)
-            for kind, given in keys.items():
-                items.keep_golds(db, at, own, given, asked[kind], kind)
-            return items.add(db, at, own, new)[1]
+            retired = sum(items.keep_golds(db, at, own, given, asked[kind], kind) for kind, given in keys.items())
+            met = items.prompts_of(db, own)
+            _, names = items.add(db, at, own, new)
+            return Applied(len(names), len(met & {one.prompt["id"] for one in new if one.name in names}), retired)
 
         return self.write(work)
 
@@ -177,7 +179,7 @@ class Store:
                   campaign: str = DEFAULT) -> int:
         """Queues every row, or none; returns how many are new. An item queued before only has its need raised."""
         new = items.ready(rows, need, priority=priority)
-        return self.write(lambda db: items.add(db, self.clock(), items.campaign_id(db, campaign), new)[1])
+        return len(self.write(lambda db: items.add(db, self.clock(), items.campaign_id(db, campaign), new)[1]))
 
     def campaigns(self) -> list[Campaign]:
         with self.reading() as db:

@@ -58,6 +58,11 @@ create table warnings (
     id integer not null primary key, rater text not null, campaign integer not null references campaigns (id),
     version text not null, accepted integer not null, at integer not null
 ) strict;
+create table verdicts (
+    rater text not null, campaign integer not null references campaigns (id), needed integer not null,
+    right integer not null, state text not null, at integer not null, primary key (rater, campaign),
+    check (state in ('passed', 'failed'))
+) strict;
 create table accounts (
     name text not null primary key, password text not null, role text not null, state text not null,
     created integer not null, check (role in ('rater', 'lead', 'admin')), check (state in ('active', 'disabled'))
@@ -71,7 +76,7 @@ create table sessions (
     seen integer not null, expires integer not null
 ) strict;
 create table failures (
-    id integer not null primary key, name text not null, at integer not null
+    id integer not null primary key, name text not null, address text not null, at integer not null
 ) strict
 """
 
