@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from prefloop.errors import RequestError
@@ -11,27 +13,55 @@ from prefloop.store.accounts import Accounts
 from . import campaigns
 
 
-def invite(store: Store, role: str, purpose: str, name: str | None, hours: float) -> dict[str, Any]:
-    return {"token": Accounts(store).invite(role, purpose, name, hours)}
+def invite(store: Store, role: str, name: str | None, hours: float) -> dict[str, Any]:
+    with _named(store):
+        return {"token": Accounts(store).invite(role, "join", name, hours)}
 
 
-def account(store: Store, action: str, name: str, role: str, password: str) -> dict[str, Any]:
+def reset(store: Store, name: str, hours: float) -> dict[str, Any]:
+    with _named(store):
+        return {"token": Accounts(store).invite("rater", "reset", name, hours)}
+
+
+def add(store: Store, name: str, role: str, password: str) -> dict[str, Any]:
+    with _named(store):
+        Accounts(store).add(name, password, role)
+    return {}
+
+
+def account(store: Store, action: str, name: str, role: str) -> dict[str, Any]:
+    """Changes one that is there."""
     accounts = Accounts(store)
-    if action == "add":
-        accounts.add(name, password, role)
-    elif action == "disable":
-        accounts.disable(name)
-    elif action == "enable":
-        accounts.enable(name)
-    elif action == "sign_out":
-        accounts.end_all(name)
-    else:
-        raise RequestError(f"account.action: {action!r} is not add, disable, enable or sign_out")
+    with _named(store):
+        if action == "disable":
+            accounts.disable(name)
+        elif action == "enable":
+            accounts.enable(name)
+        elif action == "sign_out":
+            accounts.end_all(name)
+        elif action == "role":
+            accounts.change_role(name, role)
+        else:
+            raise RequestError(f"account.action: {action!r} is not known")
     return {}
 
 
 def campaign(store: Store, several: bool, **settings: Any) -> dict[str, Any]:
-    return {"told": campaigns.apply(store, campaigns.CampaignConfig(**settings), several)}
+    try:
+        wanted = campaigns.CampaignConfig(**settings)
+    except ValueError as error:
+        raise RequestError(str(error)) from None
+    return {"told": campaigns.apply(store, wanted, several)}
 
 
-WORKS = {"invite": invite, "account": account, "campaign": campaign}
+@contextmanager
+def _named(store: Store) -> Iterator[None]:
+    """An error says in which store a name is known or not."""
+    try:
+        yield
+    except RequestError as error:
+        raise RequestError(f"{store.path}: {error}") from None
+
+
+WORKS = {"invite": invite, "reset": reset, "add": add, "account": account, "campaign": campaign}
+MAKING = ("invite", "add", "campaign")  # these make a store where there is none

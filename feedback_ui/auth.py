@@ -13,7 +13,7 @@ from prefloop.errors import RequestError
 from prefloop.store.accounts import Account, Accounts
 
 from .bodies import Change, Join, Reset, SignIn
-from .guard import Sessions
+from .guard import Sessions, peer
 
 COOKIE = 365 * 86400  # seconds; the store says when a session is over
 T = TypeVar("T")
@@ -54,7 +54,10 @@ def routes(app: FastAPI, accounts: Accounts, known: Sessions, files: Mapping[str
     _pages(app, files)
     turns = Turns()
 
-    def enter(account: Account) -> JSONResponse:
+    def enter(request: Request, account: Account) -> JSONResponse:
+        """A new session; the one that this browser had, if it had one, is over."""
+        if before := request.cookies.get(known.cookie):
+            accounts.end_session(before)
         reply = JSONResponse({"rater": account.name, "role": account.role})
         reply.set_cookie(known.cookie, accounts.session(account.name), max_age=COOKIE, path="/", httponly=True,
                          secure=known.cookie.startswith("__Host-"), samesite="lax")
@@ -64,24 +67,25 @@ def routes(app: FastAPI, accounts: Accounts, known: Sessions, files: Mapping[str
         raise NotYou("the name or the password is not right")
 
     @app.post("/api/sign_in")
-    async def sign_in(body: SignIn) -> JSONResponse:
-        return await turns.run(lambda: enter(accounts.verify(body.name, body.password) or refuse()))
+    async def sign_in(request: Request, body: SignIn) -> JSONResponse:
+        address = peer(request.scope)
+        return await turns.run(lambda: enter(request, accounts.verify(body.name, body.password, address) or refuse()))
 
     @app.post("/api/join")
-    async def join(body: Join) -> JSONResponse:
-        return await turns.run(lambda: enter(accounts.redeem(body.invitation, body.name, body.password)))
+    async def join(request: Request, body: Join) -> JSONResponse:
+        return await turns.run(lambda: enter(request, accounts.redeem(body.invitation, body.name, body.password)))
 
     @app.post("/api/reset")
-    async def reset(body: Reset) -> JSONResponse:
-        return await turns.run(lambda: enter(accounts.redeem(body.invitation, None, body.password)))
+    async def reset(request: Request, body: Reset) -> JSONResponse:
+        return await turns.run(lambda: enter(request, accounts.redeem(body.invitation, None, body.password)))
 
     @app.post("/api/password")
     async def password(request: Request, body: Change) -> JSONResponse:
         """Whoever else is signed in under this name is signed out."""
 
         def change() -> JSONResponse:
-            account = accounts.change_password(request.state.account.name, body.old, body.new)
-            return enter(account or refuse())
+            name, address = request.state.account.name, peer(request.scope)
+            return enter(request, accounts.change_password(name, body.old, body.new, address) or refuse())
 
         return await turns.run(change)
 

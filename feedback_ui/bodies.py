@@ -22,7 +22,7 @@ class Nothing(Body):
 
 class Next(Body):
     campaign: str | None = Field(None, max_length=NAME)
-    holding: list[str] = Field(default_factory=list, max_length=16)
+    holding: list[str] = Field(default_factory=list, max_length=32)
     skipped: bool = False
 
 

@@ -64,8 +64,8 @@ class CampaignConfig:
             raise ValueError(f"campaign.answers_per_item is 2 to {queueing.MOST_ANSWERS}, or null for all of them")
         if not (1 <= self.raters_per_item <= MOST_RATERS and 1 <= self.overlap_raters <= MOST_RATERS):
             raise ValueError(f"campaign.raters_per_item and campaign.overlap_raters are 1 to {MOST_RATERS}")
-        if self.break_minutes < 0:
-            raise ValueError("campaign.break_minutes is at least 0, which is never")
+        if not 0 <= self.break_minutes <= 24 * 60:
+            raise ValueError("campaign.break_minutes is at least 0, which is never, and a day at most")
 
     @property
     def files(self) -> tuple[Path, ...]:

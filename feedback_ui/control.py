@@ -19,28 +19,44 @@ from prefloop.errors import RequestError, RunError
 from prefloop.store import Store
 from prefloop.store.opening import path_of
 
-from .administering import WORKS
+from .administering import MAKING, WORKS
 
 LARGEST = 1024 * 1024
 SECONDS = 300  # a large campaign takes a while to queue
+PATIENCE = 10  # for a request, which is a line
 
 
 def perform(url: str, work: str, **said: Any) -> dict[str, Any]:
-    """Does one of the WORKS on the store at `url`."""
+    """Does one of the WORKS on the store at `url`, which all but `MAKING` need to be there."""
+    path = path_of(url)
+    if not path.exists() and work not in MAKING:
+        raise RequestError(f"{path}: there is no store here; `prefloop feedback` makes one")
     with socket.socket(socket.AF_UNIX) as line:
         try:
-            line.connect(str(place(path_of(url))))
+            line.connect(str(place(path)))
         except OSError:  # nobody serves this store now
+            new = not path.exists()
             with Store(url) as store:
+                if new:
+                    print(f"{path}: made a new store")
                 return WORKS[work](store, **said)
-        line.settimeout(SECONDS)
-        line.sendall(json.dumps({"work": work, "said": said}).encode() + b"\n")
-        reply = json.loads(line.makefile("rb").readline(LARGEST) or b'{"failed": "the server went away"}')
+        reply = _asked(line, work, said)
     if "refused" in reply:
         raise RequestError(reply["refused"])
     if "failed" in reply:
         raise RunError(reply["failed"])
     return reply["done"]
+
+
+def _asked(line: socket.socket, work: str, said: dict[str, Any]) -> dict[str, Any]:
+    line.settimeout(SECONDS)
+    try:
+        line.sendall(json.dumps({"work": work, "said": said}).encode() + b"\n")
+        return json.loads(line.makefile("rb").readline(LARGEST) or b'{"failed": "the server went away meanwhile"}')
+    except TimeoutError:
+        return {"failed": f"the server has not answered in {SECONDS} seconds; it may still do it"}
+    except OSError as error:
+        return {"failed": f"the server went away meanwhile: {error.strerror}"}
 
 
 def place(store: Path) -> Path:
@@ -77,7 +93,7 @@ def _answer(store: Store, door: socket.socket) -> None:
         except OSError:
             return
         with line, suppress(OSError):
-            line.settimeout(SECONDS)
+            line.settimeout(PATIENCE)
             line.sendall(json.dumps(_done(store, line.makefile("rb").readline(LARGEST))).encode() + b"\n")
 
 

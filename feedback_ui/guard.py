@@ -126,7 +126,7 @@ class Guard:
 def refusal(method: str, path: str, headers: Headers, origin: str = "") -> Refusal | None:
     """Why nobody may send such a request; None if somebody may."""
     host = headers.get("host", "")
-    local = host.rpartition(":")[0] in HOSTS or host in HOSTS
+    local = here(host)
     if origin and host != urlsplit(origin).netloc and not (local and path in WATCHED):
         return Refusal(421, "this page answers only to its own address; a proxy must pass the Host header on")
     if not origin and not local:
@@ -137,6 +137,11 @@ def refusal(method: str, path: str, headers: Headers, origin: str = "") -> Refus
     if method != "POST" or not path.startswith("/api/"):
         return Refusal(405, "only /api/ takes requests that change something")
     return _foreign(headers, (origin,) if origin else (f"http://{host}", f"https://{host}")) or _oversized(headers)
+
+
+def here(host: str) -> bool:
+    """Whether a Host header is one of this machine's own names."""
+    return host.rpartition(":")[0] in HOSTS or host in HOSTS
 
 
 def _foreign(headers: Headers, own: tuple[str, ...]) -> Refusal | None:

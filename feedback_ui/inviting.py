@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from prefloop import config
@@ -37,10 +37,15 @@ def main(asked: config.Asked) -> None:
     wanted: InviteConfig
     settings, _, wanted = config.build(asked, sections())
     require_sign_in(settings)
-    token = control.perform(settings.store, "invite", **asdict(wanted))["token"]
+    if not settings.origin and not settings.port:
+        raise RequestError("feedback.port: 0 is any that is free; name the one at which the page is served")
+    if wanted.purpose == "join":
+        made = control.perform(settings.store, "invite", role=wanted.role, name=wanted.name, hours=wanted.hours)
+    else:
+        made = control.perform(settings.store, "reset", name=wanted.name, hours=wanted.hours)
     home = settings.origin or f"http://{settings.host}:{settings.port}"
     # After the #, where browsers keep it to themselves: no proxy and no log sees it.
-    print(f"{home}/{wanted.purpose}#t={token}")
+    print(f"{home}/{wanted.purpose}#t={made['token']}")
 
 
 def require_sign_in(settings: FeedbackConfig) -> None:

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from prefloop.doors import loopback
 from prefloop.store import Store, schema
 
-from .guard import FORWARDED, peer
+from .guard import FORWARDED, here, peer
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -95,7 +95,7 @@ def routes(app: FastAPI, store: Store) -> None:
 
     @app.get("/healthz")
     def healthz() -> dict[str, str]:
-        store.progress()  # the database answers
+        store.answers()
         return {"status": "ok"}
 
     @app.get("/metrics")
@@ -108,5 +108,6 @@ def routes(app: FastAPI, store: Store) -> None:
 def _may_read(request: Request) -> bool:
     """A proxy on this machine is not this machine's own request: it says for whom it asks."""
     account = getattr(request.state, "account", None)
-    local = loopback(peer(request.scope)) and not any(name in request.headers for name in FORWARDED)
+    local = (loopback(peer(request.scope)) and here(request.headers.get("host", ""))
+             and not any(name in request.headers for name in FORWARDED))
     return local or (account is not None and account.role in ("lead", "admin"))

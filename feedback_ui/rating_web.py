@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -24,12 +26,33 @@ class NotAdmitted(RequestError):
     """A campaign that others rate."""
 
 
+class Totals:
+    """How far campaigns are, counted anew once a second at most: every reply tells it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[str, tuple[float, Progress]] = {}
+
+    def of(self, campaign: str) -> Progress:
+        at, known = self._known.get(campaign, (-math.inf, None))
+        if known is None or time.monotonic() - at > 1:
+            known = self._store.progress(campaign=campaign)
+            self._known[campaign] = time.monotonic(), known
+        return known
+
+
 def routes(app: FastAPI, store: Store, settings: FeedbackConfig) -> None:
     def rater_of(request: Request) -> str:
         return request.state.account.name if settings.sign_in else settings.rater
 
+    totals = Totals(store)
+
     def progress(rater: str, campaign: str) -> dict[str, Any]:
-        return telling.progress(store.progress(rater, campaign=campaign), exact=not settings.sign_in)
+        """One person sees all of it; of many, each their own part and roughly the rest."""
+        if not settings.sign_in:
+            return asdict(store.progress(rater, campaign=campaign))
+        mine, skipped = store.own(rater, campaign)
+        return asdict(replace(telling.coarse(totals.of(campaign)), mine=mine, skipped=skipped))
 
     _arrive(app, store, settings, rater_of)
     _rate(app, store, settings, rater_of, progress)
@@ -42,13 +65,17 @@ def _arrive(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who)
             raise NotAdmitted(f"campaign: {rater} is not one of its raters")
         return rater
 
+    def waiting(rater: str, campaign: str) -> int:
+        """Whether there is anything; how much there is would tell which items were gold."""
+        return int(store.waiting(rater, campaign) > 0)
+
     @app.post("/api/hello")
     def hello(request: Request, body: bodies.Nothing) -> dict[str, Any]:
         rater = rater_of(request)
         open_to = store.open_to(rater)
         return {"rater": rater, "role": request.state.account.role if settings.sign_in else "rater",
                 "sign_in": settings.sign_in, "language": settings.language,
-                "campaigns": [{"name": one.name, "title": one.title, "waiting": store.waiting(rater, one.name)}
+                "campaigns": [{"name": one.name, "title": one.title, "waiting": waiting(rater, one.name)}
                               for one in open_to],
                 "break_minutes": min((one.break_minutes for one in open_to if one.break_minutes), default=0)}
 

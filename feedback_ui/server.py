@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -28,6 +29,7 @@ from .campaigns import CampaignConfig
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+WEEK = 7 * 86400
 CONNECTIONS = 10_000  # at once, where the machine allows so many open files
 
 
@@ -42,6 +44,7 @@ class FeedbackConfig:
     rater: str = "me"
     sign_in: bool = False
     origin: str = ""
+    proxy: str = "127.0.0.1"
     language: str = ""
 
     def __post_init__(self) -> None:
@@ -49,8 +52,12 @@ class FeedbackConfig:
             require_local("feedback", self.host, self.port, ", or set feedback.sign_in=true")
         if not 0 <= self.port < 65536:
             raise ValueError(f"feedback.port: {self.port} is not a port")
-        if self.lease_minutes * 60 < 1:
-            raise ValueError("feedback.lease_minutes: it is at least a second")
+        if not 1 <= self.lease_minutes * 60 <= WEEK:
+            raise ValueError("feedback.lease_minutes: it is a second at least, and a week at most")
+        try:
+            ip_address(self.proxy)
+        except ValueError:
+            raise ValueError(f"feedback.proxy: {self.proxy!r} is not an address such as 127.0.0.1") from None
         if not self.rater.strip():
             raise ValueError("feedback.rater: it is empty")
         if self.origin and not self.sign_in:
@@ -64,10 +71,13 @@ class FeedbackConfig:
 
 def require_origin(origin: str) -> None:
     """Exactly as a browser writes it."""
-    parts = urlsplit(origin)
-    plain = f"{parts.scheme}://{parts.netloc}"
-    if parts.scheme not in ("https", "http") or not parts.hostname or origin != plain or origin != origin.lower() \
-            or "@" in parts.netloc or parts.netloc.endswith((":443", ":80", ":")):
+    try:
+        parts = urlsplit(origin)
+        written = origin == f"{parts.scheme}://{parts.netloc}" == origin.lower() and "@" not in origin
+        found = parts.scheme in ("https", "http") and parts.hostname and parts.port not in (80, 443)
+    except ValueError:  # of a bracket that is not closed, or a port that is no number
+        written = found = False
+    if not written or not found or origin.endswith(":"):
         raise ValueError(f"feedback.origin: {origin!r} is not an address such as https://rate.example.org (small "
                          "letters, no path, no slash at its end)")
 
@@ -118,20 +128,20 @@ def serve(store: Store, settings: FeedbackConfig) -> None:
 
             return build(store, settings)
 
-        until_stopped(app, door, behind_proxy=bool(settings.origin))
+        until_stopped(app, door, settings.proxy if settings.origin else None)
         print(f"Stopped. {store.progress().done} answers are kept in {store.path}.")
 
 
-def until_stopped(app: Callable[[], FastAPI], door: socket.socket, behind_proxy: bool = False) -> None:
-    """Serves what `app` makes: gradio and its like are loaded only here."""
+def until_stopped(app: Callable[[], FastAPI], door: socket.socket, proxy: str | None = None) -> None:
+    """Serves what `app` makes: gradio and its like are loaded only here. `proxy` may say for whom it asks."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     import uvicorn
 
-    # Open pages hold a connection for ever: at the end they get two seconds, not the default's eternity. The address
-    # that a proxy on this machine names is believed, and nobody else's; a proxy keeps a connection for a minute.
-    made = uvicorn.Server(uvicorn.Config(app(), log_level="warning", server_header=False, proxy_headers=behind_proxy,
-                                         limit_concurrency=most_connections(), timeout_keep_alive=75,
-                                         timeout_graceful_shutdown=2, lifespan="on"))
+    # Open pages hold a connection for ever: at the end they get two seconds, not the default's eternity. A proxy keeps
+    # a connection for a minute.
+    made = uvicorn.Server(uvicorn.Config(app(), log_level="warning", server_header=False, proxy_headers=bool(proxy),
+                                         forwarded_allow_ips=proxy or "", limit_concurrency=most_connections(),
+                                         timeout_keep_alive=75, timeout_graceful_shutdown=2, lifespan="on"))
     with suppress(KeyboardInterrupt):
         made.run(sockets=[door])
 

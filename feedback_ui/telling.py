@@ -6,7 +6,7 @@ A task looks the same whatever kind its item is. What raters see again and again
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from functools import lru_cache
 from string import ascii_uppercase
 from typing import Any
@@ -17,7 +17,7 @@ from .assignment import Task
 from .rendering import masked, to_html
 
 FIRST = 80  # characters of a prompt in the history
-STEPS = 20  # of the progress that raters are told
+SEVERAL = 20  # answers at least, by which the progress that raters are told goes up
 
 
 def html(text: str, hidden: tuple[str, ...] = (), pictures: Mapping[str, str] | None = None) -> str:
@@ -66,13 +66,14 @@ def receipt(one: Receipt) -> dict[str, Any]:
     return {"answer": one.answer, "surplus": one.surplus}
 
 
-def progress(one: Progress, exact: bool) -> dict[str, Any]:
-    """Only normal items are counted, so a count that stood still after an answer would tell a rater which were not.
+def coarse(one: Progress) -> Progress:
+    """How far all raters are, so that nobody learns from it which of their items were gold or repeats.
 
-    Where raters do not see all of the store, the count goes by twentieths.
+    Only normal items are counted, and a count that stands still after an answer would say so: it goes by eighths, each
+    of many items.
     """
-    done = one.done if exact or one.done == one.wanted else one.wanted * (STEPS * one.done // one.wanted) // STEPS
-    return {**asdict(one), "done": done}
+    step = max(one.wanted // 8, SEVERAL)
+    return replace(one, done=one.done if one.done == one.wanted else one.done // step * step, surplus=0)
 
 
 def past(one: Past, hidden: tuple[str, ...]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ COMMANDS = {
     "generate": ("prefloop.generate", "sample K answers for each prompt"),
     "feedback": ("prefloop.feedback_ui.server", "serve the page on which people rank answers"),
     "feedback campaign": ("prefloop.feedback_ui.applying", "queue a campaign's answers, or change its settings"),
-    "feedback account": ("prefloop.feedback_ui.accounting", "add or disable an account, or sign it out everywhere"),
+    "feedback account": ("prefloop.feedback_ui.accounting", "add an account, disable it, or change its role"),
     "feedback invite": ("prefloop.feedback_ui.inviting", "print a link to join by, or to set a new password by"),
     "feedback backup": ("prefloop.feedback_ui.saving", "copy the store into a file, also while it is in use"),
     "feedback restore": ("prefloop.feedback_ui.restoring", "put a backup in the place of a store"),

@@ -6,7 +6,7 @@ import json
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from starlette.testclient import TestClient
 
 from prefloop import cli, config
 from prefloop.errors import RequestError, RunError
-from prefloop.feedback_ui import control, guard, server
+from prefloop.feedback_ui import control, guard, server, telling
 from prefloop.feedback_ui.pace import Pace
 from prefloop.records import Answers, Message, Prompt, Response
-from prefloop.store import Campaign, Store
+from prefloop.store import Campaign, Progress, Store
 from prefloop.store.accounts import Accounts
 
 HOME = "https://rate.example.org"
@@ -140,6 +140,24 @@ def test_a_made_up_session_is_none(house: House) -> None:
         cookie = [(b"cookie", f"__Host-prefloop={value}".encode())]
         reply = house.visitor().post("/api/hello", json={}, headers=cookie)
         assert reply.status_code == 401, value
+
+
+def test_signing_in_again_ends_the_session_before(house: House) -> None:
+    client = house.signed_in("ann")
+    before = dict(client.cookies)
+    assert client.post("/api/sign_in", json={"name": "bob", "password": PASSWORD}).status_code == 200
+    assert client.post("/api/hello", json={}).json()["rater"] == "bob"
+    old = house.visitor()
+    old.cookies.update(before)
+    assert old.post("/api/hello", json={}).status_code == 401
+
+
+def test_a_stranger_elsewhere_does_not_lock_a_name(house: House) -> None:
+    far = house.visitor("198.51.100.9")
+    replies = [far.post("/api/sign_in", json={"name": "ann", "password": "a guess, and then another"}).status_code
+               for _ in range(6)]
+    assert replies == [403] * 5 + [429]
+    house.signed_in("ann")
 
 
 def test_a_wrong_password_says_nothing_and_locks_after_five(house: House) -> None:
@@ -381,6 +399,7 @@ def test_metrics_are_for_this_machine_and_name_nobody(house: House) -> None:
     assert 'route="/api/submit",status="200"' in read.text
     for secret in ("ann", "bob", "canary", "secret-policy", "question", str(house.path.parent)):
         assert secret not in read.text, secret
+    assert house.visitor("127.0.0.1").get("/metrics").status_code == 403, "through a proxy that says nothing"
     for header in guard.FORWARDED:
         proxied = house.visitor("127.0.0.1").get("/metrics", headers={**local, header: "203.0.113.7"})
         assert proxied.status_code == 403, header
@@ -452,8 +471,22 @@ def test_accounts_are_made_while_the_page_is_served(house: House, config_file: P
         assert link.startswith(f"{HOME}/join#t=")
         said = {"invitation": link.partition("#t=")[2], "name": "eve", "password": PASSWORD}
         assert house.visitor().post("/api/join", json=said).json() == {"rater": "eve", "role": "lead"}
+        assert cli.main([*words, "account.action=role", "account.role=lead"]) == 0
+        again = house.visitor().post("/api/sign_in", json={"name": "Dora", "password": "dora's long password"})
+        assert again.json() == {"rater": "dora", "role": "lead"}
         assert cli.main([*words, "account.action=disable"]) == 0
     assert not made.exists()
+
+
+def test_only_what_makes_a_store_makes_one(config_file: Path, tmp_path: Path, said: Callable[[], str],
+                                           capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["account", str(config_file), "account.name=ann", "account.action=disable"],
+                  ["invite", str(config_file), "invite.purpose=reset", "invite.name=ann"]):
+        assert cli.main(["feedback", *words]) == 2
+        assert "there is no store here" in said()
+    assert list(tmp_path.glob("*.db*")) == []
+    assert cli.main(["feedback", "invite", str(config_file)]) == 0
+    assert "made a new store" in capsys.readouterr().out
 
 
 def test_the_commands_work_without_a_server_and_after_one_was_killed(tmp_path: Path, config_file: Path,
@@ -511,14 +544,22 @@ def test_the_count_does_not_tell_which_items_were_gold(house: House) -> None:
     for number in range(6):
         told = ann.post("/api/submit", json={"token": fetched(ann)["token"], "key": f"{number}", "ranks": [1, 2, 3]})
         seen.add(told.json()["progress"]["done"])
-    assert seen == {0, 3}
-    assert told.json()["progress"]["mine"] == 6
+    assert seen == {0}
+    assert (told.json()["progress"]["mine"], told.json()["progress"]["surplus"]) == (6, 0)
+    assert ann.post("/api/hello", json={}).json()["campaigns"] == [{"name": "default", "title": "", "waiting": 1}]
+    many = Progress(items=1000, wanted=1000, done=374, surplus=3, mine=0, skipped=0)
+    assert (telling.coarse(many).done, telling.coarse(replace(many, done=1000)).done) == (250, 1000)
 
 
 def test_what_a_command_cannot_do_is_one_line(house: House, config_file: Path, said: Callable[[], str]) -> None:
     with control.answering(house.store):
         for words, told in (
-                (["account", str(config_file), "account.action=disable", "account.name=nobody"], "nobody"),
+                (["account", str(config_file), "account.action=disable", "account.name=nobody"], str(house.path)),
+                (["account", str(config_file), "account.action=sing", "account.name=ann"], "sign_out"),
+                (["account", str(config_file), "account.name=fay", f"account.password_file={house.path.parent}"],
+                 "Is a directory"),
+                (["account", str(config_file), "account.name=fay", "account.password_file=/dev/null"], "is empty"),
+                (["invite", "feedback.sign_in=true", "feedback.port=0"], "feedback.port"),
                 (["account", str(config_file), "account.name=fay"], "password_file"),
                 (["account", str(config_file)], "account.name is missing"),
                 (["invite", str(config_file), "invite.purpose=reset"], "invite.name"),
@@ -547,9 +588,9 @@ def test_a_broken_request_does_not_end_the_control_socket(house: House) -> None:
                 call.sendall(line)
                 call.shutdown(socket.SHUT_WR)
                 assert "failed" in json.loads(call.makefile().read())
-        assert control.perform(f"sqlite:///{house.path}", "invite", role="rater", purpose="join", name=None, hours=1)
-        with pytest.raises(RequestError, match="purpose"):
-            control.perform(f"sqlite:///{house.path}", "invite", role="rater", purpose="sing", name=None, hours=1)
+        assert control.perform(f"sqlite:///{house.path}", "invite", role="rater", name=None, hours=1)
+        with pytest.raises(RequestError, match="campaign.repeats is a share"):
+            control.perform(f"sqlite:///{house.path}", "campaign", several=True, repeats=5)
 
 
 @pytest.mark.parametrize(("settings", "told"), [
@@ -560,6 +601,9 @@ def test_a_broken_request_does_not_end_the_control_socket(house: House) -> None:
     ({"sign_in": True, "origin": "https://ann@rate.example.org"}, "not an address"),
     ({"sign_in": True, "origin": "https://rate.example.org:443"}, "not an address"),
     ({"sign_in": True, "origin": "ftp://rate.example.org"}, "not an address"),
+    ({"sign_in": True, "origin": "https://["}, "not an address"), ({"proxy": "my-proxy"}, "feedback.proxy"),
+    ({"sign_in": True, "origin": "https://rate.example.org:x"}, "not an address"),
+    ({"lease_minutes": float("inf")}, "lease_minutes"), ({"lease_minutes": float("nan")}, "lease_minutes"),
 ])
 def test_other_machines_are_let_in_only_with_sign_in_and_an_address(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):

@@ -137,6 +137,11 @@ class Accounts:
 
         self._store.write(work)
 
+    def change_role(self, name: str, role: str) -> None:
+        known = _role(role)
+        self._store.write(lambda db: db.execute(update(accounts).where(accounts.c.name == _known(db, name).name)
+                                                .values(role=known)))
+
     def enable(self, name: str) -> None:
         """The name can be used again, with the password that it had."""
         self._store.write(lambda db: db.execute(update(accounts).where(accounts.c.name == _known(db, name).name)

@@ -365,3 +365,26 @@ class Store:
                 count(lent, lent.c.rater == rater, lent.c.state == "skipped"))
                 .select_from(own).where(own.c.kind == "normal", *within)).one()
         return Progress(*row)
+
+    def own(self, rater: str, campaign: str) -> tuple[int, int]:
+        """How many items of a campaign this rater has answered, and how many put aside."""
+        own, given, lent = schema.items, schema.answers, schema.leases
+
+        def count(table: Any, *where: Any) -> Any:
+            return (select(func.count()).select_from(table.join(own, own.c.id == table.c.item))
+                    .where(table.c.rater == rater, own.c.campaign == found, own.c.kind != "qualification", *where)
+                    .scalar_subquery())
+
+        with self.reading() as db:
+            found = items.campaign_id(db, campaign)
+            row = db.execute(select(count(given, given.c.retracted.is_(None)), count(lent, lent.c.state == "skipped")))
+            answered, skipped = row.one()
+        return answered, skipped
+
+    def answers(self) -> None:
+        """Raises RunError if the database does not answer."""
+        try:
+            with self.reading() as db:
+                db.scalar(select(1))
+        except OperationalError as error:
+            raise RunError(f"{self.path}: it cannot be read: {error.orig}") from None
