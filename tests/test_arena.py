@@ -200,7 +200,7 @@ def test_what_was_sampled_is_kept_and_the_child_ends_with_the_page(arena_home: P
     (("arena.runs=[{first},{first}]",), "twice"),
     (("arena.rums=[{first},{second}]",), "did you mean arena.runs?"),
     (("arena.runs=[{first},{second}]", "sampling.answers=2"), "sampling.answers"),
-    (("arena.runs=[{first},{second}]", "arena.host=0.0.0.0"), "no sign-in yet"),
+    (("arena.runs=[{first},{second}]", "arena.host=0.0.0.0"), "no sign-in"),
     (("arena.answers={first}/nothing.jsonl",), "cannot read these answers"),
     (("arena.runs=[{first},{reward}]",), "a reward model writes no answers"),
     (("arena.runs=[{first},{again}]",), "twice"),
