@@ -51,14 +51,15 @@ def together(writer: Writer, *jobs) -> list[object]:
         except Exception as error:
             return error
 
-    with writer._turn, ThreadPoolExecutor(len(jobs)) as pool:
+    writer._busy = True
+    with ThreadPoolExecutor(len(jobs)) as pool:
         waiting = [pool.submit(outcome, job) for job in jobs]
         while len(writer._waiting) < len(jobs):
             time.sleep(0.001)
-        writer._turn.release()
-        told = [one.result() for one in waiting]
-        writer._turn.acquire()
-    return told
+        with writer._changed:
+            writer._busy = False
+            writer._changed.notify_all()
+        return [one.result() for one in waiting]
 
 
 def test_a_job_that_raises_undoes_only_its_own(engine: Engine) -> None:

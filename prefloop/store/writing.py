@@ -31,18 +31,28 @@ class Writer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._waiting: deque[_Job] = deque()
-        self._turn = threading.Lock()
+        self._changed = threading.Condition()
+        self._busy = False
 
     def do(self, work: Callable[[Connection], T]) -> T:
         """What `work` returns, once its writes are on disk; what it raises undoes its own writes and no others."""
         own = _Job(work)
-        self._waiting.append(own)
-        with self._turn:
-            while not own.over:
-                self._commit([self._waiting.popleft() for _ in range(min(len(self._waiting), MOST))])
+        with self._changed:
+            self._waiting.append(own)
+        while jobs := self._turn(own):
+            self._commit(jobs)
         if own.error is not None:
             raise own.error
         return own.result
+
+    def _turn(self, own: _Job) -> list[_Job]:
+        """The jobs that it is now the caller's turn to do; none once its own is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: own.over or not self._busy)
+            if own.over:
+                return []
+            self._busy = True
+            return [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST))]
 
     def _commit(self, jobs: list[_Job]) -> None:
         try:
@@ -55,8 +65,11 @@ class Writer:
             if not isinstance(error, Exception):
                 raise
         finally:
-            for job in jobs:
-                job.over = True
+            with self._changed:
+                self._busy = False
+                for job in jobs:
+                    job.over = True
+                self._changed.notify_all()
 
     def _run(self, db: Connection, job: _Job) -> None:
         try:
