@@ -52,7 +52,6 @@ def _require_reason(db: Connection, seed: int, lease: RowMapping, said: Judgemen
 
 def submit(db: Connection, at: int, seed: int, lease: RowMapping, said: Judgement, key: str) -> Receipt:
     """The same answer twice is one answer; a different one under the same lease is refused."""
-    _check(contents(db, lease["item"]), lease, said, key)
     earlier = _by_key(db, lease, key)
     if earlier is None:
         earlier = db.execute(select(answers).where(answers.c.item == lease["item"], answers.c.rater == lease["rater"],
@@ -61,6 +60,7 @@ def submit(db: Connection, at: int, seed: int, lease: RowMapping, said: Judgemen
         if _content(judgement(earlier)) != _content(said):
             raise AlreadyAnswered("token: this item was already answered, and differently")
         return Receipt(earlier["id"], bool(earlier["surplus"]), lease["name"])
+    _check(contents(db, lease["item"]), lease, said)
     _require_reason(db, seed, lease, said)
     running = db.scalar(select(live(at)).where(items.c.id == lease["item"])) or 0
     in_time = lease["state"] == "open" and lease["expires"] > at
@@ -79,12 +79,12 @@ def revise(db: Connection, at: int, seed: int, answer: int, rater: str, said: Ju
     """Another judgement in the place of one's own recent one."""
     current = _own(db, answer, rater)
     lease = leased(db, current["token"], rater)
-    _check(contents(db, lease["item"]), lease, said, key)
     earlier = _by_key(db, lease, key)
     if earlier is not None:
         if _content(judgement(earlier)) != _content(said):
             raise AlreadyAnswered("key: it came before, with another judgement")
         return Receipt(earlier["id"], bool(earlier["surplus"]), lease["name"])
+    _check(contents(db, lease["item"]), lease, said)
     _require_editable(db, current)
     _require_reason(db, seed, lease, said)
     _retract(db, at, current)
@@ -143,6 +143,9 @@ def _oldest_editable(db: Connection, rater: str) -> int:
 def _by_key(db: Connection, lease: RowMapping, key: str) -> RowMapping | None:
     if not key:
         return None
+    if len(key) > KEY:
+        raise RequestError(f"key: longer than {KEY} characters")
+    storable(key, "key")
     own = (answers.c.rater == lease["rater"]) & (answers.c.key == key) & (answers.c.key != "")  # as the index says it
     row = db.execute(select(answers).where(own)).mappings().first()
     if row is not None and row["token"] != lease["token"]:
@@ -228,7 +231,7 @@ def _content(said: Judgement) -> tuple[Any, ...]:
     return said.ranks, said.strength, said.none_acceptable, said.reason, said.edited
 
 
-def _check(of: tuple[Prompt, tuple[Response, ...]], lease: RowMapping, said: Judgement, key: str) -> None:
+def _check(of: tuple[Prompt, tuple[Response, ...]], lease: RowMapping, said: Judgement) -> None:
     """A ranking's own rules, and what they do not cover, because only raters' input needs it."""
     kind = "normal" if lease["kind"] == "qualification" else lease["kind"]
     made = ranking(*of, tuple(json.loads(lease["shown"])), lease["rater"], kind, said)
@@ -237,7 +240,5 @@ def _check(of: tuple[Prompt, tuple[Response, ...]], lease: RowMapping, said: Jud
             raise RequestError(f"ranks: {rank} is beyond the {len(made.ranks)} answers")
     if made.seconds is not None and not (math.isfinite(made.seconds) and made.seconds >= 0):
         raise RequestError(f"seconds: {made.seconds} is not a time")
-    if len(key) > KEY:
-        raise RequestError(f"key: longer than {KEY} characters")
-    for name, text in (("reason", said.reason), ("edited", said.edited), ("guideline", said.guideline), ("key", key)):
+    for name, text in (("reason", said.reason), ("edited", said.edited), ("guideline", said.guideline)):
         storable(text, name)
