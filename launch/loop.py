@@ -20,8 +20,7 @@ from pathlib import Path
 from prefloop import checkpoints, runs
 from prefloop.errors import RequestError, RunError
 from prefloop.records import Answers
-from prefloop.store import Store
-from prefloop.store.store import item_name
+from prefloop.store import Store, item_name
 
 LAUNCH = Path(__file__).resolve().parent
 POLL = 5.0  # seconds between looks at how many rankings there are

@@ -34,13 +34,13 @@ def sigmoid(x: ArrayLike) -> Array:
 
 def said(gaps_P: ArrayLike, temperature: ArrayLike = 1.0, eta: ArrayLike = 1.0) -> Array:
     """The probability that a rater of reliability `eta` says what a gap of scores suggests (reliability.py)."""
-    seen_P = sigmoid(np.asarray(gaps_P, dtype=np.float64) / temperature)
+    seen_P = sigmoid(np.asarray(gaps_P, dtype=np.float64) / np.asarray(temperature))
     return np.asarray(eta) * seen_P + (1.0 - np.asarray(eta)) * (1.0 - seen_P)
 
 
 def log_loss(gaps_P: ArrayLike, temperature: ArrayLike = 1.0, eta: ArrayLike = 1.0) -> Array:
     """-log of the probability of each pair, in nats; a gap is the score of the chosen less the rejected."""
-    gaps_P = np.asarray(gaps_P, dtype=np.float64) / temperature
+    gaps_P = np.asarray(gaps_P, dtype=np.float64) / np.asarray(temperature)
     certain = np.logaddexp(0.0, -gaps_P)  # exact, where a probability would round to 0
     return np.where(np.asarray(eta) == 1.0, certain, -np.log(np.maximum(said(gaps_P, 1.0, eta), 1e-300)))
 

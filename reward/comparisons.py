@@ -46,7 +46,8 @@ class Comparisons:
     def gathered(self, values_P: Array) -> Array:
         """The transpose of `differences`: each comparison's value, added to its first and taken from its second."""
         size = len(self.group_A)
-        return np.bincount(self.first_P, values_P, size) - np.bincount(self.second_P, values_P, size)
+        to_first, to_second = (np.bincount(at_P, values_P, size) for at_P in (self.first_P, self.second_P))
+        return np.asarray(to_first - to_second, dtype=np.float64)
 
 
 def compared(groups: Sequence[Group]) -> Comparisons:
