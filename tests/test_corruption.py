@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import tiny
-from conftest import Loop
+from tiny_loop import Loop
 
 from prefloop import checkpoints, models
 from prefloop.errors import RequestError

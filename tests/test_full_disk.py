@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from conftest import SHORT, Loop
+from tiny_loop import SHORT, Loop
 
 from prefloop import checkpoints, models
 from prefloop.errors import RunError

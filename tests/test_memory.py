@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from conftest import Loop
 from safetensors.torch import load_file
+from tiny_loop import Loop
 from transformers.models.llama.modeling_llama import LlamaModel
 
 from prefloop import heads, memory, models

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from conftest import Loop
 from safetensors.torch import load_file, save_file
+from tiny_loop import Loop
 from transformers import Trainer
 
 from prefloop import checkpoints, models, training

@@ -11,7 +11,7 @@ from random import Random
 import numpy as np
 import pytest
 import tiny
-from conftest import Loop
+from tiny_loop import Loop
 
 from prefloop import checkpoints, scoring
 from prefloop.records import Message, Pair, Prompt, Ranking, Response

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from conftest import Loop
 from safetensors.torch import load_file
+from tiny_loop import Loop
 
 from prefloop import checkpoints, encoders, models
 from prefloop.heads import Head

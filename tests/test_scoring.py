@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from conftest import Loop
+from tiny_loop import Loop
 
 from prefloop import heads, linear, models, scoring
 from prefloop.errors import RequestError

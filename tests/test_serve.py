@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from conftest import Loop
 from starlette.requests import Request
+from tiny_loop import Loop
 
 from prefloop import checkpoints, scoring
 from prefloop.records import Message, Prompt

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from conftest import Loop
+from tiny_loop import Loop
 
 from prefloop import models
 from prefloop.errors import RequestError
