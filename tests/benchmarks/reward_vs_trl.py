@@ -43,7 +43,7 @@ SWEPT = {4: 8, 9: 16}  # pairs
 REPEATS = 1 if SMALL else 3
 TIMED = {4: 1, 9: 1} if SMALL else {4: 2, 9: 1}  # prompts of a timed epoch
 SPLITS = 1 if SMALL else 5
-RATES = (1e-3,) if SMALL else (1e-3, 4e-3)
+RATES = (1e-3,) if SMALL else (5e-4, 1e-3, 2e-3)
 WORDS = [a + b for a in ("ba", "ko", "ri", "su", "te", "lo", "mi", "du") for b in ("la", "mo", "ni", "pu", "re", "s")]
 
 # A question: its prompt, its answers, and their ranks (1 is best).
@@ -156,10 +156,11 @@ def accuracy(root: Path, name: str, questions: list[Question]) -> dict[str, Any]
     for split in range(SPLITS):
         shuffled = random.Random(split).sample(questions, len(questions))
         cut = 3 * len(shuffled) // 4
-        for side, size in (("ours", 2), ("theirs", 8)):
+        # About as many pairs a step, and both heads read the last token.
+        for side, size in (("ours", 1), ("theirs", 8)):
             jobs |= {(side, rate, split): {
                 "base": str(folder), "train": shuffled[:cut], "test": shuffled[cut:], "seed": split, "size": size,
-                "order": "random", "rate": rate} for rate in RATES}
+                "order": "random", "rate": rate, "head": {"pooling": "last"}} for rate in RATES}
     with ThreadPool(2) as pool:
         got = dict(zip(jobs, pool.map(lambda key: child(key[0], jobs[key])["accuracy"], jobs), strict=True))
     means = {(side, rate): statistics.mean(got[side, rate, split] for split in range(SPLITS))
