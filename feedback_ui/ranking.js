@@ -75,7 +75,7 @@ async function next() {
       drawProgress(reply);
     } catch (error) {
       if (IN_ARENA || (error.status && error.status < 500 && error.status !== 429)) throw error;
-      later(t("waitTitle"), 3000);
+      later("waitTitle", 3000);
       return;
     }
   }
@@ -84,7 +84,7 @@ async function next() {
 }
 
 function later(title, milliseconds) {
-  screen(title, t("waitWhy"), { tick: "…" });
+  screen(() => ({ title: t(title), why: t("waitWhy"), tick: "…" }));
   setTimeout(() => !task && exchange(next), milliseconds);
 }
 
@@ -94,8 +94,8 @@ function begin(reply) {
   drawPassed(reply);
   if (reply.task) open(reply.task);
   else if (gate) drawGate(reply);
-  else if (unsent.some((one) => !one.refused)) later(t("saving"), 700); // a rater is given only so many items at once
-  else screen(t("empty"), t("emptyWhy"), { tick: "✓", skipped: reply.progress.skipped });
+  else if (unsent.some((one) => !one.refused)) later("saving", 700); // a rater is given only so many items at once
+  else screen(() => ({ title: t("empty"), why: t("emptyWhy"), tick: "✓", skipped: reply.progress.skipped }));
   lookAhead();
 }
 
@@ -126,10 +126,8 @@ function open(shown, words = null) {
   over = warned = false;
   find(".pl-lesson").hidden = true;
   find(".pl-editing").hidden = !editing;
-  if (task.practice) {
-    practising = true;
-    find(".pl-practice").textContent = t("practice", { n: task.practice.number, of: task.practice.of });
-  }
+  if (task.practice) practising = true;
+  redraw = () => task && drawTask();
   show("work");
   complain("");
   drawTask();
@@ -272,16 +270,25 @@ function skip() {
 }
 
 // After practice: how it should be.
-function lesson({ right, ranks, html }) {
+function lesson(taught) {
   over = true;
+  redraw = () => {
+    drawTask();
+    drawLesson(taught);
+  };
+  const box = drawLesson(taught);
+  drawSaid();
+  box.scrollIntoView({ block: "nearest" });
+  tell([...box.children].map((one) => one.innerText).join(". "));
+}
+
+function drawLesson({ right, ranks, html }) {
   const box = find(".pl-lesson");
   box.replaceChildren(make("h3", "", t(right ? "lessonRight" : "lessonWrong")),
     make("p", "pl-pastorder", t("lessonOrder", { order: orderOf(ranks, letters()) || t("noneOrder") })), rendered(html));
   box.classList.toggle("pl-wrong", !right);
   box.hidden = false;
-  drawSaid();
-  box.scrollIntoView({ block: "nearest" });
-  tell(box.textContent);
+  return box;
 }
 
 // The server says who wrote A, B, ... once the ranking can no longer change.

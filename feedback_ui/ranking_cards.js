@@ -36,6 +36,7 @@ function drawTask() {
   find(".pl-strip").hidden = pairwise();
   find(".pl-scale").hidden = !pairwise();
   if (pairwise()) drawScale();
+  if (task.practice) find(".pl-practice").textContent = t("practice", { n: task.practice.number, of: task.practice.of });
   drawWords();
   drawSaid();
   fold();
@@ -169,7 +170,15 @@ function drawScale() {
     made.dataset.far = Math.abs(i - middle);
     made.append(make("span", "pl-stepname", name), make("span", "pl-stepshort", i === middle ? "=" : Math.abs(i - middle)));
     return made;
-  }), make("span", "pl-end", "B"));
+  }), make("span", "pl-end", "B"), scaleEnds(steps));
+}
+
+// On a phone the steps have no words: the ends have.
+function scaleEnds(steps) {
+  const made = make("span", "pl-ends");
+  made.setAttribute("aria-hidden", "true"); // each step has its words as its name
+  made.append(...[steps[0], steps.at(-1)].map((one) => make("span", "", scaleWords(one))));
+  return made;
 }
 
 // What a step of the scale says, in words.
@@ -238,11 +247,16 @@ function focusCard(place) {
 
 // -- how far the work is ----------------------------------------------------------------------------------------------
 
+const SEVERAL = 20; // answers at least, by which the count of all goes up among several raters
+let counted = {}; // the last reply that told it
+
 function drawProgress(reply) {
   const { progress } = reply;
   if (progress?.wanted !== undefined) {
     // Among several raters the count of all stands still after some kinds of items: it is told in twentieths.
     const share = progress.done / Math.max(1, progress.wanted);
+    counted = reply;
+    find(".pl-meter").hidden = hello.sign_in && progress.wanted <= SEVERAL; // it would be empty until the end
     const percent = hello.sign_in ? 5 * Math.floor(share * 20) : 100 * share;
     find(".pl-count").textContent = t(hello.sign_in ? "countMine" : "count", { ...progress, n: progress.mine });
     find(".pl-fill").style.width = `${percent}%`;
@@ -252,10 +266,12 @@ function drawProgress(reply) {
   find("[data-act=guide]").hidden = !guideline;
 }
 
+let passed = null; // how practice went, once it is passed
+
 function drawPassed(reply) {
   const { state, right, done } = reply.qualification || {};
-  const passed = practising && !reply.task?.practice && state === "passed";
+  passed = practising && !reply.task?.practice && state === "passed" ? { right, done } : null;
   find(".pl-passed").hidden = !passed;
-  if (passed) find(".pl-passed").textContent = t("passed", { right, done });
+  if (passed) find(".pl-passed").textContent = t("passed", passed);
   if (!reply.task?.practice) practising = false;
 }

@@ -18,7 +18,10 @@ const acts = {
   guide: () => guideline && openDrawer("guide"),
   history: () => openDrawer("history"),
   sync: () => openDrawer("sync"),
-  password: () => find(".pl-newpassword").showModal(),
+  password: () => {
+    find(".pl-newpassword [name=name]").value = me; // for whoever keeps the passwords
+    find(".pl-newpassword").showModal();
+  },
   again: () => exchange(next),
   skipped: () => {
     again = Number(find("[data-act=skipped]").dataset.count) || 1;
@@ -42,7 +45,7 @@ const acts = {
   }),
   decline: () => exchange(async () => {
     await ask("/api/warning", { campaign, accept: false });
-    screen(t("declined"), t("declinedWhy"));
+    screen(() => ({ title: t("declined"), why: t("declinedWhy") }));
   }),
 };
 
@@ -88,6 +91,9 @@ element.querySelectorAll("dialog").forEach((dialog) => dialog.addEventListener("
   event.preventDefault();
   dialog.querySelector(".pl-go").click();
 }));
+
+// The buttons do what is to be done.
+element.querySelectorAll("form").forEach((form) => form.addEventListener("submit", (event) => event.preventDefault()));
 
 function escape(event) {
   if (drag) letGo();
@@ -169,7 +175,13 @@ function drawLanguage() {
   find(".pl-language").value = language;
   if (!IN_ARENA) drawTheme();
   drawSync();
-  if (task) drawTask();
+  const focused = document.activeElement;
+  redraw();
+  if (task) focusCard(current);
+  drawProgress(counted);
+  if (passed) find(".pl-passed").textContent = t("passed", passed);
+  if (drawer) openDrawer(drawer, true);
+  focused?.focus({ preventScroll: true });
 }
 
 find(".pl-theme").addEventListener("change", (event) => {
@@ -178,8 +190,11 @@ find(".pl-theme").addEventListener("change", (event) => {
 });
 find(".pl-language").addEventListener("change", (event) => {
   device.put("language", event.target.value);
+  complain("");
+  warned = false;
   drawLanguage();
 });
+find(".pl-menu").addEventListener("toggle", () => (find(".pl-menubox .pl-error").hidden = true));
 night.addEventListener("change", () => IN_ARENA || drawTheme());
 document.addEventListener("click", (event) => {
   if (!event.target.closest?.(".pl-menu")) find(".pl-menu").open = false;
@@ -215,7 +230,9 @@ function drawCampaigns() {
   const kept = shelf.get("campaign");
   const all = hello.campaigns || [];
   campaign = (all.find((one) => one.name === kept) || all.find((one) => one.waiting) || all[0])?.name ?? null;
-  const title = (one) => one.title || one.name;
+  const plain = (one) => one.title || one.name;
+  const alike = (one) => all.some((other) => other !== one && plain(other) === plain(one));
+  const title = (one) => (alike(one) ? `${plain(one)} (${one.name})` : plain(one));
   const select = find(".pl-campaigns");
   select.hidden = all.length < 2;
   select.replaceChildren(...all.map((one) => new Option(title(one), one.name)));
@@ -238,7 +255,7 @@ async function start() {
   try {
     hello = await ask("/api/hello", {});
   } catch {
-    screen(t("waitTitle"), t("unreachable"), { tick: "…" });
+    screen(() => ({ title: t("waitTitle"), why: t("unreachable"), tick: "…" }));
     setTimeout(start, 3000);
     return;
   }

@@ -5,8 +5,8 @@ let drawer = "";
 
 // -- the drawer -------------------------------------------------------------------------------------------------------
 
-function openDrawer(name) {
-  drawer = name === drawer ? "" : name;
+function openDrawer(name, again = false) {
+  drawer = name === drawer && !again ? "" : name;
   find(".pl-drawer").hidden = !drawer;
   for (const one of ["guide", "history", "keys", "sync"])
     find(`.pl-head [data-act=${one}]`).setAttribute("aria-expanded", String(one === drawer));
@@ -108,7 +108,17 @@ function show(part) {
   find(".pl-bar").hidden = part !== "work" && find(".pl-bar .pl-error").hidden;
 }
 
-function screen(title, why, { tick = "", html = null, agree = "", decline = false, skipped = 0 } = {}) {
+let redraw = () => {}; // what is seen, once more: in another language
+
+// `content` says it in words, as often as it is asked.
+function screen(content) {
+  redraw = () => fill(content());
+  const box = redraw();
+  (box.querySelector("[data-act=agree]") || box.querySelector("h2")).focus({ preventScroll: true }); // for Enter to go on
+  window.scrollTo({ top: 0 });
+}
+
+function fill({ title, why, tick = "", html = null, agree = "", decline = false, skipped = 0 }) {
   show(html === null ? "done" : "gate");
   const box = find(html === null ? ".pl-done" : ".pl-gate");
   box.querySelector("h2").textContent = title;
@@ -123,20 +133,21 @@ function screen(title, why, { tick = "", html = null, agree = "", decline = fals
     find("[data-act=agree]").textContent = agree;
     find("[data-act=decline]").hidden = !decline;
   }
-  box.querySelector("h2").focus({ preventScroll: true });
-  window.scrollTo({ top: 0 });
+  return box;
 }
 
 function drawGate(reply) {
   gate = reply.gate;
   const { done, right } = reply.qualification || {};
-  if (gate === "warning")
-    screen(t("warningTitle"), "", { html: reply.warning, agree: t("agree"), decline: true });
-  else if (gate === "guideline")
-    screen(t(reply.guideline.changed ? "guidelineChanged" : "guidelineTitle"), "",
-      { html: reply.guideline.html, agree: t("acknowledge") });
-  else if (gate === "failed") screen(t("failed"), t("failedWhy", { right, done }));
-  else screen(t("notAdmitted"), t("notAdmittedWhy"));
+  const contents = {
+    warning: () => ({ title: t("warningTitle"), html: reply.warning, agree: t("agree"), decline: true }),
+    guideline: () => ({ title: t(reply.guideline.changed ? "guidelineChanged" : "guidelineTitle"),
+      html: reply.guideline.html, agree: t("acknowledge") }),
+    failed: () => ({ title: t("failed"), why: t("failedWhy", { right, done }) }),
+    not_admitted: () => ({ title: t("notAdmitted"),
+      why: t(find(".pl-campaigns").hidden ? "notAdmittedWhy" : "notAdmittedOther") }),
+  };
+  screen(contents[gate]);
 }
 
 // -- a report, signing in, a password ---------------------------------------------------------------------------------
@@ -216,10 +227,13 @@ async function keepPassword() {
 
 async function signOut() {
   const waiting = unsent.length;
-  if (waiting && !window.confirm(t("signOutUnsent", { n: waiting }))) return;
-  const reply = await post("/api/sign_out", {});
-  if (reply.ok || reply.status === 401) window.location.assign("/sign-in");
-  else complain(t("unreachable"));
+  if (waiting && trouble !== "offline" && !window.confirm(t("signOutUnsent", { n: waiting }))) return;
+  const reply = trouble === "offline" ? { status: 0 } : await post("/api/sign_out", {});
+  if (reply.ok || reply.status === 401) return window.location.assign("/sign-in");
+  const box = find(".pl-menubox .pl-error");
+  box.hidden = false;
+  box.textContent = reply.status ? why(reply) : waiting ? t("signOutOffline", { n: waiting }) : t("signOutUnreached");
+  return flush(); // the server may be back
 }
 
 // -- breaks -----------------------------------------------------------------------------------------------------------

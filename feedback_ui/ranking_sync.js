@@ -107,7 +107,8 @@ function settled(entry, reply) {
   }
   if (!reply.status || reply.status === 429 || reply.status >= 500) {
     trouble = reply.status ? String(reply.content.error || reply.status) : "offline";
-    timer = setTimeout(flush, 1000 * (reply.after || Math.min(15, 2 ** tries)));
+    // For a minute often, as a restart takes; not all raters at one moment.
+    timer = setTimeout(flush, 1000 * (reply.after || (tries < 24 ? 2 : 12) + Math.random()));
     tries += 1;
     return false;
   }

@@ -14,7 +14,8 @@ function complain(text) {
 // What is sent, and where; or what is still wrong, in words.
 function asked() {
   const [name, password] = [field("name").value.trim(), field("password").value];
-  if ((way !== "reset" && !name) || !password) return t("needName");
+  if (way === "signIn" && (!name || !password)) return t("needName");
+  if (!password) return t("needPassword"); // an invitation may say the name
   if (way === "signIn") return ["/api/sign_in", { name, password }];
   if (password !== field("again").value) return t("passwordsDiffer");
   return way === "join" ? ["/api/join", { invitation, name, password }] : ["/api/reset", { invitation, password }];
@@ -46,6 +47,7 @@ find("h1").textContent = t(way);
 find(".pl-hint").textContent = { signIn: t("welcome"), join: t("joinWhy"), reset: "" }[way];
 find(".pl-go").textContent = { signIn: t("signIn"), join: t("joinDo"), reset: t("resetDo") }[way];
 find(".pl-name").hidden = way === "reset";
-find(".pl-again").hidden = way === "signIn";
+find(".pl-namerule").hidden = way !== "join";
+find(".pl-again").hidden = find(".pl-passwordrule").hidden = way === "signIn";
 field("password").autocomplete = way === "signIn" ? "current-password" : "new-password";
 field(way === "reset" ? "password" : "name").focus();

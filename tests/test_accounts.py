@@ -156,7 +156,9 @@ def test_an_invitation_is_redeemed_once_and_in_time(accounts: Accounts, clock: C
     with pytest.raises(RequestError, match="choose a name"):
         accounts.redeem(open_, None, PASSWORD)
     assert accounts.redeem(open_, "Bob", PASSWORD) == Account("bob", "lead"), "a name that was taken cost nothing"
-    assert accounts.redeem(named, "somebody else", PASSWORD) == Account("cy", "rater")
+    with pytest.raises(RequestError, match="this invitation is for 'cy'"):
+        accounts.redeem(named, "somebody else", PASSWORD)
+    assert accounts.redeem(named, "", PASSWORD) == Account("cy", "rater"), "it names who it is for"
     clock.at += 3600
     for token in (open_, named, late, "made up", ""):
         with pytest.raises(RequestError, match="invitation: "):

@@ -183,6 +183,8 @@ class Accounts:
                 return Account(found.name, found.role)
             if row.name is None and not name:
                 raise RequestError("name: choose a name")
+            if row.name is not None and name and folded(name) not in ("", row.name):
+                raise RequestError(f"name: this invitation is for {row.name!r}; leave the name empty or type that one")
             made = Account(row.name or named(name or ""), row.role)
             self._insert(db, made, hashed)
             return made
