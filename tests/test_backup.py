@@ -131,8 +131,9 @@ def test_what_cannot_be_backed_up_or_restored(path: Path, tmp_path: Path) -> Non
     for name in ("feedback.db-wal", "feedback.db-shm"):
         with pytest.raises(RequestError, match="choose another name"):
             backup(path, tmp_path / name)
-    with pytest.raises(RequestError, match="no such folder"):
-        backup(path, tmp_path / "none" / "kept.db")
+    (tmp_path / "file").touch()
+    with pytest.raises(RequestError, match="this folder cannot be made"):
+        backup(path, tmp_path / "file" / "kept.db")
     (tmp_path / "text.db").write_text("not a database at all" * 100)
     with pytest.raises(RequestError, match="not a prefloop store"):
         backup(tmp_path / "text.db", out)
@@ -147,6 +148,12 @@ def test_what_cannot_be_backed_up_or_restored(path: Path, tmp_path: Path) -> Non
         manifest_of(out).write_text(wrong)
         with pytest.raises(RequestError, match=names):
             verified(out)
+
+
+def test_the_folder_of_a_backup_is_made(path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "backups" / "of may" / "monday.db"
+    backup(path, out)
+    assert verified(out).answers == 20
 
 
 def test_a_folder_that_cannot_be_written_is_said(path: Path, tmp_path: Path) -> None:

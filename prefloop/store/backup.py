@@ -41,9 +41,12 @@ def backup(store: Path, out: Path) -> Backup:
         raise RequestError(f"{out}: it exists already, or its manifest does; name a new file for the backup")
     if out.parent.resolve() == store.parent.resolve() and out.name.startswith(store.name + "-"):
         raise RequestError(f"{out}: SQLite could take it for a part of {store}; choose another name")
-    if not out.parent.is_dir():
-        raise RequestError(f"{out.parent}: there is no such folder")
     version = _schema(store)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"{out.parent}: this folder cannot be made: {error.strerror}; name another place for the "
+                           "backup") from None
     rows = copied(store, out)
     made = Backup(version, out.stat().st_size, checkpoints.file_sha256(out), rows)
     checkpoints.write_json(manifest_of(out), asdict(made))
