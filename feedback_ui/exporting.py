@@ -50,4 +50,6 @@ def export(store: Store, folder: Path, surplus: bool = False) -> Path:
 
 
 def demonstrations(rankings: Iterable[Ranking]) -> list[Demonstration]:
-    return [Demonstration(r.prompt, r.edited) for r in rankings if r.edited.strip()]
+    """What raters wrote; a better answer that only repeats one of the answers shown teaches nothing new."""
+    return [Demonstration(r.prompt, r.edited) for r in rankings
+            if r.edited.strip() and r.edited.strip() not in {one.text.strip() for one in r.responses}]

@@ -311,7 +311,7 @@ def test_a_store_becomes_a_snapshot(tmp_path: Path, store: Store, capsys: pytest
     wanted = config.Asked("snapshot", {"snapshot": {"store": url, "out": out}})
     with pytest.raises(RequestError, match="nobody has ranked anything yet"):
         exporting.main(wanted)
-    for edited in ("a better answer", ""):
+    for edited in ("a better answer", " two\n"):  # the second only says what was shown
         task = assignment.next_task(store, "ann")
         assert task is not None
         assignment.submit(store, "ann", task.token, Judgement((1, 2, 3, 3), edited=edited))
