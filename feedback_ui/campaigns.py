@@ -14,6 +14,7 @@ from typing import Any
 from prefloop.errors import RequestError
 from prefloop.records import Answers, Ranking, digest
 from prefloop.store import Applied, Campaign, Store, item_name
+from prefloop.store.accounts import without_account
 
 from . import queueing
 
@@ -21,6 +22,8 @@ NAMES = ("answers", "raters", "hide")  # lists of texts
 SHARES = ("overlap", "gold_share", "repeats", "reason_share", "qualification_pass")
 MOST_RATERS = 1000
 FILES = ("gold", "qualification", "scores")
+NAMED = 5  # raters without an account that are told by name
+NOTHING = "nothing to rate; name a file of answers, such as campaign.answers=runs/generate/answers.jsonl"
 
 
 @dataclass(frozen=True)
@@ -110,54 +113,101 @@ def refuse(settings: CampaignConfig) -> None:
             raise RequestError(f"campaign.{name}: there is no file {own}")
 
 
+def require_items(settings: CampaignConfig, store: Path) -> None:
+    """What a new store would be made for, read before one is made."""
+    if not settings.files:
+        raise RequestError(f"{store}: {NOTHING}")
+    found = read(settings)
+    if not found.rows:
+        raise RequestError(f"{settings.files[0]}: nothing to rate; {', '.join(_left_out(found))}; nothing was queued")
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a campaign's files hold. `twice` were left out, for they are gold or qualification items."""
+
+    rows: list[Answers]
+    alone: int
+    twice: int
+    keys: dict[str, list[Ranking]]
+    guideline: str
+    places: queueing.Places
+
+
+def read(settings: CampaignConfig) -> Files:
+    found = queueing.waiting(settings.files, settings.answers_per_item)
+    places = dict(found.places)
+    keys = {name: _keys(getattr(settings, name), places) for name in ("gold", "qualification")}
+    known = {_said(row) for own in keys.values() for row in own}
+    rows = [row for row in found.rows if _said(row) not in known]
+    twice = len(found.rows) - len(rows)
+    if settings.scores:
+        rows = queueing.disputed_first(rows, queueing.spreads(Path(settings.scores)))
+    return Files(rows, found.alone, twice, keys, settings.guideline_text(), places)
+
+
 def apply(store: Store, settings: CampaignConfig, several: bool) -> str:
     """Makes the campaign, or changes it, and queues what is new, or does nothing of it; tells what came of it.
 
     `several`: there is more than one rater, and so some items can be had by several.
     """
     refuse(settings)
-    found = queueing.waiting(settings.files, settings.answers_per_item)
-    keys = {name: _keys(getattr(settings, name), found.folders) for name in ("gold", "qualification")}
-    twice = {_said(row) for own in keys.values() for row in own}
-    rows = [row for row in found.rows if _said(row) not in twice]
-    if settings.scores:
-        rows = queueing.disputed_first(rows, queueing.spreads(Path(settings.scores)))
+    found = read(settings)
+    missing: list[str] = []
 
     def need(row: Answers) -> int:
         """Which items more raters get is drawn by what they say: the same ones each time."""
         shared = several and int(digest("overlap", item_name(row)), 16) / 16**16 < settings.overlap
         return max(settings.raters_per_item, settings.overlap_raters) if shared else settings.raters_per_item
 
-    came = store.apply(_campaign(settings), settings.guideline_text(), keys["gold"], keys["qualification"], rows, need,
-                       partial(queueing.pictured, found.folders))
-    told = [f"{came.new} items queued, {len(rows) - came.new} queued before, {found.alone} left out (fewer than two "
-            "distinct answers)"]
+    came = store.apply(_campaign(settings), found.guideline, found.keys["gold"], found.keys["qualification"],
+                       found.rows, need, partial(queueing.pictured, found.places, missing))
+    told = [f"{_many(came.new, 'item')} queued, {len(found.rows) - came.new} queued before, {_left_out(found)[0]}"]
+    if settings.files and not found.rows:
+        told.append("nothing to rate")
     if came.reshaped:
-        told.append(f"{came.reshaped} of the new have prompts that were queued before with other answers")
-    if len(rows) < len(found.rows):
-        told.append(f"{len(found.rows) - len(rows)} left out, for they are gold or qualification items")
-    return f"campaign {settings.name}: {'; '.join([*told, *_in_force(settings, keys, came)])}"
+        have = "has a prompt that was" if came.reshaped == 1 else "have prompts that were"
+        told.append(f"{came.reshaped} of the new {have} queued before with other answers")
+    told += _left_out(found)[1:]
+    if missing:
+        told.append(f"{_many(len(missing), 'picture')} not found or not fit to show, such as {missing[0]}; "
+                    f"{'it is' if len(missing) == 1 else 'they are'} shown as text")
+    absent = without_account(store, listed(settings.raters))
+    if absent:
+        told.append(f"campaign.raters without an account: {', '.join(absent[:NAMED])}{' ...' * (len(absent) > NAMED)}")
+    return f"campaign {settings.name}: {'; '.join([*told, *_in_force(settings, found.keys, came)])}"
+
+
+def _left_out(found: Files) -> list[str]:
+    alone = f"{found.alone} left out (fewer than two distinct answers)"
+    return [alone, f"{found.twice} left out, for they are gold or qualification items"] if found.twice else [alone]
 
 
 def _in_force(settings: CampaignConfig, keys: dict[str, list[Ranking]], came: Applied) -> list[str]:
     """What holds now beside the items, also what an earlier config had and this one has not."""
     names = len(listed(settings.raters))
-    told = [f"{len(own)} {name} items" for name, own in keys.items() if own]
-    told += [f"{came.retired} earlier gold or qualification items are given out no more"] * bool(came.retired)
+    told = [_many(len(own), f"{name} item") for name, own in keys.items() if own]
+    if came.retired:
+        told.append(f"{_many(came.retired, 'earlier gold or qualification item')} "
+                    f"{'is' if came.retired == 1 else 'are'} given out no more")
     told += [f"a {name}" for name in ("guideline", "warning") if getattr(settings, name)]
-    return [*told, f"open to {names} named raters" if names else "open to all raters"]
+    return [*told, f"open to {_many(names, 'named rater')}" if names else "open to all raters"]
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _said(row: Answers | Ranking) -> tuple[str, frozenset[str]]:
     return row.prompt.id, frozenset(response.text for response in row.responses)
 
 
-def _keys(path: str | None, folders: dict[str, Path]) -> list[Ranking]:
-    """Rankings that are right, and, by their prompts, where the file of them lies."""
+def _keys(path: str | None, places: queueing.Places) -> list[Ranking]:
+    """Rankings that are right, and, by their prompts, where they stand."""
     found = list(queueing.keys(Path(path))) if path else []
-    for row in found:
-        folders.setdefault(row.prompt.id, Path(path or "").resolve().parent)
-    return found
+    for number, row in found:
+        places.setdefault(row.prompt.id, (Path(path or ""), number))
+    return [row for _, row in found]
 
 
 def _campaign(settings: CampaignConfig) -> Campaign:

@@ -30,7 +30,8 @@ def perform(url: str, work: str, **said: Any) -> dict[str, Any]:
     """Does one of the WORKS on the store at `url`, which all but `MAKING` need to be there."""
     path = path_of(url)
     if not path.exists() and work not in MAKING:
-        raise RequestError(f"{path}: there is no store here; `prefloop feedback` makes one")
+        raise RequestError(f"{path}: there is no store here; `prefloop feedback` or `prefloop feedback campaign` "
+                           "makes one")
     with socket.socket(socket.AF_UNIX) as line:
         try:
             line.connect(str(place(path)))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prefloop.errors import RequestError
 from prefloop.records import Answers, Prompt, Ranking, Response, digest
@@ -19,6 +20,7 @@ MOST_ANSWERS = 8  # what the page has letters, keys and room for
 KEPT = 4  # one item of so many comes in the file's own order, whatever a reward model says of it
 
 R = TypeVar("R", Answers, Ranking)
+Places = dict[str, tuple[Path, int]]  # by a prompt's id, the file and the row in which it stood first
 
 
 @dataclass(frozen=True)
@@ -27,24 +29,24 @@ class Waiting:
 
     rows: tuple[Answers, ...]
     alone: int
-    folders: dict[str, Path]  # by a prompt's id, where the file lies in which it stood first
+    places: Places
 
 
 def waiting(paths: Iterable[Path], most: int | None = None) -> Waiting:
     """The answers of each prompt put together, from however many files, and at most `most` of them drawn."""
     prompts: dict[str, Prompt] = {}
-    folders: dict[str, Path] = {}
+    places: Places = {}
     texts: dict[str, dict[str, Response]] = {}
     for path in paths:
-        for row in lines(path, Answers):
+        for number, row in lines(path, Answers):
             prompts.setdefault(row.prompt.id, row.prompt)
-            folders.setdefault(row.prompt.id, path.resolve().parent)
+            places.setdefault(row.prompt.id, (path, number))
             own = texts.setdefault(row.prompt.id, {})
             for response in row.responses:
                 own.setdefault(response.text, response)
     rows = tuple(drawn(Answers(prompt, tuple(texts[name].values())), most or MOST_ANSWERS)
                  for name, prompt in prompts.items() if len(texts[name]) > 1)
-    return Waiting(rows, len(prompts) - len(rows), folders)
+    return Waiting(rows, len(prompts) - len(rows), places)
 
 
 def drawn(row: Answers, most: int) -> Answers:
@@ -56,7 +58,7 @@ def drawn(row: Answers, most: int) -> Answers:
     return Answers(row.prompt, tuple(row.responses[place] for place in places))
 
 
-def keys(path: Path) -> Iterator[Ranking]:
+def keys(path: Path) -> Iterator[tuple[int, Ranking]]:
     """Rankings that are right, of gold items or a qualification round: each must decide something."""
     return lines(path, Ranking, _decides)
 
@@ -64,47 +66,96 @@ def keys(path: Path) -> Iterator[Ranking]:
 def _decides(row: Ranking) -> None:
     if len(row.responses) > MOST_ANSWERS:
         raise RequestError(f"responses: {len(row.responses)} answers; a rater can rank {MOST_ANSWERS} at most")
+    beyond = [rank for rank in row.ranks if rank is not None and rank > len(row.ranks)]
+    if beyond:
+        raise RequestError(f"ranks: {beyond[0]} is beyond the {len(row.ranks)} answers; 1 is best")
     if not row.decided() and not row.none_acceptable:
         raise RequestError("ranks: they put no answer above another, so they cannot tell who ranks well")
 
 
-def lines(path: Path, of: type[R], check: Callable[[R], object] = bool) -> Iterator[R]:
-    """A file's rows, each checked; an error names the file and the row."""
+def lines(path: Path, of: type[R], check: Callable[[R], object] = bool) -> Iterator[tuple[int, R]]:
+    """A file's rows with their numbers, each checked; an error names the file and the row."""
+    empty = True
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
+                    empty = False
                     try:
                         row = _parsed(line, of)
                         check(row)
                     except RequestError as error:
                         raise RequestError(f"{path}:{number}: {error}; nothing was queued") from None
-                    yield row
+                    yield number, row
     except OSError as error:
         raise RequestError(f"{path}: it cannot be read: {error.strerror}") from None
+    if empty:
+        raise RequestError(f"{path}: this file is empty; nothing was queued")
 
 
 def _parsed(line: bytes, of: type[R]) -> R:
+    wanted = f"not a row of {'answers' if of is Answers else 'rankings'}"
     try:
-        row = of.from_json(json.loads(line))
+        said = json.loads(line.decode("utf-8-sig").rstrip())
+        if not isinstance(said, dict):
+            raise RequestError(f"{wanted}: it must be an object with 'prompt' and 'responses'")
+        _require_shapes(said)
+        if of is Ranking:
+            _require_known(said)
+        row = of.from_json(said)
         line_again = json.dumps(row.to_json(), ensure_ascii=False, allow_nan=False)
         if len(row.responses) > 1:  # can it be ranked at all?
             Ranking(row.prompt, row.responses, (1,) * len(row.responses), rater="any")
         line_again.encode("utf-8")
     except KeyError as error:
         raise RequestError(f"column {error} is missing") from None
+    except UnicodeDecodeError as error:
+        raise RequestError(f"byte {error.start + 1} of this row is not UTF-8; save the file as UTF-8") from None
     except UnicodeEncodeError:
         raise RequestError("text: it holds half of a surrogate pair (such as \\ud800), which is not text") from None
+    except json.JSONDecodeError as error:  # its own text counts lines within the row, which has one
+        what = error.msg.removesuffix(" starting at")
+        raise RequestError(f"{wanted}: not JSON at column {error.colno}: {what}") from None
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise RequestError(f"not a row of {'answers' if of is Answers else 'rankings'}: {error}") from None
+        raise RequestError(f"{wanted}: {error}") from None
     return row
 
 
-def pictured(folders: Mapping[str, Path], prompt: Prompt) -> dict[str, Picture]:
-    """The pictures that a prompt's Markdown names, from files beside the one it stood in."""
-    sources = [source for message in prompt.messages if "![" in message.content
-               for source in rendering.pictures(message.content)]
-    found = {source: picture(folders[prompt.id], source) for source in sources}
+def _require_shapes(said: dict[str, Any]) -> None:
+    """Whoever writes such a file by hand is told which column is of another shape."""
+    prompt, responses = said["prompt"], said["responses"]
+    if not isinstance(prompt, dict) or not isinstance(prompt.get("messages"), list):
+        raise RequestError("column 'prompt' must be an object with 'messages', a list")
+    if not isinstance(responses, list):
+        raise RequestError("column 'responses' must be a list of objects with 'text'")
+    for name, rows, inside in (("prompt.messages", prompt["messages"], ("role", "content")),
+                               ("responses", responses, ("text",))):
+        for place, one in enumerate(rows):
+            if not isinstance(one, dict) or any(column not in one for column in inside):
+                raise RequestError(f"{name}[{place}] must be an object with {' and '.join(map(repr, inside))}")
+    for name in ("ranks", "shown"):
+        if not isinstance(said.get(name, []), list):
+            raise RequestError(f"column {name!r} must be a list of whole numbers")
+
+
+def _require_known(said: dict[str, Any]) -> None:
+    """A key's misspelt `reason` would be missed by the raters whom it should teach."""
+    known = [one.name for one in fields(Ranking)]
+    for name in said:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise RequestError(f"unknown column {name!r}; {hint}")
+
+
+def pictured(places: Places, missing: list[str], prompt: Prompt) -> dict[str, Picture]:
+    """The pictures that a prompt's Markdown names, from files beside the one it stood in; `missing` takes the rest."""
+    sources = dict.fromkeys(source for message in prompt.messages if "![" in message.content
+                            for source in rendering.pictures(message.content))
+    path, row = places[prompt.id]
+    found = {source: picture(path.resolve().parent, source) for source in sources}
+    missing += [f"{path}:{row} {source if source.isprintable() else ascii(source):.100}"
+                for source, one in found.items() if one is None]
     return {source: one for source, one in found.items() if one is not None}
 
 

@@ -95,18 +95,15 @@ def main(asked: config.Asked) -> None:
         if campaign.files:
             print(campaigns.apply(store, campaign, several=settings.sign_in))
         if not store.progress().items:
-            raise RequestError(f"{store.path}: {NOTHING}")
+            raise RequestError(f"{store.path}: {campaigns.NOTHING}")
         serve(store, settings)
-
-
-NOTHING = "nothing to rate; name a file of answers, such as campaign.answers=runs/generate/answers.jsonl"
 
 
 def refuse(settings: FeedbackConfig, campaign: CampaignConfig) -> None:
     """What cannot go well, said before a store is made or anything is queued."""
     campaigns.refuse(campaign)
-    if not campaign.files and not path_of(settings.store).exists():
-        raise RequestError(f"{path_of(settings.store)}: {NOTHING}")
+    if not path_of(settings.store).exists():
+        campaigns.require_items(campaign, path_of(settings.store))
     with listening("feedback", settings.host, settings.port):
         pass  # it is free; gradio needs seconds to load, and then it is taken again
 

@@ -1,6 +1,7 @@
 """Campaigns: what files come to, what stands before the work, and what comes in between."""
 
 import json
+import re
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from prefloop.feedback_ui import assignment, campaigns, queueing
 from prefloop.feedback_ui.campaigns import CampaignConfig
 from prefloop.records import Answers, Message, Prompt, Ranking, Response
 from prefloop.store import Campaign, Judgement, Lease, Lesson, Qualification, Store
+from prefloop.store.accounts import Accounts
 from prefloop.store.admission import agreement
 from prefloop.store.schema import illustrations, pictures
 
@@ -70,7 +72,7 @@ def rate(store: Store, rater: str, count: int, said: Judgement = RIGHT) -> list[
 def test_answers_are_queued_once_and_lone_ones_left_out(tmp_path: Path, store: Store) -> None:
     path = written(tmp_path / "answers.jsonl", [answers(7), answers(8, ("only one",)), answers(9, ())])
     settings = CampaignConfig(answers=path)
-    assert "1 items queued, 0 queued before, 2 left out" in campaigns.apply(store, settings, several=False)
+    assert "1 item queued, 0 queued before, 2 left out" in campaigns.apply(store, settings, several=False)
     assert "0 items queued, 1 queued before, 2 left out" in campaigns.apply(store, settings, several=False)
 
 
@@ -79,6 +81,13 @@ def test_answers_are_queued_once_and_lone_ones_left_out(tmp_path: Path, store: S
     ("[" * 100_000, "not a row of answers"),
     ('{"prompt": {"messages": []}, "responses": []}', "it has no messages"),
     ('{"responses": []}', "column 'prompt' is missing"),
+    ('{"prompt": "why?", "responses": []}', "column 'prompt' must be an object with 'messages'"),
+    ('{"prompt": {"messages": ["why?"]}, "responses": []}', r"prompt\.messages\[0\] must be an object with 'role'"),
+    (json.dumps(answers(1).to_json() | {"responses": "ab"}), "column 'responses' must be a list"),
+    (json.dumps(answers(1).to_json() | {"responses": [{"text": "a"}, "b"]}),
+     r"responses\[1\] must be an object with 'text'"),
+    ('{"prompt": {"messages": [', "not JSON at column 26: Expecting value;"),
+    ('{"prompt": "\udcff"}', "byte 13 of this row is not UTF-8"),
     (json.dumps(answers(1, ("same", "same")).to_json()), r"responses\[1\]: the answer equals its rival"),
     (json.dumps(answers(1, ("fine", " ")).to_json()), r"responses\[1\]: the answer is empty"),
     (json.dumps(answers(1, ("fine", "\ud800")).to_json()), "half of a surrogate pair"),
@@ -86,11 +95,33 @@ def test_answers_are_queued_once_and_lone_ones_left_out(tmp_path: Path, store: S
 ])
 def test_a_malformed_row_is_named_and_nothing_is_queued(tmp_path: Path, store: Store, line: str, names: str) -> None:
     path = tmp_path / "answers.jsonl"
-    path.write_text(json.dumps(answers(7).to_json()) + "\n" + line + "\n")
+    path.write_text(json.dumps(answers(7).to_json()) + "\n" + line + "\n", errors="surrogateescape")
     with pytest.raises(RequestError, match=rf"answers\.jsonl:2: .*{names}.*nothing was queued"):
         campaigns.apply(store, CampaignConfig(name="other", answers=str(path)), several=False)
     assert store.progress().items == 0
     assert [one.name for one in store.campaigns()] == ["default"]
+
+
+def test_the_line_of_the_docs_can_be_queued(tmp_path: Path, store: Store) -> None:
+    docs = (Path(__file__).parent.parent / "docs" / "campaigns.md").read_text()
+    line = next(block for block in docs.split("```json\n")[1:] if '"ranks"' not in block.partition("```")[0])
+    (tmp_path / "answers.jsonl").write_text(" ".join(line.partition("```")[0].split()))
+    assert "1 item queued" in campaigns.apply(store, CampaignConfig(answers=str(tmp_path / "answers.jsonl")), False)
+
+
+def test_a_file_without_answers_is_refused_and_nothing_to_rate_is_said(tmp_path: Path, store: Store) -> None:
+    empty, alone = tmp_path / "empty.jsonl", written(tmp_path / "alone.jsonl", [answers(8, ("only one",))])
+    empty.write_text("\n\n")
+    with pytest.raises(RequestError, match=r"empty\.jsonl: this file is empty"):
+        campaigns.apply(store, CampaignConfig(answers=(alone, str(empty))), several=False)
+    assert "; nothing to rate;" in campaigns.apply(store, CampaignConfig(answers=alone), several=False)
+
+
+def test_named_raters_without_an_account_are_told_once_there_are_accounts(tmp_path: Path, store: Store) -> None:
+    settings = CampaignConfig(answers=written(tmp_path / "a.jsonl", [answers(1)]), raters=("Ann", "bob", "cyd"))
+    assert "without an account" not in campaigns.apply(store, settings, several=True)
+    Accounts(store).add("ann", "a long password")
+    assert "campaign.raters without an account: bob, cyd;" in campaigns.apply(store, settings, several=True)
 
 
 def test_answers_of_one_prompt_from_several_runs_are_put_together(tmp_path: Path, store: Store) -> None:
@@ -187,8 +218,8 @@ def test_settings_survive_a_journey_as_json(tmp_path: Path, store: Store, monkey
                                             raters=("Ann",)).resolved()))
     monkeypatch.chdir(tmp_path)
     told = campaigns.apply(store, CampaignConfig(**json.loads(sent)), several=True)
-    assert told == ("campaign default: 1 items queued, 0 queued before, 0 left out (fewer than two distinct answers); "
-                    "1 gold items; a guideline; open to 1 named raters")
+    assert told == ("campaign default: 1 item queued, 0 queued before, 0 left out (fewer than two distinct answers); "
+                    "1 gold item; a guideline; open to 1 named rater")
     guideline = store.guideline("ann", "default")
     assert guideline is not None
     assert guideline.text == "# Be fair\n"
@@ -215,8 +246,9 @@ def test_pictures_beside_the_answers_are_kept_and_nothing_else_is(tmp_path: Path
     gold = replace(key(1, "gold"), prompt=Prompt((Message("user", "![cat](cat.png)"),)))
     (tmp_path / "gold").mkdir()
     (tmp_path / "gold" / "cat.png").write_bytes(PNG + b"another")
-    campaigns.apply(store, CampaignConfig(answers=written(folder / "a.jsonl", [row]),
-                                          gold=written(tmp_path / "gold" / "gold.jsonl", [gold])), several=False)
+    told = campaigns.apply(store, CampaignConfig(answers=written(folder / "a.jsonl", [row]), gold=written(
+        tmp_path / "gold" / "gold.jsonl", [gold])), several=False)
+    assert re.search(r"; \d+ pictures not found or not fit to show, such as .*a\.jsonl:1 text\.png; they are", told)
     task = assignment.next_task(store, "ann", campaign="default")
     assert task is not None
     assert list(task.pictures) == ["in/cat 1.png"]
@@ -433,19 +465,26 @@ def test_what_an_earlier_config_had_is_said_when_it_goes(tmp_path: Path, store: 
     path, more = written(tmp_path / "a.jsonl", [answers(0)]), written(tmp_path / "b.jsonl", [answers(0, ("x", "y"))])
     campaigns.apply(store, CampaignConfig(answers=path, gold=gold, qualification=trial, warning="Sad."), several=True)
     told = campaigns.apply(store, CampaignConfig(answers=(path, more)), several=True)
-    assert told == ("campaign default: 1 items queued, 0 queued before, 0 left out (fewer than two distinct answers); "
-                    "1 of the new have prompts that were queued before with other answers; 2 earlier gold or "
+    assert told == ("campaign default: 1 item queued, 0 queued before, 0 left out (fewer than two distinct answers); "
+                    "1 of the new has a prompt that was queued before with other answers; 2 earlier gold or "
                     "qualification items are given out no more; open to all raters")
 
 
 @pytest.mark.parametrize(("row", "names"), [
     (replace(key(1, "gold"), ranks=(1, 1, 1)), "put no answer above another"),
     (Ranking(answers(1).prompt, tuple(Response(t) for t in "abcdefghi"), (1,) + (2,) * 8, "x"), "9 answers"),
+    (replace(key(1, "gold"), ranks=(1, 2, 4)), "ranks: 4 is beyond the 3 answers"),
 ])
 def test_gold_that_cannot_tell_is_refused(tmp_path: Path, store: Store, row: Ranking, names: str) -> None:
     path = written(tmp_path / "gold.jsonl", [key(0, "gold"), row])
     with pytest.raises(RequestError, match=rf"gold\.jsonl:2: .*{names}"):
         campaigns.apply(store, CampaignConfig(gold=path), several=True)
+
+
+def test_an_unknown_column_of_gold_is_refused(tmp_path: Path, store: Store) -> None:
+    (tmp_path / "gold.jsonl").write_text(json.dumps(key(0, "gold").to_json() | {"resaon": "it is right"}))
+    with pytest.raises(RequestError, match=r"gold\.jsonl:1: unknown column 'resaon'; did you mean 'reason'\?"):
+        campaigns.apply(store, CampaignConfig(gold=str(tmp_path / "gold.jsonl")), several=True)
 
 
 def test_a_reason_is_required_on_a_share_of_the_items(store: Store) -> None:

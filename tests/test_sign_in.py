@@ -481,11 +481,22 @@ def test_accounts_are_made_while_the_page_is_served(house: House, config_file: P
 def test_only_what_makes_a_store_makes_one(config_file: Path, tmp_path: Path, said: Callable[[], str],
                                            capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["account", str(config_file), "account.name=ann", "account.action=disable"],
-                  ["invite", str(config_file), "invite.purpose=reset", "invite.name=ann"]):
+                  ["invite", str(config_file), "invite.purpose=reset", "invite.name=ann"],
+                  ["invite", str(config_file)]):
         assert cli.main(["feedback", *words]) == 2
-        assert "there is no store here" in said()
+        assert "there is no store here; `prefloop feedback` or `prefloop feedback campaign` makes one" in said()
+    answers = tmp_path / "answers.jsonl"
+    asked = ["feedback", "campaign", str(config_file), f"campaign.answers={answers}"]
+    for text, told in (("{}\n", "answers.jsonl:1: column 'prompt' is missing"), ("", "this file is empty"),
+                       (json.dumps(item(1).to_json() | {"responses": []}), "nothing to rate")):
+        answers.write_text(text)
+        assert cli.main(asked) == 2
+        assert told in said()
+    assert cli.main(asked[:3]) == 2
+    assert "nothing to rate" in said()
     assert list(tmp_path.glob("*.db*")) == []
-    assert cli.main(["feedback", "invite", str(config_file)]) == 0
+    answers.write_text(json.dumps(item(1).to_json()))
+    assert cli.main(asked) == 0
     assert "made a new store" in capsys.readouterr().out
 
 

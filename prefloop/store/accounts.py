@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from threading import BoundedSemaphore
 from typing import Any
@@ -268,6 +269,13 @@ def named(text: str) -> str:
     if odd is not None:
         raise RequestError(f"name: it holds a sign that cannot be seen (U+{ord(odd):04X})")
     return name
+
+
+def without_account(store: Store, names: Iterable[str]) -> list[str]:
+    """Those of these names that no account has; none while there are no accounts."""
+    with store.reading() as db:
+        known = set(map(folded, db.scalars(select(accounts.c.name))))
+    return [name for name in names if folded(name) not in known] if known else []
 
 
 def _role(role: str) -> str:
