@@ -127,6 +127,7 @@ const two = {
 document.addEventListener("keydown", (event) => {
   if (!element.checkVisibility() || find("dialog[open]") || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape") return escape(event);
+  if (event.repeat && event.target.closest?.("[data-act=agree]")) event.preventDefault(); // Enter is still held down
   if (event.target.closest?.("input, textarea, select, [contenteditable]") || event.repeat) return;
   // Enter and Space press the button that has the focus; on a rank button Enter submits, as on its card.
   const pressed = event.target.closest?.("button, summary");

@@ -127,7 +127,7 @@ def test_from_the_warning_to_the_first_answer(browser: Browser, house: House) ->
     page.get_by_role("button", name="Look again").click()
     page.get_by_role("button", name="I understand").click()
     page.get_by_role("heading", name="Be true").wait_for()
-    page.get_by_role("button", name="I have read them").click()
+    page.keyboard.press("Enter")
     page.wait_for_selector(".pl-card")
     for number in (1, 2):
         assert f"Practice {number} of 2" in page.locator(".pl-practice").inner_text()
@@ -182,6 +182,41 @@ def test_practice_that_goes_wrong(browser: Browser, house: House) -> None:
     assert f"It should be {'ABC'[texts_of(page).index('best')]}" in told
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Thank you for trying").wait_for()
+
+
+def test_on_a_phone_without_a_connection(browser: Browser, house: House) -> None:
+    page, seen = opened(browser, house.open("campaign.warning='Sad texts.'"), phone=True, wait="form", locale="de")
+    page.locator("[name=name]").fill("ann")
+    page.locator("[name=password]").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Bevor Sie beginnen").wait_for(timeout=60_000)
+    wide = """[...document.querySelectorAll('#ranking *')].filter(one => one.checkVisibility()
+        && !one.matches('.pl-live')).map(one => [one.outerHTML, one.getBoundingClientRect()])
+        .filter(([_, box]) => box.left < 0 || box.right > 390)"""
+    page.locator(".pl-menu summary").tap()
+    assert page.evaluate(wide) == []
+    page.locator(".pl-language").select_option("en")
+    assert page.get_by_role("heading", name="Before you begin").is_visible()
+    assert page.locator(".pl-count").inner_text() == "0 answers by you"
+    assert page.locator(".pl-meter").is_hidden(), "of 6 answers it would show nothing before the last"
+    page.locator(".pl-language").select_option("de")
+    page.locator(".pl-menu summary").tap()
+    page.locator("[data-act=agree]").tap()
+    page.wait_for_selector(".pl-card")
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    assert page.get_by_role("button", name="Trotzdem absenden").is_visible()
+    assert page.evaluate(wide) == []
+    page.context.set_offline(True)
+    page.keyboard.press("Enter")
+    saved(page, "Ohne Verbindung: 1 hier behalten")
+    page.locator(".pl-menu summary").tap()
+    page.get_by_role("button", name="Abmelden").tap()
+    assert "eine Antwort ist nur hier" in page.locator(".pl-menubox").get_by_role("alert").inner_text()
+    page.context.set_offline(False)
+    saved(page, "Alles gespeichert")
+    assert len(house.rankings()) == 1
+    assert seen.dialogs == []
 
 
 def test_being_signed_out_loses_nothing(browser: Browser, house: House) -> None:
