@@ -29,6 +29,7 @@ COMMANDS = {
     "feedback campaign": ("prefloop.feedback_ui.applying", "queue a campaign's answers, or change its settings"),
     "feedback account": ("prefloop.feedback_ui.accounting", "add an account, disable it, or change its role"),
     "feedback invite": ("prefloop.feedback_ui.inviting", "print a link to join by, or to set a new password by"),
+    "feedback flags": ("prefloop.feedback_ui.flagging", "list what raters reported, newest first"),
     "feedback backup": ("prefloop.feedback_ui.saving", "copy the store into a file, also while it is in use"),
     "feedback restore": ("prefloop.feedback_ui.restoring", "put a backup in the place of a store"),
     "snapshot": ("prefloop.feedback_ui.exporting", "freeze the rankings given so far for training"),
@@ -125,9 +126,10 @@ def request(command: str, rest: list[str]) -> config.Asked:
         hint = f"; did you mean {near[0]}?" if near else "; `prefloop --help` lists the commands"
         raise RequestError(f"there is no command {command!r}{hint}")
     path = Path(rest[0]) if rest and "=" not in rest[0] else None
-    longer = get_close_matches(f"{command} {path}", [name for name in COMMANDS if name.startswith(f"{command} ")], n=1)
-    if path and longer and not path.exists():
-        raise RequestError(f"there is no config {path}; did you mean `prefloop {longer[0]}`?")
+    seconds = [name.removeprefix(f"{command} ") for name in COMMANDS if name.startswith(f"{command} ")]
+    near = get_close_matches(str(path), seconds, n=1)
+    if path and near and not path.suffix and not path.exists():  # with a suffix it is a file's name
+        raise RequestError(f"there is no config {path}; did you mean `prefloop {command} {near[0]}`?")
     return config.read(command, path, rest[1:] if path else rest)
 
 

@@ -95,7 +95,7 @@ def read(stage: str, path: Path | None, overrides: list[str]) -> Asked:
         try:
             text = path.read_text(encoding="utf-8-sig")
         except OSError as error:
-            raise RequestError(f"{path}: cannot read this config: {error.strerror}") from None
+            raise RequestError(f"{path}: cannot read this config: {error.strerror}{_near(path)}") from None
         except UnicodeDecodeError as error:
             raise RequestError(f"{path}: cannot read this config: byte {error.start} is not UTF-8; save it as "
                                "UTF-8") from None
@@ -113,6 +113,14 @@ def read(stage: str, path: Path | None, overrides: list[str]) -> Asked:
             raise RequestError(f"{override!r}: expected section.key=value, such as train.learning_rate=5e-6")
         sections.setdefault(section, {})[name] = parse(value, override)
     return Asked(stage, sections)
+
+
+def _near(path: Path) -> str:
+    """The file of a like name in the same folder, where there is no such file."""
+    if path.exists() or not path.parent.is_dir():
+        return ""
+    near = get_close_matches(path.name, sorted(one.name for one in path.parent.glob("*.y*ml")), n=1)
+    return f"; did you mean {path.with_name(near[0])}?" if near else ""
 
 
 def build(asked: Asked, sections: Sections) -> list[Any]:

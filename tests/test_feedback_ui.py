@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from prefloop import config
 from prefloop.errors import RequestError
-from prefloop.feedback_ui import assignment, exporting, server
+from prefloop.feedback_ui import assignment, exporting, flagging, server
 from prefloop.formats import snapshot
 from prefloop.records import Answers, Message, Prompt, Ranking, Response
 from prefloop.store import Campaign, Judgement, Store
@@ -163,6 +163,21 @@ def test_a_flag_is_kept_and_a_lease_renewed(client: TestClient) -> None:
     flag = {"token": task["token"], "kind": "unsafe", "note": "it says how"}
     assert client.post("/api/flag", json=flag).status_code == 200
     assert client.post("/api/flag", json={**flag, "kind": "boring"}).status_code == 422
+
+
+def test_reports_are_listed_newest_first_and_on_one_line_each(client: TestClient, store: Store,
+                                                              capsys: pytest.CaptureFixture[str]) -> None:
+    asked = config.Asked("feedback flags", {"feedback": {"store": f"sqlite:///{store.path}"}})
+    flagging.main(asked)  # while another process could serve it: `store` is open
+    assert capsys.readouterr().out == "Nobody has reported anything.\n"
+    for kind, note in (("unsafe", "it says\nhow\x1b[2J\tto"), ("other", "")):
+        store.clock = lambda kind=kind: 1_000 if kind == "unsafe" else 90_000
+        task = fetched(client)["task"]
+        assert client.post("/api/flag", json={"token": task["token"], "kind": kind, "note": note}).status_code == 200
+    flagging.main(asked)
+    newer, older = capsys.readouterr().out.splitlines()
+    assert newer.startswith("1970-01-02 01:00 UTC\tdefault\tme\tother\t-\tquestion ")
+    assert "\tunsafe\tit says howU+001B[2J to\tquestion " in older
 
 
 def test_pictures_are_given_by_their_digest_alone(client: TestClient, store: Store) -> None:

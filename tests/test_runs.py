@@ -308,6 +308,7 @@ def test_a_row_behind_one_that_a_kill_cut_off_is_whole(tmp_path: Path, before: s
     (["resume"], "expected one run folder"),
     (["resume", "nothing/here"], "not a run"),
     (["sft", "no/such.yaml"], "cannot read this config"),
+    (["feedback", "configs/fedback.yml"], "did you mean configs/feedback.yaml?"),
     (["runs", "run.root=x", "run.root"], "expected section.key=value"),
 ])
 def test_a_wrong_request_is_one_line_and_exit_code_2(words: list[str], says: str,

@@ -16,7 +16,7 @@ from prefloop.records import Prompt, Ranking, Response, digest
 from prefloop.store.admission import acknowledged, conclude
 from prefloop.store.items import contents, contents_of, settings_of, storable
 from prefloop.store.queue import live
-from prefloop.store.records import FLAGS, AlreadyAnswered, Campaign, Judgement, NotLeased, Past, Receipt
+from prefloop.store.records import FLAGS, AlreadyAnswered, Campaign, Flagged, Judgement, NotLeased, Past, Receipt
 from prefloop.store.schema import answers, campaigns, flags, items, leases
 
 EDITABLE = 20  # of a rater's last answers, so many can still be changed
@@ -178,6 +178,19 @@ def flag(db: Connection, at: int, lease: RowMapping, kind: str, note: str) -> No
     storable(note, "note")
     db.execute(upsert(flags).values(item=lease["item"], rater=lease["rater"], kind=kind, note=note, at=at)
                .on_conflict_do_update(index_elements=["item", "rater", "kind"], set_={"note": note, "at": at}))
+
+
+def flagged(db: Connection) -> list[Flagged]:
+    """What raters reported, newest first."""
+    rows = db.execute(select(flags, campaigns.c.name.label("campaign")).join(items, items.c.id == flags.c.item)
+                      .join(campaigns, campaigns.c.id == items.c.campaign)
+                      .order_by(flags.c.at.desc(), flags.c.item, flags.c.rater, flags.c.kind)).all()
+    said: dict[int, str] = {}
+    wanted = list(dict.fromkeys(row.item for row in rows))
+    for start in range(0, len(wanted), PART):
+        of = contents_of(db, wanted[start:start + PART])
+        said |= {item: prompt.messages[-1].content for item, (prompt, _) in of.items()}
+    return [Flagged(row.at, row.campaign, row.rater, row.kind, row.note, said[row.item]) for row in rows]
 
 
 # -- reading answers --------------------------------------------------------------------------------------------------

@@ -57,6 +57,18 @@ class Applied:
 
 
 @dataclass(frozen=True)
+class Flagged:
+    """What a rater reported of an item; `prompt` is its last message."""
+
+    at: int
+    campaign: str
+    rater: str
+    kind: str
+    note: str
+    prompt: str
+
+
+@dataclass(frozen=True)
 class Lease:
     """One rater's turn at one item. `shown` lists indices into `responses` in the order this rater sees them.
 

@@ -23,6 +23,7 @@ from prefloop.store.items import Picture, Pictured
 from prefloop.store.records import (
     Applied,
     Campaign,
+    Flagged,
     Guideline,
     Judgement,
     Lease,
@@ -305,6 +306,10 @@ class Store:
     def flag(self, token: str, rater: str, kind: str, note: str = "") -> None:
         """The rater points at something: unsafe, personal, broken or other. The item stays theirs."""
         self.write(lambda db: answering.flag(db, self.clock(), answering.leased(db, token, rater), kind, note))
+
+    def flagged(self) -> list[Flagged]:
+        with self.reading() as db:
+            return answering.flagged(db)
 
     # -- the answers -------------------------------------------------------------------------------------------------
 
