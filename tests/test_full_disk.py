@@ -116,8 +116,9 @@ def test_a_snapshot_is_whole_or_absent(loop: Loop, disk: Path) -> None:
     assert os.listdir(disk) == ["taken"]
 
 
-def test_an_answer_that_does_not_fit_is_not_acknowledged(disk: Path) -> None:
-    """The page is told so; what was acknowledged before is there, and the answer can be given again."""
+def test_an_answer_that_does_not_fit_is_not_acknowledged(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The rater is told so, and who serves the page why; what was acknowledged before is there, and the answer can be
+    given again."""
     from starlette.testclient import TestClient
 
     from prefloop.feedback_ui import server
@@ -137,8 +138,8 @@ def test_an_answer_that_does_not_fit_is_not_acknowledged(disk: Path) -> None:
                 told = page.post("/api/submit", json=body)
                 kept, refused = (kept + 1, None) if told.status_code == 200 else (kept, told)
             assert refused.status_code == 503
-            assert "nothing was saved" in refused.json()["error"]
-            assert "full" in refused.json()["error"]
+            assert "nothing could be saved" in refused.json()["error"]
+            assert "full" in capsys.readouterr().err
             assert store.progress().done == kept
             assert taken is not None
             taken.unlink()
