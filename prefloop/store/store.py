@@ -59,7 +59,8 @@ class Store:
         if self.path.is_dir():
             raise RequestError(f"{self.path}: a folder; name a file, such as sqlite:///feedback.db")
         if read_only and not self.path.is_file():
-            raise RequestError(f"{self.path}: there is no store here; `prefloop feedback` makes one")
+            raise RequestError(f"{self.path}: there is no store here; `prefloop feedback` or `prefloop feedback "
+                               "campaign` makes one")
         self._lock = None if read_only else opening.locked(self.path)
         self._reader = opening.reader(self.path)
         self._writer = None
