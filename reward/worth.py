@@ -171,10 +171,9 @@ class Stack:
 
     def pulled(self, pull: Array) -> Array:
         """pull_NK: each comparison's, to its first and from its second."""
-        pull_NK = np.zeros((len(self.group_N), self.size))
-        np.add.at(pull_NK, (self.slot, self.first), pull)
-        np.subtract.at(pull_NK, (self.slot, self.second), pull)
-        return pull_NK
+        count, at = len(self.group_N) * self.size, self.slot * self.size
+        to_first, to_second = (np.bincount(at + one, pull, count) for one in (self.first, self.second))
+        return np.asarray(to_first - to_second, dtype=np.float64).reshape(-1, self.size)
 
     def held(self, hold: Array) -> Array:
         """hold_NKK: the precision that the comparisons add."""

@@ -6,39 +6,22 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import arena_server
 import pytest
+import rated_page
 from arena_server import Served, asked_of_sample
-from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page
+from rated_page import Seen
 
 from prefloop.records import Message, Prompt
 
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="no /usr/bin/chromium (apt-get install chromium)")
+pytestmark = pytest.mark.skipif(not rated_page.CHROMIUM.exists(), reason="no /usr/bin/chromium")
 
 HOSTILE = ("<img src=x onerror=alert(1)><script>alert(2)</script>${alert(3)} {{value}} ![](http://evil.example/p.png) "
            "<style>*{display:none}</style> \x1b[31mred\x1b[0m \u202egnp.exe\u202c " + "long" * 400)
 NAMES = ("runs/secret-sft", "runs/secret-ppo")
-
-
-@dataclass
-class Seen:
-    """What the browser did besides drawing."""
-
-    requests: list[str] = field(default_factory=list)
-    dialogs: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -68,24 +51,7 @@ def sampled(tmp_path: Path) -> Iterator[Served]:
 
 
 def opened(browser: Browser, served: Served, phone: bool = False, view: str = ".ar-look") -> tuple[Page, Seen]:
-    size: ViewportSize = {"width": 390 if phone else 1280, "height": 800}
-    page, seen = browser.new_page(viewport=size, has_touch=phone, is_mobile=phone), Seen()
-
-    def dismissed(dialog: Dialog) -> None:
-        seen.dialogs.append(dialog.message)
-        dialog.dismiss()
-
-    def logged(said: ConsoleMessage) -> None:
-        if said.type == "error":
-            seen.complaints.append(said.text)
-
-    page.on("request", lambda request: seen.requests.append(request.url))
-    page.on("dialog", dismissed)
-    page.on("console", logged)
-    page.on("pageerror", lambda error: seen.complaints.append(str(error)))
-    page.goto(served.url)
-    page.wait_for_selector(f"{view}:not([hidden])", timeout=60_000)
-    return page, seen
+    return rated_page.opened(browser, served.url, phone, wait=f"{view}:not([hidden])")
 
 
 def place(page: Page) -> str:
