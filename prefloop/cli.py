@@ -41,6 +41,7 @@ COMMANDS = {
     "dpo": ("prefloop.ppo.dpo", "improve a policy by DPO on rankings"),
     "compare": ("prefloop.compare", "sample from checkpoints on the same prompts and give a verdict"),
     "arena": ("prefloop.feedback_ui.arena", "look at checkpoints side by side, try prompts, vote blind"),
+    "export": ("prefloop.export", "write a policy as plain files, merged into 16 bits or as an adapter"),
     "runs": ("prefloop.runs", "list runs, or follow one (run.name=NAME)"),
     "doctor": ("prefloop.doctor", "say what this machine has, what is missing and what will be slow"),
     "resume": ("", "continue a run that was stopped: prefloop resume RUN"),
