@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from math import log
 from pathlib import Path
 
 import torch
@@ -13,37 +11,19 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 from trl import DPOConfig, DPOTrainer
-from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from prefloop import checkpoints, config, models, passes, ranks, runs, stats, training
+from prefloop import checkpoints, config, models, ranks, runs, training
 from prefloop.chat import Chat
 from prefloop.errors import RequestError
 from prefloop.formats import snapshot
-from prefloop.generate import SamplingConfig, sample_ids
-from prefloop.records import Pair, Prompt
 
-from . import labels
+from . import labels, pair_figures, preference_losses, reference_logprobs
+from .pairs import LABEL, Collator, DPOData, Row, dataset, equal, pairs_of, tokenised
+from .reference_logprobs import pair_logprobs
 
 POLICY, REFERENCE = "default", "ref"  # TRL's names: it copies the first to the second and freezes the copy
 HELD_OUT = 1000  # pairs of the test split that the figures are made on
-KL_PROMPTS = 64
-LABEL = ("probability", "weight")  # of a pair, where data.labels gives them
 FIRST = 8  # pairs of the check before the first step
-
-
-@dataclass(frozen=True)
-class Row:
-    """A pair as token ids; both answers end in the token that ends a turn."""
-
-    prompt: Prompt
-    prompt_ids: list[int]
-    chosen_ids: list[int]
-    rejected_ids: list[int]
-    probability: float = 1.0
-    weight: float = 1.0
-
-    def __len__(self) -> int:
-        return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
 
 
 class TokenDPOTrainer(DPOTrainer):
@@ -65,14 +45,6 @@ class TokenDPOTrainer(DPOTrainer):
             return super()._compute_loss(model, own, return_outputs)
 
 
-class Collator(DataCollatorForPreference):
-    """TRL's, with the soft label of each pair where it has one."""
-
-    def torch_call(self, examples: list[dict]) -> dict[str, Tensor]:
-        own = {name: torch.tensor([row[name] for row in examples]) for name in LABEL if name in examples[0]}
-        return super().torch_call(examples) | own
-
-
 def sections() -> config.Sections:
     # TRL's 1e-6 is for training whole models. Adam moves every weight by about the learning rate a step, and LoRA's
     # small matrices, the second of them zero at first, must move further before the model that they add to does.
@@ -83,6 +55,7 @@ def sections() -> config.Sections:
 def main(asked: config.Asked, resume: Path | None = None) -> None:
     model_config, data, args, where = config.build(asked, sections())
     refuse(model_config, data, args)
+    preference_losses.refuse(args)
     source = snapshot.read(Path(data.path))
     checkpoint = models.resolve_policy(model_config.path, model_config.revision)
     parents = {"labels": labels.lineage(Path(data.labels))} if data.labels else {}
@@ -93,6 +66,8 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         train, over_length = tokenised(chat, pairs_of(source, "train", data)[: data.limit], args.max_length)
         held_out, held_over = tokenised(chat, equal(source.pairs("test")[:HELD_OUT]), args.max_length)
         report(run, train, held_out, over_length + held_over, data.path, args.max_length)
+        precomputed = reference_logprobs.wanted(asked, args, len(train))
+        run.note(reference="precomputed" if precomputed else "in every step")
 
         def learn(args: DPOConfig) -> None:
             model = start(checkpoint, model_config, args.seed)
@@ -100,6 +75,9 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
             moved, reference = training.Moved(model), adapter_weights(model, POLICY)
             trainer = build(run, model, chat, train, held_out, args)
             training.fp32_adapters(run, model, moved)
+            if precomputed:
+                splits = {"train": train, "eval": held_out}
+                reference_logprobs.into(run, trainer, model, REFERENCE, splits, chat.pad_id)
             training.attach(trainer, run, lambda folder: finish(run, model, chat, checkpoint, folder))
             check_start(run, trainer, model, chat, train[:FIRST])
             training.train(trainer, run)
@@ -117,42 +95,6 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         training.within_memory(run, args, learn)
 
 
-@dataclass(frozen=True)
-class DPOData(training.DataConfig):
-    """`data:` of DPO. With `majority`, several raters' pairs of the same two answers become one, as most had it.
-
-    `labels` names a reward run: the same, with how probably the chosen answer is the better one, and a weight.
-    """
-
-    majority: bool = False
-    labels: str = ""
-
-
-def pairs_of(source: snapshot.Snapshot, split: str, data: DPOData) -> list[Pair]:
-    pairs = source.pairs(split)
-    if data.labels:
-        return labels.labelled(pairs, labels.read(Path(data.labels)), data.labels)
-    return majority(pairs) if data.majority else equal(pairs)
-
-
-def equal(pairs: list[Pair]) -> list[Pair]:
-    """Without labels each pair counts once: a ranking of four answers, with six pairs, counts six times as much as one
-    of two, where our reward model gives every ranking the weight 1."""
-    return [replace(pair, weight=1.0) for pair in pairs]
-
-
-def majority(pairs: list[Pair]) -> list[Pair]:
-    """One pair for each two answers of a prompt, the way that more rankings had it; a draw makes none."""
-    votes: dict[tuple[str, str, str], float] = {}
-    prompts = {pair.prompt.id: pair.prompt for pair in pairs}
-    for pair in pairs:
-        first, second = sorted((pair.chosen, pair.rejected))
-        key = (pair.prompt.id, first, second)
-        votes[key] = votes.get(key, 0.0) + (1.0 if pair.chosen == first else -1.0)
-    return [Pair(prompts[prompt], *((first, second) if net > 0 else (second, first)))
-            for (prompt, first, second), net in votes.items() if net]
-
-
 def refuse(model_config: models.ModelConfig, data: DPOData, args: DPOConfig) -> None:
     if data.labels and data.majority:
         raise RequestError("data.majority: data.labels says already what all raters together make of a pair; drop one")
@@ -162,14 +104,6 @@ def refuse(model_config: models.ModelConfig, data: DPOData, args: DPOConfig) -> 
         raise RequestError("model.whole: DPO trains an adapter, whose start is the reference; drop this key")
     if args.sync_ref_model:
         raise RequestError("train.sync_ref_model: the reference is the frozen SFT adapter; drop this key")
-
-
-def tokenised(chat: Chat, pairs: list[Pair], max_length: int | None) -> tuple[list[Row], int]:
-    """The pairs whose longer side fits, and how many do not: a row is never cut."""
-    rows = [Row(pair.prompt, chat.prompt_ids(pair.prompt), chat.answer_ids(pair.chosen),
-                chat.answer_ids(pair.rejected), pair.probability, pair.weight) for pair in pairs]
-    fitting = [row for row in rows if max_length is None or len(row) <= max_length]
-    return fitting, len(rows) - len(fitting)
 
 
 def report(run: runs.Run, train: list[Row], held_out: list[Row], over_length: int, path: str,
@@ -197,6 +131,7 @@ def build(run: runs.Run, model: PeftModel, chat: Chat, train: list[Row], held_ou
           args: DPOConfig) -> TokenDPOTrainer:
     args.output_dir = str(run.path)
     longest, args.max_length = args.max_length, None  # what was too long is already left out, and counted
+    args.precompute_ref_log_probs = False  # we make them ourselves, when the adapters are in fp32 again
     with training.settling():
         trainer = TokenDPOTrainer(model, args=args, train_dataset=dataset(train),  # type: ignore[arg-type]
                                   eval_dataset=dataset(held_out) if held_out else None,
@@ -207,46 +142,37 @@ def build(run: runs.Run, model: PeftModel, chat: Chat, train: list[Row], held_ou
     return trainer
 
 
-def dataset(rows: list[Row]) -> Dataset:
-    label = LABEL if any((row.probability, row.weight) != (1.0, 1.0) for row in rows) else ()
-    return Dataset.from_dict({name: [getattr(row, name) for row in rows]
-                              for name in ("prompt_ids", "chosen_ids", "rejected_ids", *label)})
-
-
 def adapter_weights(model: PeftModel, name: str) -> dict[str, Tensor]:
     weights = get_peft_model_state_dict(model, adapter_name=name)
     return {key: ranks.gathered(weight.detach()).cpu().clone() for key, weight in weights.items()}
 
 
 def check_start(run: runs.Run, trainer: TokenDPOTrainer, model: PeftModel, chat: Chat, rows: list[Row]) -> None:
-    """Policy and reference are one at first, so the loss of real rows is ln 2, by our arithmetic and by TRL's."""
+    """Policy and reference are one at first, so the loss of real rows is known, by our arithmetic and by TRL's."""
     model.eval()
     policy, reference = (torch.stack(pair_logprobs(model, role, rows, chat.pad_id)) for role in (POLICY, REFERENCE))
     ratios_2N = policy - reference
     gap, loss = float(ratios_2N.abs().max()), dpo_loss(*ratios_2N, beta=trainer.beta)
     run.check("KL at step 0", gap < 1e-6, f"policy and reference differ by at most {gap:.1e} nats per answer")
-    run.check("DPO loss at step 0", abs(loss - log(2)) < 1e-3, f"{loss:.6f}, and ln 2 is {log(2):.6f}")
-    if trainer.loss_types == ["sigmoid"] and trainer.loss_weights == [1.0] and not trainer.use_weighting:
-        batch = trainer.data_collator([trainer.train_dataset[n] for n in range(len(rows))])  # type: ignore[index]
-        with torch.no_grad():
-            theirs = float(trainer.compute_loss(model, trainer._prepare_inputs(batch)))
-        trainer._metrics["eval"].clear()  # this was no evaluation
-        due = log(2) * sum(row.weight for row in rows) / len(rows)  # whatever their labels' probabilities
-        run.check("TRL's loss at step 0", abs(theirs - due) < 1e-3 * max(1.0, due), f"{theirs:.6f} of {due:.6f}")
+    run.check("DPO loss at step 0", abs(loss - preference_losses.LN2) < 1e-3,
+              f"{loss:.6f}, and ln 2 is {preference_losses.LN2:.6f}")
+    if trainer.use_weighting or trainer.aux_loss_enabled:  # each adds what only TRL computes
+        return
+    chosen_nll = -float(policy[0].sum()) / sum(len(row.chosen_ids) for row in rows)
+    weight = sum(row.weight for row in rows) / len(rows)  # whatever their labels' probabilities
+    due = preference_losses.before_first_step(trainer.args, chosen_nll, weight)  # type: ignore[arg-type]
+    batch = trainer.data_collator([trainer.train_dataset[n] for n in range(len(rows))])  # type: ignore[index]
+    with torch.no_grad():
+        theirs = float(trainer.compute_loss(model, trainer._prepare_inputs(batch)))
+    trainer._metrics["eval"].clear()  # this was no evaluation
+    rounding = 0.01 * chosen_nll * preference_losses.weights(trainer.args).get("sft", 0.0)  # type: ignore[arg-type]
+    run.check("TRL's loss at step 0", abs(theirs - due) < 1e-3 * max(1.0, due) + rounding,
+              f"{theirs:.6f} of {due:.6f}")
 
 
 def dpo_loss(chosen_ratios_N: Tensor, rejected_ratios_N: Tensor, beta: float) -> float:
     """-log sigmoid(beta * (chosen - rejected)), of log-ratios policy to reference (Rafailov et al. 2023, eq. 7)."""
     return float(-logsigmoid(beta * (chosen_ratios_N - rejected_ratios_N)).mean())
-
-
-def pair_logprobs(model: PeftModel, role: str, rows: list[Row], pad_id: int) -> tuple[Tensor, Tensor]:
-    """log p_N of the chosen and of the rejected answers."""
-    starts = [len(row.prompt_ids) for row in rows]
-    chosen = [row.prompt_ids + row.chosen_ids for row in rows]
-    rejected = [row.prompt_ids + row.rejected_ids for row in rows]
-    both_2N = passes.total_logprobs(model, role, chosen + rejected, starts + starts, pad_id)
-    return both_2N[: len(rows)], both_2N[len(rows):]
 
 
 def check_reference(run: runs.Run, model: PeftModel, before: dict[str, Tensor]) -> None:
@@ -276,47 +202,8 @@ def summarise(run: runs.Run, model: PeftModel, chat: Chat, rows: list[Row], args
         print("no held-out pairs, so no figures: the snapshot has no rankings in its test split")
         return
     model.eval()
-    before_c, before_r = pair_logprobs(model, REFERENCE, rows, chat.pad_id)
-    after_c, after_r = pair_logprobs(model, POLICY, rows, chat.pad_id)
-    implicit = (after_c - before_c) - (after_r - before_r)
-    figures = {
-        "implicit_accuracy": by_prompt(rows, ordered(implicit)),  # 0.5 before: all margins are 0
-        "implicit_margin": by_prompt(rows, args.beta * implicit),
-        "kl": kl_from_reference(model, chat, rows, answer_length(args)),
-        "likelier_before": by_prompt(rows, ordered(before_c - before_r)),
-        "likelier_after": by_prompt(rows, ordered(after_c - after_r)),
-        "chosen_logprob_change": by_prompt(rows, after_c - before_c),
-        "rejected_logprob_change": by_prompt(rows, after_r - before_r),
-    }
-    metrics: dict[str, float] = {name: sum(values) / len(values) for name, values in figures.items()}
-    for name, values in figures.items():
-        low, high = stats.bootstrap_interval(values)
-        metrics |= {f"{name}_low": low, f"{name}_high": high}
-        print(f"held out: {name} {metrics[name]:.3f} in [{low:.3f}, {high:.3f}] (95%)")
-    metrics["held_out_prompts"] = len(figures["implicit_margin"])
-    run.note(metrics=metrics)
-
-
-def ordered(margins_N: Tensor) -> Tensor:
-    """1 where the chosen answer is ahead, 0 where it is behind, a half for a tie."""
-    return (margins_N.sign() + 1) / 2
-
-
-def by_prompt(rows: list[Row], values_N: Tensor) -> list[float]:
-    """The mean of each prompt's pairs: pairs of one prompt share texts, so they are not independent."""
-    own: dict[str, list[float]] = {}
-    for row, value in zip(rows, values_N.tolist(), strict=True):
-        own.setdefault(row.prompt.id, []).append(value)
-    return [sum(values) / len(values) for values in own.values()]
-
-
-def kl_from_reference(model: PeftModel, chat: Chat, rows: list[Row], max_new_tokens: int) -> list[float]:
-    """log policy - log reference of one sampled answer to each prompt, in nats: its mean estimates KL(policy, ref)."""
-    prompts = list({row.prompt.id: row.prompt for row in rows}.values())[:KL_PROMPTS]
-    settings = SamplingConfig(answers=1, max_new_tokens=max_new_tokens)
-    answers = [one for (one,) in sample_ids(model, chat, prompts, settings, POLICY, "sampling for the KL")]
-    asked = [chat.prompt_ids(prompt) for prompt in prompts]
-    texts, starts = [ids + own for ids, own in zip(asked, answers, strict=True)], [len(ids) for ids in asked]
-    policy, reference = (passes.total_logprobs(model, role, texts, starts, chat.pad_id)
-                         for role in (POLICY, REFERENCE))
-    return (policy - reference).tolist()
+    prompts = list({row.prompt.id: row.prompt for row in rows}.values())[:pair_figures.PROMPTS]
+    roles = (REFERENCE, POLICY)
+    figures = pair_figures.on_pairs(model, roles, rows, chat.pad_id, args.beta)
+    figures |= pair_figures.on_prompts(model, chat, roles, prompts, answer_length(args))
+    pair_figures.noted(run, figures, len(rows))

@@ -65,16 +65,18 @@ def labelled(pairs: Sequence[Pair], labels: dict[tuple[str, str, str], tuple[flo
     return [replace(pair, weight=pair.weight * len(found) / total) for pair in found]
 
 
-def refuse(args: DPOConfig) -> None:
-    """A soft label says something to a loss that is the log probability of a preference, and to no other."""
-    kinds = [args.loss_type] if isinstance(args.loss_type, str) else list(args.loss_type)
-    if kinds != ["sigmoid"]:
-        raise RequestError(f"data.labels: train.loss_type={', '.join(kinds)} has no place for the probability that a "
-                           f"label is right; use sigmoid, or drop data.labels")
+def refuse(args: DPOConfig, key: str = "data.labels") -> None:
+    """A soft label says something to a loss that is the log probability of a preference, and to no other.
+
+    An sft term beside it takes every chosen answer alike: it is there to keep answers likely, not to rank them.
+    """
+    if "sigmoid" not in args.loss_type or not set(args.loss_type) <= {"sigmoid", "sft"}:
+        raise RequestError(f"{key}: train.loss_type={', '.join(args.loss_type)} has no place for the probability that "
+                           f"a label is right; use sigmoid, alone or with sft, or drop {key}")
     wrong = [key for key, plain in (("use_weighting", False), ("use_liger_kernel", False), ("label_smoothing", 0.0),
                                     ("f_divergence_type", "reverse_kl")) if getattr(args, key, plain) != plain]
     if wrong:
-        raise RequestError(f"data.labels: train.{wrong[0]} changes the loss that the labels go into; drop one of them")
+        raise RequestError(f"{key}: train.{wrong[0]} changes the loss that the labels go into; drop one of them")
 
 
 class SoftLabels(TorchFunctionMode):

@@ -60,6 +60,8 @@ RANGES = {
                     config.Range(above=0)),
     **dict.fromkeys(("adam_beta1", "adam_beta2"), config.Range(least=0, most=0.999999)),
     "label_smoothing": config.Range(least=0, most=0.5),
+    "ld_alpha": config.Range(least=0, most=1),
+    "discopop_tau": config.Range(above=0),
     "seed": config.Range(least=0, most=2**32 - 1),
 }
 

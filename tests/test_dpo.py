@@ -17,7 +17,8 @@ from torch import tensor
 
 from prefloop import checkpoints, models, passes
 from prefloop.formats import snapshot
-from prefloop.ppo import dpo, labels
+from prefloop.ppo import dpo, labels, pair_figures
+from prefloop.ppo.pairs import Row, majority, tokenised
 from prefloop.records import Message, Pair, Prompt
 
 
@@ -73,7 +74,7 @@ def test_pairs_over_the_length_are_left_out_whole_and_counted(home: Path) -> Non
     pairs = source.pairs("train") + source.pairs("test")
     long = [pair for pair in pairs if len(pair.chosen.split()) > 50 or len(pair.rejected.split()) > 50]
     chat = models.load_chat(models.resolve(str(home / "base")))
-    rows, over_length = dpo.tokenised(chat, pairs, 64)
+    rows, over_length = tokenised(chat, pairs, 64)
     assert len(long) >= 3
     assert over_length == len(long) == tiny.record(home / "runs" / "done")["rows"]["over_length"]
     assert [row.chosen_ids for row in rows] == [chat.answer_ids(pair.chosen) for pair in pairs if pair not in long]
@@ -87,9 +88,9 @@ def test_the_loss_by_hand() -> None:
 
 def test_figures_by_hand(home: Path) -> None:
     chat = models.load_chat(models.resolve(str(home / "base")))
-    rows, _ = dpo.tokenised(chat, snapshot.read(home / "data").pairs("train")[:4], None)  # three of one prompt, one
-    assert dpo.by_prompt(rows, tensor([1.0, 2.0, 6.0, 5.0])) == [3.0, 5.0]
-    assert dpo.ordered(tensor([0.3, 0.0, -2.0])).tolist() == [1.0, 0.5, 0.0]
+    rows, _ = tokenised(chat, snapshot.read(home / "data").pairs("train")[:4], None)  # three of one prompt, one
+    assert pair_figures.by_prompt(rows, tensor([1.0, 2.0, 6.0, 5.0])) == [3.0, 5.0]
+    assert pair_figures.ordered(tensor([0.3, 0.0, -2.0])).tolist() == [1.0, 0.5, 0.0]
 
 
 def test_trl_computes_our_loss_on_our_rows(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +98,7 @@ def test_trl_computes_our_loss_on_our_rows(home: Path, monkeypatch: pytest.Monke
     found: dict[str, float] = {}
     check_start = dpo.check_start
 
-    def compared(run: Any, trainer: Any, model: Any, chat: Any, rows: list[dpo.Row]) -> None:
+    def compared(run: Any, trainer: Any, model: Any, chat: Any, rows: list[Row]) -> None:
         check_start(run, trainer, model, chat, rows)
         kept = {key: p.detach().clone() for key, p in model.named_parameters() if p.requires_grad}
         with torch.no_grad():
@@ -117,7 +118,7 @@ def test_trl_computes_our_loss_on_our_rows(home: Path, monkeypatch: pytest.Monke
     assert found["theirs"] == pytest.approx(found["ours"], abs=1e-4)
 
 
-def by_transformers(model: Any, role: str, row: dpo.Row, side: str) -> float:
+def by_transformers(model: Any, role: str, row: Row, side: str) -> float:
     ids = row.prompt_ids + getattr(row, side)
     model.set_adapter(role)
     logprobs_TV = model(torch.tensor([ids])).logits[0].log_softmax(-1)
@@ -200,7 +201,7 @@ def test_the_majority_of_raters_decides_each_two_answers() -> None:
     prompt = Prompt((Message("user", "Q"),))
     pairs = [Pair(prompt, "a", "b"), Pair(prompt, "b", "a"), Pair(prompt, "a", "b"), Pair(prompt, "c", "b"),
              Pair(prompt, "a", "c"), Pair(prompt, "c", "a")]
-    assert [(p.chosen, p.rejected) for p in dpo.majority(pairs)] == [("a", "b"), ("c", "b")]
+    assert [(p.chosen, p.rejected) for p in majority(pairs)] == [("a", "b"), ("c", "b")]
 
 
 def write_labels(folder: Path, rows: list[tuple[Pair, float, float]]) -> Path:
@@ -235,7 +236,7 @@ def test_a_run_learns_from_labels_as_far_as_they_go(home: Path, monkeypatch: pyt
     found: dict[str, list[float]] = {"soft": [], "hand": []}
     check_start = dpo.check_start
 
-    def compared(run: Any, trainer: Any, model: Any, chat: Any, rows: list[dpo.Row]) -> None:
+    def compared(run: Any, trainer: Any, model: Any, chat: Any, rows: list[Row]) -> None:
         check_start(run, trainer, model, chat, rows)
         kept = {key: p.detach().clone() for key, p in model.named_parameters() if p.requires_grad}
         with torch.no_grad():
@@ -258,6 +259,18 @@ def test_a_run_learns_from_labels_as_far_as_they_go(home: Path, monkeypatch: pyt
     own = tiny.record(run)
     assert own["rows"]["train"] + own["rows"]["over_length"] >= len(told)
     assert own["parents"]["labels"]["checksum"] == checkpoints.file_sha256(source / "labels.jsonl")
+
+
+def test_labels_and_an_sft_term_stand_beside_each_other(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At the start the loss is ln 2 times the pairs' weights, and half the chosen answers' loss per token."""
+    source = write_labels(home / "runs" / "labels-sft", [(pair, 0.9, 1.0 + place % 2) for place, pair in
+                                                         enumerate(snapshot.read(home / "data").pairs("train"))])
+    run = dpo_run(home, "labels-sft-run", f"data.labels={source}", "train.loss_type=[sigmoid,sft]",
+                  "train.loss_weights=[1.0,0.5]", "train.max_steps=2")
+    check = tiny.record(run)["checks"]["TRL's loss at step 0"]
+    theirs, due = map(float, check["detail"].split(" of "))
+    assert theirs == pytest.approx(due, abs=1e-3)
+    assert due > 1.5
 
 
 def test_labels_turn_a_pair_round_and_are_of_mean_weight_1() -> None:
