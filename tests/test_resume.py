@@ -137,7 +137,8 @@ KILLED = {
                 ("prefloop.reward.encoder:Encoder.check_reload", 1), ("prefloop.reward.gradient:scale", 1),
                 ("prefloop.heads:Head.save", 1)],
     "dpo": [("prefloop.ppo.reference_logprobs:with_columns", 1), (STEP, 11), ("prefloop.ppo.dpo:check_start", 1),
-            ("prefloop.training:put_back", 1), ("prefloop.ppo.dpo:check_reference", 1), (SEAL, 1), ("prefloop.training:samples", 2)],
+            ("prefloop.training:put_back", 1), ("prefloop.ppo.dpo:check_reference", 1), (SEAL, 1),
+            ("prefloop.training:samples", 2)],
     "ppo": [("prefloop.ppo.rollout:sample", 2), ("prefloop.ppo.trainer:Trainer.critic_gradients", 10), (SEAL, 1),
             ("prefloop.generate:sample", 2), ("prefloop.ppo.checks:after", 1), ("prefloop.ppo.held_out:compared", 1)],
 }
