@@ -17,16 +17,18 @@ from prefloop import heads, models, passes
 from prefloop.chat import Chat
 from prefloop.models import Checkpoint, ModelConfig
 
+from .settings import PPOConfig
+
 
 @dataclass(frozen=True)
 class Actors:
-    """`reference` is None when the base itself is the reference, fine-tuned whole."""
+    """`reference` is None when the base itself is the reference, fine-tuned whole; `critic` where there is none."""
 
     model: PeftModel
     chat: Chat
     reference: str | None
     reward_head: heads.Head
-    critic: Critic
+    critic: Critic | None
 
     policy: str = "policy"
     reward: str = "reward"
@@ -55,20 +57,21 @@ class Critic(nn.Module):
         return values_BT[before_BT]
 
 
-def assemble(checkpoint: Checkpoint, reward_folder: Path, config: ModelConfig, seed: int) -> Actors:
+def assemble(checkpoint: Checkpoint, reward_folder: Path, config: ModelConfig, settings: PPOConfig) -> Actors:
     """Load the base once; policy from the SFT adapter, which stays as the reference; value from the reward."""
-    torch.manual_seed(seed)
+    torch.manual_seed(settings.seed)
     base = models.load_base(checkpoint, config)
     model = models.add_adapter(base, "policy", checkpoint.adapter, config)
     reference = "sft" if checkpoint.adapter else None
     if reference:
         models.add_adapter(model, reference, checkpoint.adapter, config)
-    for name in ("reward", "value"):
+    for name in ("reward", "value") if settings.critic else ("reward",):
         models.add_adapter(model, name, reward_folder, config)
     models.train_only(model, {"policy", "value"})
     reward_head = heads.Head.load(reward_folder, models.device())
     # Dropout is off for good: the ratio must compare one policy with itself.
-    return Actors(model.eval(), models.load_chat(checkpoint), reference, reward_head, Critic(reward_head))
+    return Actors(model.eval(), models.load_chat(checkpoint), reference, reward_head,
+                  Critic(reward_head) if settings.critic else None)
 
 
 def answer_logprobs(actors: Actors, rows: list[list[int]], starts: list[int], temperature: float,
@@ -82,6 +85,7 @@ def answer_logprobs(actors: Actors, rows: list[list[int]], starts: list[int], te
 
 def answer_values(actors: Actors, rows: list[list[int]], starts: list[int]) -> Tensor:
     """The critic's expectation before every answer token, N. Its adapter must be acting."""
+    assert actors.critic is not None
     return actors.critic(*hidden_before(actors, rows, starts))
 
 

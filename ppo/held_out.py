@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from prefloop import generate, heads, models, stats
+from prefloop import generate, models, ranks, stats
 
 from .actors import Actors
-from .rollout import Judge, answer_mask, sample
+from .rollout import Judge, answer_mask, sample, scores
 from .settings import PPOConfig
 
 
@@ -32,10 +32,10 @@ def judged(actors: Actors, role: str | None, prompts: list[list[int]], settings:
     starts = [len(prompt) for prompt in prompts]
     micros = [list(range(len(rows)))[first : first + settings.micro_batch]
               for first in range(0, len(rows), settings.micro_batch)]
-    judge = Judge(actors, rows, starts, answer_mask(answers, models.device()), micros, settings.temperature)
+    judge = Judge(actors, rows, starts, answer_mask(answers, models.device()), ranks.share(micros),
+                  settings.temperature)
     kls_BT = judge.logprobs(role)[0] - judge.logprobs(actors.reference)[0]
-    scores_B = heads.score(actors.model, actors.reward_head, actors.reward, rows, starts, actors.chat.pad_id,
-                            settings.micro_batch)
+    scores_B = scores(actors, rows, starts, settings)
     return Outcome(scores_B.tolist(), kls_BT.sum(1).tolist(), [float(len(answer)) for answer in answers],
                    [float(answer[-1] == actors.chat.end_id) for answer in answers])
 

@@ -5,7 +5,10 @@ Functions without dimensions in their arguments' names work token by token, on a
 Schulman et al. 2017, "Proximal policy optimization" (PPO); Schulman et al. 2016, "High-dimensional continuous control
 using generalized advantage estimation" (GAE); Ziegler et al. 2019, "Fine-tuning language models from human
 preferences" (FT); Stiennon et al. 2020, "Learning to summarize from human feedback"; Schulman 2020, "Approximating KL
-divergence" (KL).
+divergence" (KL); Ahmadian et al. 2024, "Back to basics: revisiting REINFORCE-style optimization" (RLOO); Shao et al.
+2024, "DeepSeekMath" (GRPO).
+
+Where an answer's advantage is told without a critic, the K answers to a prompt stand beside each other in B.
 """
 
 from __future__ import annotations
@@ -50,6 +53,26 @@ def advantages_and_returns(rewards_BT: Tensor, values_BT: Tensor, mask_BT: Tenso
     return advantages_BT, (advantages_BT + values_BT) * mask_BT
 
 
+def penalised(terminal_B: Tensor, logprobs_BT: Tensor, reference_BT: Tensor, mask_BT: Tensor,
+              kl_coef: float) -> Tensor:
+    """Terminal rewards less kl_coef times log pi - log pi_ref of the whole answer (RLOO, eq. 1)."""
+    return terminal_B - kl_coef * ((logprobs_BT - reference_BT) * mask_BT).sum(1)
+
+
+def leave_one_out(rewards_B: Tensor, answers: int) -> Tensor:
+    """Advantages_B: each reward less the mean of the other rewards of its prompt (RLOO, eq. 7)."""
+    rewards_PK = rewards_B.view(-1, answers)
+    others_PK = (rewards_PK.sum(1, keepdim=True) - rewards_PK) / (answers - 1)
+    return (rewards_PK - others_PK).flatten()
+
+
+def group_relative(rewards_B: Tensor, answers: int) -> Tensor:
+    """Advantages_B: rewards with mean 0 and spread 1 among the answers of their prompt (GRPO, section 4.1.2)."""
+    rewards_PK = rewards_B.view(-1, answers)
+    spread_P1 = rewards_PK.std(1, keepdim=True) + 1e-4
+    return ((rewards_PK - rewards_PK.mean(1, keepdim=True)) / spread_P1).flatten()
+
+
 def whitened(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Mean 0 and variance 1 over the valid tokens of the whole rollout, and 0 elsewhere."""
     count = mask_BT.sum()
@@ -67,6 +90,11 @@ def policy_losses(new: Tensor, old: Tensor, advantages: Tensor, clip: float) -> 
     """-min(ratio A, clip(ratio, 1 - clip, 1 + clip) A) of each token (PPO, eq. 7)."""
     ratio = ratios(new, old)
     return torch.maximum(-ratio * advantages, -ratio.clamp(1 - clip, 1 + clip) * advantages)
+
+
+def by_answer(per_token_N: Tensor, lengths: list[int]) -> Tensor:
+    """Sums_B over the tokens of each answer, which follow each other in N."""
+    return torch.stack([own.sum() for own in per_token_N.split(lengths)])
 
 
 def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:

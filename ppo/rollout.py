@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prefloop import generate, heads, memory, models, passes
+from prefloop import generate, heads, memory, models, passes, ranks
 
 from . import loss
 from .actors import Actors, answer_logprobs, answer_values
@@ -22,7 +22,10 @@ from .settings import PPOConfig
 
 @dataclass(frozen=True)
 class Rollout:
-    """Episodes: `rows` are prompt + answer ids, the answers begin at `starts`. Masked positions hold zeros."""
+    """Episodes: `rows` are prompt + answer ids, the answers begin at `starts`. Masked positions hold zeros.
+
+    Every process holds the whole of it. Without a critic there are no values, and returns are the rewards.
+    """
 
     rows: list[list[int]]
     starts: list[int]
@@ -30,12 +33,14 @@ class Rollout:
     mask_BT: Tensor
     logprobs_BT: Tensor
     reference_BT: Tensor
-    values_BT: Tensor
+    values_BT: Tensor | None
     returns_BT: Tensor
     advantages_BT: Tensor
     scores_B: Tensor
+    kl_coef: float
     entropy: float
     sample_batch: int  # as many as memory sufficed for
+    micro_batch: int  # the most that were judged together
     sampling_seconds: float
     scoring_seconds: float
 
@@ -46,15 +51,23 @@ class Rollout:
         """The valid entries of the chosen episodes, N, one after another."""
         return values_BT[chosen][self.mask_BT[chosen].bool()]
 
+    def lengths(self, chosen: list[int]) -> list[int]:
+        """Of the chosen answers, in tokens."""
+        return [len(self.rows[n]) - self.starts[n] for n in chosen]
+
 
 def places(count: int, rollout: int, settings: PPOConfig) -> list[int]:
-    """Which of `count` prompts this rollout answers: all of them in a new order in every pass."""
-    first, chosen = rollout * settings.episodes, []
-    for turn in range(first // count, (first + settings.episodes - 1) // count + 1):
+    """Which of `count` prompts this rollout answers: all of them in a new order in every pass.
+
+    Where a prompt gets several answers it is there as often, one after the other.
+    """
+    asked = settings.episodes // settings.per_prompt
+    first, chosen = rollout * asked, []
+    for turn in range(first // count, (first + asked - 1) // count + 1):
         shuffle = torch.Generator().manual_seed(generate.row_seed(settings.seed, turn))
         chosen += torch.randperm(count, generator=shuffle).tolist()
     skipped = first % count
-    return chosen[skipped : skipped + settings.episodes]
+    return [place for place in chosen[skipped : skipped + asked] for _ in range(settings.per_prompt)]
 
 
 def split(lengths: list[int], rollout: int, epoch: int, settings: PPOConfig) -> list[list[list[int]]]:
@@ -66,41 +79,74 @@ def split(lengths: list[int], rollout: int, epoch: int, settings: PPOConfig) -> 
     return [[part[first : first + size] for first in range(0, len(part), size)] for part in parts]
 
 
-def collect(actors: Actors, prompts: list[list[int]], rollout: int, kl_coef: float, settings: PPOConfig) -> Rollout:
-    """Sample one rollout and judge it."""
+def cut(micros: list[list[int]], size: int) -> list[list[int]]:
+    """Micro-batches of at most `size`, where memory sufficed for no more."""
+    return [micro[first : first + size] for micro in micros for first in range(0, len(micro), size)]
+
+
+def collect(actors: Actors, prompts: list[list[int]], rollout: int, kl_coef: float, micro_batch: int,
+            settings: PPOConfig) -> Rollout:
+    """Sample one rollout and judge it; several processes share the work, and each has all of what comes of it."""
     began = time.monotonic()
     chosen = [prompts[place] for place in places(len(prompts), rollout, settings)]
     seeds = [generate.row_seed(settings.seed, rollout, n, 1) for n in range(len(chosen))]
-    answers, sample_batch = sample(actors, actors.policy, chosen, seeds, settings)
-    rows = [prompt + answer for prompt, answer in zip(chosen, answers, strict=True)]
+    answers, size = sample(actors, actors.policy, chosen, seeds, settings)
     starts = [len(prompt) for prompt in chosen]
-    sampled = time.monotonic()
-    scores_B = heads.score(actors.model, actors.reward_head, actors.reward, rows, starts, actors.chat.pad_id,
-                            settings.micro_batch)
-    # The same micro-batches as in the first epoch: the ratio there is exactly 1, in bf16 too.
-    micros = [micro for part in split(list(map(len, rows)), rollout, 0, settings) for micro in part]
+    rows = [prompt + answer for prompt, answer in zip(chosen, answers, strict=True)]
     mask_BT = answer_mask(answers, models.device())
-    if actors.critic.span is None:
+    ended_B = torch.tensor([answer[-1] == actors.chat.end_id for answer in answers], device=mask_BT.device)
+    sampled_at = time.monotonic()
+    scores_B = scores(actors, rows, starts, settings).to(mask_BT.device)
+    if actors.critic and actors.critic.span is None:
         actors.critic.span = sum(map(len, answers)) / len(answers)
-    told = Judge(actors, rows, starts, mask_BT, micros, settings.temperature)
+    # The same micro-batches as in the first epoch: the ratio there is exactly 1, in bf16 too.
+    micros = [micro for part in split(list(map(len, rows)), rollout, 0, settings) for micro in ranks.share(part)]
+    told = Judge(actors, rows, starts, mask_BT, cut(micros, micro_batch), settings.temperature)
     logprobs_BT, entropy_BT = told.logprobs(actors.policy)
     reference_BT, _ = told.logprobs(actors.reference)
-    values_BT = told.values()
-    scores_B = scores_B.to(mask_BT.device)
-    ended_B = torch.tensor([answer[-1] == actors.chat.end_id for answer in answers], device=mask_BT.device)
-    terminal_B = loss.terminal_rewards(scores_B, ended_B, settings.reward_clip, settings.missing_eos_penalty)
-    rewards_BT = loss.shaped_rewards(terminal_B, logprobs_BT, reference_BT, mask_BT, kl_coef)
-    advantages_BT, returns_BT = loss.advantages_and_returns(rewards_BT, values_BT, mask_BT, settings.gamma,
-                                                            settings.lam)
-    return Rollout(rows, starts, ended_B, mask_BT, logprobs_BT, reference_BT, values_BT, returns_BT,
-                   loss.whitened(advantages_BT, mask_BT), scores_B, float(entropy_BT.sum() / mask_BT.sum()),
-                   sample_batch, sampled - began, time.monotonic() - sampled)
+    values_BT = told.values() if actors.critic else None
+    advantages_BT, returns_BT = credit(loss.terminal_rewards(scores_B, ended_B, settings.reward_clip,
+                                                             settings.missing_eos_penalty),
+                                       logprobs_BT, reference_BT, values_BT, mask_BT, kl_coef, settings)
+    return Rollout(rows, starts, ended_B, mask_BT, logprobs_BT, reference_BT, values_BT, returns_BT, advantages_BT,
+                   scores_B, kl_coef, float(entropy_BT.sum() / mask_BT.sum()), size,
+                   micro_batch, sampled_at - began, time.monotonic() - sampled_at)
+
+
+def credit(terminal_B: Tensor, logprobs_BT: Tensor, reference_BT: Tensor, values_BT: Tensor | None, mask_BT: Tensor,
+           kl_coef: float, settings: PPOConfig) -> tuple[Tensor, Tensor]:
+    """Advantages_BT and returns_BT. GRPO's KL penalty is in its loss; the others' is in the rewards."""
+    if values_BT is not None:
+        rewards_BT = loss.shaped_rewards(terminal_B, logprobs_BT, reference_BT, mask_BT, kl_coef)
+        advantages_BT, returns_BT = loss.advantages_and_returns(rewards_BT, values_BT, mask_BT, settings.gamma,
+                                                                settings.lam)
+        return loss.whitened(advantages_BT, mask_BT), returns_BT
+    if settings.advantage == "rloo":
+        returns_B = loss.penalised(terminal_B, logprobs_BT, reference_BT, mask_BT, kl_coef)
+        advantages_B = loss.leave_one_out(returns_B, settings.per_prompt)
+    else:
+        returns_B, advantages_B = terminal_B, loss.group_relative(terminal_B, settings.per_prompt)
+    return advantages_B[:, None] * mask_BT, returns_B[:, None] * mask_BT
+
+
+def scores(actors: Actors, rows: list[list[int]], starts: list[int], settings: PPOConfig) -> Tensor:
+    """The reward model's scores_B."""
+    own = ranks.share(range(len(rows)))
+    scores_B = torch.zeros(len(rows), device=models.device())
+    if own:
+        scores_B[own] = heads.score(actors.model, actors.reward_head, actors.reward, [rows[n] for n in own],
+                                    [starts[n] for n in own], actors.chat.pad_id,
+                                    settings.micro_batch).to(scores_B.device)
+    return ranks.summed(scores_B)
 
 
 def sample(actors: Actors, role: str | None, prompts: list[list[int]], seeds: list[int],
            settings: PPOConfig) -> tuple[list[list[int]], int]:
-    """An answer for each prompt, in the order given; sampled with prompts of like length, and with how many."""
-    answers: list[list[int]] = [[] for _ in prompts]
+    """An answer for each prompt, in the order given; sampled with prompts of like length, and with how many.
+
+    Several processes share the prompts, and each has all of the answers.
+    """
+    answers: dict[int, list[int]] = {}
 
     def answer(batch: list[int]) -> None:
         found = generate.sample(actors.model, [prompts[n] for n in batch], [seeds[n] for n in batch],
@@ -109,8 +155,9 @@ def sample(actors: Actors, role: str | None, prompts: list[list[int]], seeds: li
             answers[n] = own
 
     with passes.acting(actors.model, role):
-        size = memory.at_once(passes.by_length(prompts), settings.sample_batch, answer, "answers")
-    return answers, size
+        size = memory.at_once(ranks.share(passes.by_length(prompts)), settings.sample_batch, answer, "answers")
+    found = {n: ids for part in ranks.from_all(answers) for n, ids in part.items()}
+    return [found[n] for n in range(len(prompts))], min(ranks.from_all(size))
 
 
 def answer_mask(answers: list[list[int]], where: torch.device) -> Tensor:
@@ -120,7 +167,10 @@ def answer_mask(answers: list[list[int]], where: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Judge:
-    """Passes over sampled rows without gradients, micro-batch by micro-batch, gathered into BT."""
+    """Passes over sampled rows without gradients, micro-batch by micro-batch, gathered into BT.
+
+    `micros` are this process's; what comes back holds those of all processes.
+    """
 
     actors: Actors
     rows: list[list[int]]
@@ -134,26 +184,24 @@ class Judge:
         def of(rows: list[list[int]], starts: list[int]) -> Tensor:
             return answer_logprobs(self.actors, rows, starts, self.temperature, entropy=True)
 
-        both_BT2 = self._gathered(role, of)
+        both_BT2 = self._gathered(role, of, 2)
         return both_BT2[..., 0], both_BT2[..., 1]
 
     def values(self) -> Tensor:
         return self._gathered(self.actors.value,
-                              lambda rows, starts: answer_values(self.actors, rows, starts)[:, None])[..., 0]
+                              lambda rows, starts: answer_values(self.actors, rows, starts)[:, None], 1)[..., 0]
 
     @torch.no_grad()
-    def _gathered(self, role: str | None, passed: Callable[[list[list[int]], list[int]], Tensor]) -> Tensor:
-        found: list[Tensor] = []
+    def _gathered(self, role: str | None, passed: Callable[[list[list[int]], list[int]], Tensor],
+                  width: int) -> Tensor:
+        found_BTX = torch.zeros(*self.mask_BT.shape, width, device=self.mask_BT.device)
 
         def judge(micro: list[int]) -> None:
-            given = passed([self.rows[n] for n in micro], [self.starts[n] for n in micro])
-            if not found:
-                found.append(given.new_zeros(*self.mask_BT.shape, given.shape[1]))
-            block = torch.zeros_like(found[0][micro])
-            block[self.mask_BT[micro].bool()] = given
-            found[0][micro] = block
+            block = torch.zeros_like(found_BTX[micro])
+            block[self.mask_BT[micro].bool()] = passed([self.rows[n] for n in micro], [self.starts[n] for n in micro])
+            found_BTX[micro] = block
 
         with passes.acting(self.actors.model, role):
             for micro in self.micros:
                 memory.at_once(micro, len(micro), judge, "episodes")
-        return found[0]
+        return ranks.summed(found_BTX)

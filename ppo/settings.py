@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class PPOConfig:
     max_prompt_tokens: int = 512
     max_new_tokens: int = 256
     temperature: float = 1.0
+
+    # What an answer is held against: what a critic expected (PPO), or the other `answers` to its prompt.
+    advantage: Literal["critic", "rloo", "grpo"] = "critic"
+    answers: int | None = None
 
     # The two optimizers in one: policy and critic. Rates rise over `warmup` (a share of the run), then fall to 0.
     learning_rate: float = 2e-5
@@ -77,6 +82,20 @@ class PPOConfig:
                 raise ValueError(f"train.{name} is above 0, or null for none, not {getattr(self, name)}")
         if self.minibatches > self.episodes:
             raise ValueError(f"train.minibatches={self.minibatches} is more than train.episodes={self.episodes}")
-        if self.critic_warmup >= self.rollouts:
+        if self.per_prompt < (1 if self.critic else 2) or self.episodes % self.per_prompt:
+            raise ValueError(f"train.answers={self.per_prompt}: train.advantage={self.advantage} takes "
+                             f"{1 if self.critic else 2} or more answers to a prompt, and train.episodes="
+                             f"{self.episodes} is a multiple of them")
+        if self.critic and self.critic_warmup >= self.rollouts:
             raise ValueError(f"train.critic_warmup={self.critic_warmup} leaves no rollout of "
                              f"{self.rollouts} to train the policy")
+
+    @property
+    def critic(self) -> bool:
+        """Whether there is one."""
+        return self.advantage == "critic"
+
+    @property
+    def per_prompt(self) -> int:
+        """How many answers each prompt of a rollout gets."""
+        return self.answers if self.answers is not None else 1 if self.critic else 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefloop import checkpoints, config, runs
+from prefloop import checkpoints, config, ranks, runs
 from prefloop.errors import RequestError
 from prefloop.formats import snapshot
 from prefloop.records import Prompt
@@ -51,7 +51,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         prompts = fitting(chat, source.prompts_of("train")[: data.limit], settings.max_prompt_tokens)
         held_out = fitting(chat, source.prompts_of("test")[:HELD_OUT], settings.max_prompt_tokens)
         report(run, len(prompts), len(source.prompts_of("train")[: data.limit]), len(held_out), data.path, settings)
-        actors = assemble(checkpoint, reward.adapter, model_config, settings.seed)
+        actors = assemble(checkpoint, reward.adapter, model_config, settings)
         checks.same_tokens(actors, checkpoint, reward)
         models.require_context(actors.model, settings.max_prompt_tokens + settings.max_new_tokens,
                                "train.max_prompt_tokens + train.max_new_tokens")
@@ -67,7 +67,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         trainer.fit()
         checks.after(run, actors, checkpoint, reward)
         training.samples(run, actors.model, chat, shown, actors.policy, "after", settings.max_new_tokens)
-        finish(run, actors, checkpoint)
+        ranks.by_first("final", lambda: finish(run, actors, checkpoint))
         summarise(run, actors, list(held_out.values()), settings)
 
 

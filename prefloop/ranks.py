@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from prefloop.errors import RequestError
 
-SEVERAL = ("sft", "reward", "dpo")  # the stages that several processes can share
+T = TypeVar("T")
+
+SEVERAL = ("sft", "reward", "dpo", "ppo")  # the stages that several processes can share
 SHARING = ("sft", "dpo")  # those that can share the weights out too
 
 
@@ -84,6 +86,47 @@ def by_first(what: str, work: Callable[[], None]) -> None:
     if first() or sharded():
         work()
     meet(f"{what} is done")
+
+
+def share(things: Sequence[T]) -> list[T]:
+    """This process's part of what all of them know: every world-th thing."""
+    return list(things[rank() :: world()])
+
+
+def summed(values: Any) -> Any:
+    """A tensor of each process, added up, for all of them."""
+    if world() > 1:
+        from torch import distributed
+
+        distributed.all_reduce(values)
+    return values
+
+
+def total(mine: float) -> float:
+    """A number of each process, added up, for all of them."""
+    return sum(from_all(mine))
+
+
+def sum_gradients(weights: Sequence[Any]) -> None:
+    """Add up what each process has as gradients, in one message; a process that had no rows has none."""
+    if world() == 1:
+        return
+    import torch
+
+    told = torch.cat([(torch.zeros_like(w) if w.grad is None else w.grad).flatten() for w in weights])
+    for weight, whole in zip(weights, summed(told).split([w.numel() for w in weights]), strict=True):
+        weight.grad = whole.view_as(weight).clone()
+
+
+def from_all(mine: T) -> list[T]:
+    """What each process has, in the order of the processes, for all of them."""
+    if world() == 1:
+        return [mine]
+    from torch import distributed
+
+    found: list[Any] = [None] * world()
+    distributed.all_gather_object(found, mine)
+    return found
 
 
 def any_of(mine: bool) -> bool:

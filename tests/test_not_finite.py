@@ -17,8 +17,7 @@ from transformers import Trainer
 
 from prefloop import checkpoints, models, training
 from prefloop.heads import HEAD
-from prefloop.ppo import rollout
-from prefloop.ppo import trainer as ppo
+from prefloop.ppo import rollout, trainer, update
 
 training_step = Trainer.training_step
 NAN = torch.tensor(math.nan)
@@ -40,7 +39,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
 
 
 def spoil_ppo(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    collect, critic_gradients = rollout.collect, ppo.Trainer.critic_gradients
+    collect, step = rollout.collect, update.Learner.step
 
     def collected(actors: Any, prompts: Any, number: int, *given: Any) -> rollout.Rollout:
         if number == 1 and what == "reward":
@@ -49,14 +48,17 @@ def spoil_ppo(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
             actors.critic.head.linear.bias.data.fill_(math.nan)
         return collect(actors, prompts, number, *given)
 
-    def gradients(self: Any, *given: Any) -> bool:
-        found = critic_gradients(self, *given)
-        if self.done == 1 and what == "gradient":
+    def stepped(self: Any, number: int, *given: Any) -> None:
+        if what == "gradient" and of_second_rollout(self, number):
             self.critic[0].grad.fill_(math.nan)
-        return found
+        step(self, number, *given)
 
-    monkeypatch.setattr(ppo, "collect", collected)
-    monkeypatch.setattr(ppo.Trainer, "critic_gradients", gradients)
+    monkeypatch.setattr(trainer, "collect", collected)
+    monkeypatch.setattr(update.Learner, "step", stepped)
+
+
+def of_second_rollout(learner: update.Learner, step: int) -> bool:
+    return step // (learner.settings.ppo_epochs * learner.settings.minibatches) == 1
 
 
 @pytest.mark.parametrize(("stage", "what"), [
@@ -88,20 +90,20 @@ def check_stopped(run: Path) -> None:
 def test_weights_that_are_not_finite_are_never_kept(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                     said: Callable[[], str], stage: str) -> None:
     """Spoilt between the second step and its checkpoint."""
-    on_step_end, step = training.Recorder.on_step_end, ppo.Trainer.step
+    on_step_end, step = training.Recorder.on_step_end, update.Learner.step
 
     def ended(self: Any, args: Any, state: Any, *given: Any, **named: Any) -> None:
         if state.global_step == 2:
             trained(self.trainer).data.fill_(math.nan)
         on_step_end(self, args, state, *given, **named)
 
-    def stepped(self: Any, *given: Any) -> None:
-        step(self, *given)
-        if self.done == 1:
+    def stepped(self: Any, number: int, *given: Any) -> None:
+        step(self, number, *given)
+        if of_second_rollout(self, number):
             self.policy[0].data.fill_(math.nan)
 
     monkeypatch.setattr(training.Recorder, "on_step_end", ended)
-    monkeypatch.setattr(ppo.Trainer, "step", stepped)
+    monkeypatch.setattr(update.Learner, "step", stepped)
     whole = stage == "whole"
     run = loop.run("sft" if whole else stage, "r", *(["model.whole=true"] * whole), root=tmp_path, code=1)
     line = said()

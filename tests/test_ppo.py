@@ -17,7 +17,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from prefloop import checkpoints, cli, heads, models, passes, runs
 from prefloop.formats import snapshot
-from prefloop.ppo import rollout, trainer
+from prefloop.ppo import rollout, trainer, update
 from prefloop.ppo.actors import Actors, Critic, assemble
 from prefloop.ppo.settings import PPOConfig
 from prefloop.records import Message, Prompt
@@ -41,10 +41,10 @@ class Place(NamedTuple):
         return ["ppo", f"model.path={self.sft}", f"reward.path={self.reward}", f"data.path={self.data}",
                 f"run.root={self.folder}", *FAST, *overrides]
 
-    def actors(self, four_bit: bool = False) -> Actors:
+    def actors(self, settings: PPOConfig, four_bit: bool = False) -> Actors:
         checkpoint = models.resolve(str(self.sft))
         return assemble(checkpoint, self.reward / "final",
-                        models.ModelConfig(path=str(self.sft), four_bit=four_bit), seed=0)
+                        models.ModelConfig(path=str(self.sft), four_bit=four_bit), settings)
 
     def trainer(self, name: str, four_bit: bool = False, **settings: Any) -> trainer.Trainer:
         """What the recipe builds, to look inside."""
@@ -53,7 +53,7 @@ class Place(NamedTuple):
                               **settings})
         path = self.folder / name
         path.mkdir()
-        actors = self.actors(four_bit)
+        actors = self.actors(config, four_bit)
         prompts = [actors.chat.prompt_ids(prompt) for prompt in snapshot.read(self.data).prompts_of("train")]
         return trainer.Trainer(runs.Run(path, {"stage": "ppo", "status": "running"}), actors, prompts, config,
                                models.resolve(str(self.sft)))
@@ -205,24 +205,24 @@ def test_four_bits(place: Place) -> None:
     """The base is NF4, what learns is fp32 before and after a step, and all of it survives the round trip."""
     made = place.trainer("nf4", four_bit=True, rollouts=1, save_every=1, critic_learning_rate=1e-3)
     assert sum(isinstance(module, Linear4bit) for module in made.actors.model.modules()) == 14
-    assert {weight.dtype for weight in made.policy + made.critic} == {torch.float32}
+    assert {weight.dtype for weight in made.learner.policy + made.learner.critic} == {torch.float32}
     made.fit()
-    assert {weight.dtype for weight in made.policy + made.critic} == {torch.float32}
+    assert {weight.dtype for weight in made.learner.policy + made.learner.critic} == {torch.float32}
     again = place.trainer("nf4-again", four_bit=True)
     again.restore(made.run.path / "checkpoint-1")
-    for own, loaded in zip(made.policy + made.critic, again.policy + again.critic, strict=True):
+    learnt, read = made.learner, again.learner
+    for own, loaded in zip(learnt.policy + learnt.critic, read.policy + read.critic, strict=True):
         assert torch.equal(own, loaded)
     assert again.done == 1
 
 
 def gradients(made: trainer.Trainer) -> list[torch.Tensor]:
     """Of one minibatch, policy and critic."""
-    batch = trainer.collect(made.actors, made.prompts, 0, made.kl_coef, made.settings)
-    (micros,) = trainer.split(list(map(len, batch.rows)), 0, 0, made.settings)
-    tally = trainer.Tally()
-    assert made.policy_gradients(batch, micros, tally)
-    made.critic_gradients(batch, micros, tally)
-    return [weight.grad for weight in made.policy + made.critic if weight.grad is not None]
+    batch, learner, tally = made.collect(), made.learner, update.Tally()
+    (micros,) = rollout.split(list(map(len, batch.rows)), 0, 0, made.settings)
+    assert abs(learner.policy_gradients(batch, micros, micros, tally)) < 1e-6
+    learner.critic_gradients(batch, micros, micros, tally)
+    return [weight.grad for weight in made.learner.policy + made.learner.critic if weight.grad is not None]
 
 
 def test_gradients_do_not_depend_on_recomputing_or_on_micro_batches(place: Place) -> None:

@@ -86,14 +86,14 @@ def test_an_error_of_all_processes_is_one_line(home: Path) -> None:
     assert "this run exists" in err
 
 
-@pytest.mark.parametrize("command", ["ppo", "generate", "compare", "import"])
+@pytest.mark.parametrize("command", ["generate", "compare", "import"])
 def test_what_one_process_does_is_refused_to_two(command: str, monkeypatch: pytest.MonkeyPatch,
                                                  capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert cli.main([command, "section.key=1"]) == 2
     assert capfd.readouterr().err == (
         f"prefloop {command}: {command} runs in one process for now, and 2 were started: start it without torchrun "
-        "(sft, reward, dpo can share several)\n")
+        "(sft, reward, dpo, ppo can share several)\n")
 
 
 def test_another_number_of_processes_is_refused_at_resume(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

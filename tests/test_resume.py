@@ -139,7 +139,7 @@ KILLED = {
     "dpo": [("prefloop.ppo.reference_logprobs:with_columns", 1), (STEP, 11), ("prefloop.ppo.dpo:check_start", 1),
             ("prefloop.training:put_back", 1), ("prefloop.ppo.dpo:check_reference", 1), (SEAL, 1),
             ("prefloop.training:samples", 2)],
-    "ppo": [("prefloop.ppo.rollout:sample", 2), ("prefloop.ppo.trainer:Trainer.critic_gradients", 10), (SEAL, 1),
+    "ppo": [("prefloop.ppo.rollout:sample", 2), ("prefloop.ppo.update:Learner.critic_gradients", 10), (SEAL, 1),
             ("prefloop.generate:sample", 2), ("prefloop.ppo.checks:after", 1), ("prefloop.ppo.held_out:compared", 1)],
 }
 
@@ -163,7 +163,7 @@ def test_killed_anywhere_a_run_ends_as_one_left_alone(nursery: Nursery, stage: s
 
 # Where Ctrl-C comes, and the checkpoint that must then be there: the step, or the rollout, that was begun.
 STOPPED = [("sft", STEP, 5, 3), ("sft", "prefloop.sft.train:nll", 1, None), ("reward", STEP, 12, 6),
-           ("ppo", "prefloop.generate:sample", 3, 1), ("ppo", "prefloop.ppo.trainer:Trainer.critic_gradients", 10, 3)]
+           ("ppo", "prefloop.generate:sample", 3, 1), ("ppo", "prefloop.ppo.update:Learner.critic_gradients", 10, 3)]
 
 
 @pytest.mark.parametrize(("stage", "place", "call", "saved"), STOPPED)
