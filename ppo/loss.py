@@ -121,6 +121,14 @@ def approximate_kl(new: Tensor, old: Tensor) -> Tensor:
     return log_ratio.exp() - 1 - log_ratio
 
 
+def reference_kl(new: Tensor, old: Tensor, reference: Tensor) -> Tensor:
+    """KL(new, reference) of each token as a loss: k3 times the ratio to the policy that sampled.
+
+    The factor makes its gradient that of the KL, also where the ratio is 1 (DeepSeek-V3.2, arXiv 2512.02556).
+    """
+    return ratios(new, old) * approximate_kl(reference, new)
+
+
 def explained_variance(values_BT: Tensor, returns_BT: Tensor, mask_BT: Tensor) -> float:
     """1 - Var(returns - values) / Var(returns) over valid tokens; 0 when the returns do not vary."""
     valid = mask_BT.bool()

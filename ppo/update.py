@@ -166,7 +166,7 @@ class Learner:
         tally.add("clip_fraction", loss.policy_clipped(new_N.detach(), old_N, advantages_N, settings.clip))
         losses_N = loss.policy_losses(new_N, old_N, advantages_N, settings.clip)
         if settings.advantage == "grpo":
-            losses_N = losses_N + batch.kl_coef * loss.approximate_kl(batch.of(micro, batch.reference_BT), new_N)
+            losses_N = losses_N + batch.kl_coef * loss.reference_kl(new_N, old_N, batch.of(micro, batch.reference_BT))
         return losses_N.sum() / tokens
 
     def critic_gradients(self, batch: Rollout, part: list[list[int]], micros: list[list[int]], tally: Tally) -> float:

@@ -16,7 +16,7 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from prefloop import checkpoints, cli, ranks
+from prefloop import checkpoints, cli, ranks, runs
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = 48  # a multiple of every global batch below: at the end of an epoch, processes fill up what is missing
@@ -73,6 +73,31 @@ def test_two_processes_train_what_one_does(home: Path) -> None:
     lines = (two / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [4, 8]
     assert tiny.launch("resume", two) == 0  # done already
+
+
+def test_two_processes_share_a_rollout(home: Path) -> None:
+    """Sampled, judged and learnt from by two, it has the losses that one process finds on the same global batch."""
+    sft = tiny.sft_run(home / "runs", home / "base", home / "data", name="ppo-start")
+    reward = home / "runs" / "ppo-reward"
+    assert tiny.launch(*request(home, "reward", sft, reward.name, 4), "train.save_steps=8") == 0
+    for kind in ("critic", "rloo"):
+        words = ["ppo", f"model.path={sft}", f"reward.path={reward}", f"data.path={home / 'data'}",
+                 f"run.root={home / 'runs'}", f"train.advantage={kind}", "train.rollouts=3", "train.save_every=2",
+                 "train.episodes=12", "train.minibatches=2", "train.micro_batch=2", "train.max_prompt_tokens=48",
+                 "train.max_new_tokens=8", "train.critic_warmup=1", "train.learning_rate=0.001"]
+        assert tiny.launch(*words, f"run.name=ppo-{kind}-one") == 0
+        two = started(SEVERAL, *words, f"run.name=ppo-{kind}-two")
+        out, err = two.communicate(timeout=300)
+        assert two.returncode == 0, err
+        assert out.count("check: policy weights:") == 1
+        alone, shared = (runs.read_lines(home / "runs" / f"ppo-{kind}-{n}" / "metrics.jsonl") for n in ("one", "two"))
+        assert len(alone) == len(shared) == 3
+        for mine, ours in zip(alone, shared, strict=True):
+            assert mine.keys() == ours.keys()
+            assert all(ours[name] == pytest.approx(mine[name], abs=1e-4, rel=1e-4) for name in mine
+                       if not name.startswith("seconds"))
+        one, other = home / "runs" / f"ppo-{kind}-one", home / "runs" / f"ppo-{kind}-two"
+        assert gap(one, other, "adapter_model.safetensors") < 1e-4
 
 
 def test_an_error_of_all_processes_is_one_line(home: Path) -> None:
