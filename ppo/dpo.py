@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from datasets import Dataset
@@ -18,12 +19,13 @@ from prefloop.errors import RequestError
 from prefloop.formats import snapshot
 
 from . import labels, pair_figures, preference_losses, reference_logprobs
-from .pairs import LABEL, Collator, DPOData, Row, dataset, equal, pairs_of, tokenised
+from .pairs import LABEL, POLICY, REFERENCE, Collator, DPOData, Row, dataset, equal, pairs_of, tokenised
 from .reference_logprobs import pair_logprobs
+from .rounds import OnlineConfig
 
-POLICY, REFERENCE = "default", "ref"  # TRL's names: it copies the first to the second and freezes the copy
 HELD_OUT = 1000  # pairs of the test split that the figures are made on
 FIRST = 8  # pairs of the check before the first step
+T = TypeVar("T", bound=DPOTrainer)
 
 
 class TokenDPOTrainer(DPOTrainer):
@@ -49,13 +51,17 @@ def sections() -> config.Sections:
     # TRL's 1e-6 is for training whole models. Adam moves every weight by about the learning rate a step, and LoRA's
     # small matrices, the second of them zero at first, must move further before the model that they add to does.
     return {"model": config.Section(models.ModelConfig), "data": config.Section(DPOData),
-            "train": training.section(DPOConfig, learning_rate=1e-5), "run": config.Section(runs.RunConfig)}
+            "train": training.section(DPOConfig, learning_rate=1e-5), "online": config.Section(OnlineConfig),
+            "run": config.Section(runs.RunConfig)}
 
 
 def main(asked: config.Asked, resume: Path | None = None) -> None:
-    model_config, data, args, where = config.build(asked, sections())
+    model_config, data, args, online_settings, where = config.build(asked, sections())
+    if online_settings.reward:
+        from . import online
+
+        return online.main(asked, resume)
     refuse(model_config, data, args)
-    preference_losses.refuse(args)
     source = snapshot.read(Path(data.path))
     checkpoint = models.resolve_policy(model_config.path, model_config.revision)
     parents = {"labels": labels.lineage(Path(data.labels))} if data.labels else {}
@@ -73,7 +79,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
             model = start(checkpoint, model_config, args.seed)
             models.require_context(model, max(map(len, train)), "train.max_length")
             moved, reference = training.Moved(model), adapter_weights(model, POLICY)
-            trainer = build(run, model, chat, train, held_out, args)
+            trainer = build(run, model, chat, train, held_out, args, TokenDPOTrainer)
             training.fp32_adapters(run, model, moved)
             if precomputed:
                 splits = {"train": train, "eval": held_out}
@@ -93,6 +99,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
                 training.samples(run, model, chat, source.prompts_of("test")[:4], role, when, answer_length(args))
 
         training.within_memory(run, args, learn)
+    return None
 
 
 def refuse(model_config: models.ModelConfig, data: DPOData, args: DPOConfig) -> None:
@@ -104,6 +111,7 @@ def refuse(model_config: models.ModelConfig, data: DPOData, args: DPOConfig) -> 
         raise RequestError("model.whole: DPO trains an adapter, whose start is the reference; drop this key")
     if args.sync_ref_model:
         raise RequestError("train.sync_ref_model: the reference is the frozen SFT adapter; drop this key")
+    preference_losses.refuse(args)
 
 
 def report(run: runs.Run, train: list[Row], held_out: list[Row], over_length: int, path: str,
@@ -128,16 +136,15 @@ def start(checkpoint: models.Checkpoint, model_config: models.ModelConfig, seed:
 
 
 def build(run: runs.Run, model: PeftModel, chat: Chat, train: list[Row], held_out: list[Row],
-          args: DPOConfig) -> TokenDPOTrainer:
+          args: DPOConfig, kind: type[T]) -> T:
     args.output_dir = str(run.path)
     longest, args.max_length = args.max_length, None  # what was too long is already left out, and counted
     args.precompute_ref_log_probs = False  # we make them ourselves, when the adapters are in fp32 again
     with training.settling():
-        trainer = TokenDPOTrainer(model, args=args, train_dataset=dataset(train),  # type: ignore[arg-type]
-                                  eval_dataset=dataset(held_out) if held_out else None,
-                                  data_collator=Collator(
-                                      chat.pad_id, pad_to_multiple_of=args.pad_to_multiple_of),  # type: ignore
-                                  processing_class=chat.tokenizer)
+        trainer = kind(model, args=args, train_dataset=dataset(train),  # type: ignore[arg-type]
+                       eval_dataset=dataset(held_out) if held_out else None,
+                       data_collator=Collator(chat.pad_id, pad_to_multiple_of=args.pad_to_multiple_of),  # type: ignore
+                       processing_class=chat.tokenizer)
     args.max_length = longest
     return trainer
 

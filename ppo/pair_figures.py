@@ -85,7 +85,12 @@ def on_prompts(model: PeftModel, chat: Chat, roles: tuple[str, str], prompts: li
     """KL, lengths and endings of sampled answers, by the names that PPO has for them."""
     before, after = (answered(model, chat, role, prompts, max_new_tokens, f"answers {when}")
                      for role, when in zip(roles, ("before", "after"), strict=True))
-    return {"kl": kl_of(model, roles, after, chat.pad_id),
+    return of_answers(model, roles, before, after, chat.pad_id)
+
+
+def of_answers(model: PeftModel, roles: tuple[str, str], before: Answered, after: Answered,
+               pad_id: int) -> dict[str, list[float]]:
+    return {"kl": kl_of(model, roles, after, pad_id),
             "length_before": before.lengths, "length_after": after.lengths,
             "eos_rate_before": list(map(float, before.ended)), "eos_rate_after": list(map(float, after.ended))}
 

@@ -17,6 +17,7 @@ from prefloop.records import Pair, Prompt
 
 from . import labels
 
+POLICY, REFERENCE = "default", "ref"  # TRL's names: it copies the first to the second and freezes the copy
 LABEL = ("probability", "weight")  # of a pair, where data.labels gives them
 
 

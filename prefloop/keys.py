@@ -41,7 +41,7 @@ def keys(command: str) -> Iterator[Key]:
 
     A command of two words takes the config of the first, and so its sections too; only what is its own is told.
     """
-    own, second = meanings(_config(command)), command.partition(" ")[2]
+    own, second = _explained(command), command.partition(" ")[2]
     for name, section in _sections(command).items():
         if name in _shared(command) and name != second:
             continue
@@ -64,6 +64,12 @@ def _shared(command: str) -> config.Sections:
 
 def _config(command: str) -> Path:
     return CONFIGS / f"{command.replace(' ', '/')}.yaml"
+
+
+def _explained(command: str) -> dict[tuple[str, str], str]:
+    """By its config, and where that is silent by a config of one way to use it, such as online_dpo.yaml of dpo."""
+    ways = [meanings(path) for path in sorted(CONFIGS.glob(f"*_{command}.yaml"))]
+    return {key: meaning for found in [*ways, meanings(_config(command))] for key, meaning in found.items()}
 
 
 def _public(owner: type) -> str:

@@ -41,6 +41,17 @@ class Stop:
         if self.asked:
             raise KeyboardInterrupt
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside, though something is being finished around it, the first signal stops at once."""
+        finishing, self._finishing = self._finishing, ""
+        if self.asked:
+            raise KeyboardInterrupt
+        try:
+            yield
+        finally:
+            self._finishing = finishing
+
     def end(self) -> None:
         """From here on nothing can stop what little is left: saying how the run ended."""
         self._ended = True

@@ -26,7 +26,7 @@ from prefloop import checkpoints, runs
 NURSERY = """
 import importlib, json, os, signal, sys
 import prefloop.cli, prefloop.sft.train, prefloop.reward.train, prefloop.ppo.dpo, prefloop.ppo.train, prefloop.training
-import prefloop.reward.gradient, prefloop.ppo.trainer, prefloop.ppo.held_out, trl
+import prefloop.reward.gradient, prefloop.ppo.trainer, prefloop.ppo.held_out, prefloop.ppo.online, trl
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background is born to ignore
 
@@ -68,6 +68,9 @@ REWARD = (*SMALL, "head.members=2", "loss.kind=plackett_luce", "loss.acceptable=
 PPO = ("train.rollouts=5", "train.save_every=2", "train.episodes=8", "train.minibatches=2", "train.micro_batch=4",
        "train.max_prompt_tokens=48", "train.max_new_tokens=8", "train.critic_warmup=1", "train.learning_rate=1e-3",
        "train.kl_target=1.0", "train.kl_horizon=100")
+ONLINE = ("online.rounds=3", "online.prompts=12", "online.answers=3", "online.max_new_tokens=8", "train.save_steps=2",
+          "train.logging_steps=2", "train.per_device_train_batch_size=2", "train.gradient_accumulation_steps=2",
+          "train.max_length=64", "train.learning_rate=1e-3")  # three rounds of three steps
 
 
 @dataclass
@@ -96,6 +99,9 @@ class Nursery:
             start = ("model.kind=encoder", f"model.path={self.root / 'encoder'}", "train.disable_dropout=false")
             return ["reward", *start, f"data.path={self.root / 'data'}", f"run.root={self.root}", f"run.name={name}",
                     *SMALL]
+        if stage == "online":
+            return ["dpo", f"model.path={self.root / 'begin'}", f"online.reward={self.root / 'reward'}",
+                    f"data.path={self.root / 'data'}", f"run.root={self.root}", f"run.name={name}", *ONLINE]
         start = self.root / ("base" if stage == "sft" else "begin")
         more = {"ppo": (f"reward.path={self.root / 'reward'}", *PPO), "reward": REWARD,
                 "dpo": (*SMALL, "train.precompute_ref_log_probs=true")}.get(stage, SMALL)
@@ -118,7 +124,7 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
         found = Nursery(root, process)
         found.done(*found.request("sft", "begin"))
         found.done(*found.request("reward", "reward"))
-        for stage in ("sft", "reward", "encoder", "dpo", "ppo"):
+        for stage in ("sft", "reward", "encoder", "dpo", "online", "ppo"):
             found.done(*found.request(stage, f"{stage}-alone"))
         yield found
         assert process.stdin
@@ -139,6 +145,9 @@ KILLED = {
     "dpo": [("prefloop.ppo.reference_logprobs:with_columns", 1), (STEP, 11), ("prefloop.ppo.dpo:check_start", 1),
             ("prefloop.training:put_back", 1), ("prefloop.ppo.dpo:check_reference", 1), (SEAL, 1),
             ("prefloop.training:samples", 2)],
+    "online": [("prefloop.generate:sample", 1), (STEP, 5), ("prefloop.ppo.rounds:judged", 1), (SEAL, 2),
+               ("prefloop.ppo.rounds:Rounds.save", 1), ("prefloop.generate:sample", 2),
+               ("prefloop.ppo.online:summarise", 1)],
     "ppo": [("prefloop.ppo.rollout:sample", 2), ("prefloop.ppo.update:Learner.critic_gradients", 10), (SEAL, 1),
             ("prefloop.generate:sample", 2), ("prefloop.ppo.checks:after", 1), ("prefloop.ppo.held_out:compared", 1)],
 }
@@ -163,6 +172,7 @@ def test_killed_anywhere_a_run_ends_as_one_left_alone(nursery: Nursery, stage: s
 
 # Where Ctrl-C comes, and the checkpoint that must then be there: the step, or the rollout, that was begun.
 STOPPED = [("sft", STEP, 5, 3), ("sft", "prefloop.sft.train:nll", 1, None), ("reward", STEP, 12, 6),
+           ("online", "prefloop.generate:sample", 2, 3), ("online", STEP, 9, 5),
            ("ppo", "prefloop.generate:sample", 3, 1), ("ppo", "prefloop.ppo.update:Learner.critic_gradients", 10, 3)]
 
 
@@ -177,7 +187,7 @@ def test_ctrl_c_saves_says_how_to_resume_and_loses_nothing(nursery: Nursery, sta
     assert newest == (run / f"checkpoint-{saved}" if saved else None)
     kept = f"the last good checkpoint is {newest}" if saved else "there is no checkpoint yet"
     assert said.splitlines()[-1] == (
-        f"prefloop {stage}: {run}: interrupted; `prefloop resume {run}` continues it; {kept}")
+        f"prefloop {tiny.record(run)['stage']}: {run}: interrupted; `prefloop resume {run}` continues it; {kept}")
     assert (own["status"], own["reason"]) == ("interrupted", "stopped by Ctrl-C")
     nursery.done("resume", run)
     assert differences(nursery.root / f"{stage}-alone", run) == []

@@ -1,0 +1,209 @@
+"""Online DPO on a two-layer model: what a round is, who ranks, what is learnt, and when it stops."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+from prefloop import models, scoring
+from prefloop.ppo import online, rounds
+from prefloop.ppo.rounds import Found, OnlineConfig
+from prefloop.records import Prompt
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("online")
+    tiny.tiny_model(root / "base")
+    tiny.tiny_snapshot(root / "data")
+    tiny.sft_run(root / "runs", root / "base", root / "data")
+    assert tiny.launch("reward", f"model.path={root / 'runs' / 'sft'}", f"data.path={root / 'data'}",
+                       f"run.root={root / 'runs'}", "run.name=reward", "train.max_steps=8", "train.max_length=64",
+                       "train.learning_rate=0.01", "model.lora_r=4", "train.per_device_train_batch_size=8") == 0
+    return root
+
+
+def dpo_run(home: Path, name: str, *overrides: str, code: int = 0) -> Path:
+    asked = ("dpo", f"model.path={home / 'runs' / 'sft'}", f"data.path={home / 'data'}", f"run.root={home / 'runs'}",
+             f"run.name={name}", f"online.reward={home / 'runs' / 'reward'}", "online.rounds=2", "online.prompts=8",
+             "online.answers=3", "online.max_new_tokens=8", "train.per_device_train_batch_size=4",
+             "train.max_length=64", "train.logging_steps=1", "train.save_steps=2", "train.learning_rate=1e-2")
+    assert tiny.launch(*asked, *overrides) == code
+    return home / "runs" / name
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").open()]
+
+
+def test_a_run_samples_ranks_learns_and_tells(home: Path) -> None:
+    run = dpo_run(home, "done")
+    own = tiny.record(run)
+    assert own["status"] == "done"
+    assert all(check["passed"] for check in own["checks"].values())
+    assert {"TRL's loss at step 0", "weights", "reference", "reload final"} <= own["checks"].keys()
+    assert own["parents"]["reward"]["path"] == str(home / "runs" / "reward")
+    told = [row for row in lines(run) if "round" in row]
+    assert [(row["round"], row["step"]) for row in told] == [(1, 1), (2, 3)]
+    assert told[0]["kl"] == 0  # policy and reference are still one
+    assert told[1]["kl"] != 0
+    assert {"score", "score_std", "kl_per_token", "length", "eos_rate", "score_length_correlation",
+            "pairs"} <= told[0].keys()
+    assert {"score_before", "score_after", "score_gain", "kl", "length_after", "eos_rate_after",
+            "implicit_accuracy"} <= own["metrics"].keys()
+    assert "2 rounds of 8 prompts with 3 answers each" in (run / "README.md").read_text()
+    begun, kept = (load_file(folder / models.ADAPTER) for folder in (
+        home / "runs" / "sft" / "final", run / "checkpoint-4" / "ref"))
+    assert all(torch.equal(begun[key], kept[key]) for key in begun)
+    assert not (run / "checkpoint-4" / scoring.ROLE).exists()
+    models.resolve_policy(str(run))
+
+
+@dataclass
+class Likes:
+    """A reward model with a tokenizer of its own, or none: it likes some letters."""
+
+    letters: str
+    objectives: tuple[str, ...] = ("overall",)
+
+    def score(self, asked: Sequence[tuple[Prompt, str]], batch: int = 32) -> scoring.Scores:
+        return scoring.of_one(np.array([float(answer.count(self.letters)) for _, answer in asked]))
+
+    def reads(self, asked: Sequence[tuple[Prompt, str]]) -> list[bool]:
+        return [True for _ in asked]
+
+    def taken_for_structure(self) -> int:
+        return 0
+
+
+def judged_by(monkeypatch: pytest.MonkeyPatch, scorer: scoring.Scorer) -> None:
+    monkeypatch.setattr(online, "judging", lambda model, *_: (models.train_only(model, {"default"}), scorer)[1])
+
+
+def test_the_policy_comes_to_write_what_the_reward_model_likes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged_by(monkeypatch, Likes("e"))
+    run = dpo_run(home, "likes", "online.rounds=8", "online.prompts=32", "online.answers=4",
+                  "train.per_device_train_batch_size=8", "train.learning_rate=2e-2", "train.beta=0.05")
+    metrics = tiny.record(run)["metrics"]
+    assert metrics["score_gain_low"] > 0
+    told = [row["score"] for row in lines(run) if "round" in row]
+    assert sum(told[-2:]) > sum(told[:2])
+
+
+def test_the_reward_model_stands_on_the_policys_base_where_it_can(home: Path) -> None:
+    reward, sft = (models.resolve(str(home / "runs" / name)) for name in ("reward", "sft"))
+    config = models.ModelConfig(path=str(home / "runs" / "sft"))
+    model = online.dpo.start(sft, config, 0)
+    shared = online.judging(model, reward, sft, config)
+    assert isinstance(shared, scoring.AdapterScorer)
+    assert shared.model is model
+    assert {name.split(".")[-2] for name, weight in model.named_parameters() if weight.requires_grad} == {"default"}
+    beside = online.judging(model, reward, replace(sft, base_checksum="of another"), config)
+    assert isinstance(beside, scoring.AdapterScorer)
+    assert beside.model is not model
+    asked = [(tiny.tiny_prompt(n), "nice words") for n in range(3)]
+    assert shared.score(asked).mean_N == pytest.approx(beside.score(asked).mean_N, abs=1e-5)
+
+
+def test_a_linear_reward_model_ranks_too(home: Path) -> None:
+    assert tiny.launch("reward", "model.kind=linear", f"data.path={home / 'data'}", f"run.root={home / 'runs'}",
+                       "run.name=linear") == 0
+    own = tiny.record(dpo_run(home, "by-linear", f"online.reward={home / 'runs' / 'linear'}"))
+    assert own["status"] == "done"
+
+
+def test_in_four_bits_every_two_answers_weighted(home: Path) -> None:
+    run = dpo_run(home, "nf4", "model.four_bit=true", "online.pairs=all", "train.loss_type=[sigmoid,sft]",
+                  "train.loss_weights=[1.0,0.1]", "online.rounds=1", "train.save_steps=1")
+    kept = json.loads((run / "checkpoint-6" / rounds.FILE).read_text())
+    assert kept["round"] == 0
+    assert np.mean([pair["weight"] for pair in kept["pairs"]]) == pytest.approx(1)
+    assert len({pair["weight"] for pair in kept["pairs"]}) > 1
+
+
+def test_a_constant_reward_stops_the_run(home: Path, monkeypatch: pytest.MonkeyPatch,
+                                         capsys: pytest.CaptureFixture[str]) -> None:
+    judged_by(monkeypatch, Likes("no such word"))
+    run = dpo_run(home, "constant", code=1)
+    assert "round 1: no two answers to a prompt differ" in capsys.readouterr().err
+    assert tiny.record(run)["status"] == "failed"
+
+
+def test_a_score_that_is_not_finite_stops_the_run(home: Path, monkeypatch: pytest.MonkeyPatch,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    scorer = Likes("e")
+    monkeypatch.setattr(scorer, "score", lambda asked, batch: scoring.of_one(np.full(len(asked), np.nan)))
+    judged_by(monkeypatch, scorer)
+    dpo_run(home, "nan", code=1)
+    assert "not finite" in capsys.readouterr().err
+
+
+def test_pairs_of_one_prompt_by_hand() -> None:
+    assert rounds.better_than([1.0, 3.0, 2.0], 0.0, every=False) == [(1, 0)]
+    assert rounds.better_than([1.0, 3.0, 2.0], 0.0, every=True) == [(1, 2), (1, 0), (2, 0)]
+    assert rounds.better_than([1.0, 3.0, 2.0], 1.0, every=True) == [(1, 0)]  # by 1 is a tie
+    assert rounds.better_than([2.0, 2.0, 2.0], 0.0, every=False) == []
+    weighed = rounds.weighted([Found([1], [2], [3], 3.0), Found([1], [2], [4], 1.0)])
+    assert [row["weight"] for row in weighed] == [1.5, 0.5]
+    assert weighed[1]["rejected_ids"] == [4]
+
+
+def test_a_cut_answer_is_worth_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores 0 and 2, spread 1: the better answer was cut, and at a penalty of 3 spreads it is the worse."""
+    def found(penalty: float) -> list[list[int]]:
+        config = OnlineConfig(prompts=1, answers=2, missing_eos_penalty=penalty)
+        rows, _ = rounds.made(None, chat, None, [tiny.tiny_prompt(0)], config, 0, 1)  # type: ignore[arg-type]
+        return [row["chosen_ids"] for row in rows]
+
+    class Chat:
+        end_id, pad_id = 9, 0
+
+        def prompt_ids(self, prompt: Prompt) -> list[int]:
+            return [1]
+
+    chat: Any = Chat()
+    monkeypatch.setattr(rounds, "sample_ids", lambda *_: [[[5, 9], [6, 7]]])
+    monkeypatch.setattr(rounds, "judged", lambda *_: torch.tensor([[0.0, 2.0]]))
+    monkeypatch.setattr(rounds, "described", lambda *_: {})
+    assert found(0.0) == [[6, 7]]
+    assert found(3.0) == [[5, 9]]
+
+
+def test_every_pair_is_dealt_before_one_comes_again() -> None:
+    dealt = rounds.dealt(5, 12, 0, 3)
+    assert sorted(dealt[:5]) == sorted(dealt[5:10]) == list(range(5))
+    assert dealt != rounds.dealt(5, 12, 0, 4)
+    assert dealt == rounds.dealt(5, 12, 0, 3)
+
+
+@pytest.mark.parametrize(("overrides", "said"), [
+    (["train.max_steps=3"], "online.rounds says how long"),
+    (["train.precompute_ref_log_probs=true"], "pairs of its own"),
+    (["data.majority=true"], "ranks answers of its own"),
+    (["online.pairs=all", "train.loss_type=[ipo]"], "online.pairs=all: train.loss_type=ipo has no place"),
+    (["online.answers=1"], "online.answers is at least 2"),
+    (["online.temperature=0"], "above 0"),
+    (["online.least_margin=-1"], "at least 0"),
+    (["online.pairs=best"], "expected 'extremes' or 'all'"),
+    (["online.max_new_tokens=60"], "no prompt to train on"),
+    (["online.reward=HOME/runs/sft"], "is no reward model"),
+    (["online.rewards=x"], "did you mean online.reward?"),
+    (["train.loss_type=[sft]"], "compares nothing"),
+])
+def test_a_wrong_request_is_one_line(home: Path, capsys: pytest.CaptureFixture[str], overrides: list[str],
+                                     said: str) -> None:
+    capsys.readouterr()
+    run = dpo_run(home, "wrong", *(one.replace("HOME", str(home)) for one in overrides), code=2)
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("prefloop dpo: ")
+    assert said in message
+    assert not run.exists()
