@@ -86,6 +86,14 @@ def ratios(new: Tensor, old: Tensor) -> Tensor:
     return (new - old).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
 
 
+def importance(ours: Tensor, sampled: Tensor, cap: float) -> Tensor:
+    """What a sample from one distribution weighs under another, at most `cap`: exp(log p_ours - log p_sampled).
+
+    Truncated importance sampling (Ionides 2008), for answers that a server sampled with other rounding than ours.
+    """
+    return ratios(ours, sampled).clamp_max(cap)
+
+
 def policy_losses(new: Tensor, old: Tensor, advantages: Tensor, clip: float) -> Tensor:
     """-min(ratio A, clip(ratio, 1 - clip, 1 + clip) A) of each token (PPO, eq. 7)."""
     ratio = ratios(new, old)

@@ -17,6 +17,7 @@ from prefloop import generate, heads, memory, models, passes, ranks
 
 from . import loss
 from .actors import Actors, answer_logprobs, answer_values
+from .sampler import Sampler
 from .settings import PPOConfig
 
 
@@ -25,6 +26,7 @@ class Rollout:
     """Episodes: `rows` are prompt + answer ids, the answers begin at `starts`. Masked positions hold zeros.
 
     Every process holds the whole of it. Without a critic there are no values, and returns are the rewards.
+    `sampled_BT` are the log-probabilities by which a server sampled, if one did.
     """
 
     rows: list[list[int]]
@@ -32,6 +34,7 @@ class Rollout:
     ended_B: Tensor
     mask_BT: Tensor
     logprobs_BT: Tensor
+    sampled_BT: Tensor | None
     reference_BT: Tensor
     values_BT: Tensor | None
     returns_BT: Tensor
@@ -85,12 +88,14 @@ def cut(micros: list[list[int]], size: int) -> list[list[int]]:
 
 
 def collect(actors: Actors, prompts: list[list[int]], rollout: int, kl_coef: float, micro_batch: int,
-            settings: PPOConfig) -> Rollout:
+            settings: PPOConfig, sampler: Sampler | None = None) -> Rollout:
     """Sample one rollout and judge it; several processes share the work, and each has all of what comes of it."""
     began = time.monotonic()
     chosen = [prompts[place] for place in places(len(prompts), rollout, settings)]
     seeds = [generate.row_seed(settings.seed, rollout, n, 1) for n in range(len(chosen))]
-    answers, size = sample(actors, actors.policy, chosen, seeds, settings)
+    served = sampler.sample(actors, chosen, seeds, rollout, settings) if sampler else None
+    answers, size = ((served.answers, settings.sample_batch) if served else
+                     sample(actors, actors.policy, chosen, seeds, settings))
     starts = [len(prompt) for prompt in chosen]
     rows = [prompt + answer for prompt, answer in zip(chosen, answers, strict=True)]
     mask_BT = answer_mask(answers, models.device())
@@ -108,9 +113,10 @@ def collect(actors: Actors, prompts: list[list[int]], rollout: int, kl_coef: flo
     advantages_BT, returns_BT = credit(loss.terminal_rewards(scores_B, ended_B, settings.reward_clip,
                                                              settings.missing_eos_penalty),
                                        logprobs_BT, reference_BT, values_BT, mask_BT, kl_coef, settings)
-    return Rollout(rows, starts, ended_B, mask_BT, logprobs_BT, reference_BT, values_BT, returns_BT, advantages_BT,
-                   scores_B, kl_coef, float(entropy_BT.sum() / mask_BT.sum()), size,
-                   micro_batch, sampled_at - began, time.monotonic() - sampled_at)
+    sampled_BT = padded(served.logprobs, mask_BT) if served else None
+    return Rollout(rows, starts, ended_B, mask_BT, logprobs_BT, sampled_BT, reference_BT, values_BT, returns_BT,
+                   advantages_BT, scores_B, kl_coef, float(entropy_BT.sum() / mask_BT.sum()), size, micro_batch,
+                   sampled_at - began, time.monotonic() - sampled_at)
 
 
 def credit(terminal_B: Tensor, logprobs_BT: Tensor, reference_BT: Tensor, values_BT: Tensor | None, mask_BT: Tensor,
@@ -163,6 +169,13 @@ def sample(actors: Actors, role: str | None, prompts: list[list[int]], seeds: li
 def answer_mask(answers: list[list[int]], where: torch.device) -> Tensor:
     lengths_B = torch.tensor([len(answer) for answer in answers], device=where)
     return (torch.arange(int(lengths_B.max()), device=where) < lengths_B[:, None]).float()
+
+
+def padded(values: list[list[float]], mask_BT: Tensor) -> Tensor:
+    """Numbers of each answer's tokens as BT, with zeros where the mask has them."""
+    out_BT = torch.zeros_like(mask_BT)
+    out_BT[mask_BT.bool()] = torch.tensor([one for own in values for one in own], device=mask_BT.device)
+    return out_BT
 
 
 @dataclass(frozen=True)

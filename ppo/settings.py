@@ -1,9 +1,11 @@
-"""What PPO is asked for: the sections `train:` and `reward:`."""
+"""What PPO is asked for: the sections `train:`, `reward:` and `sampler:`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+from prefloop import remote
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,31 @@ class RewardConfig:
     def __post_init__(self) -> None:
         if not self.path:
             raise ValueError("reward.path is missing: name a reward run, as `prefloop reward` makes them")
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """`sampler:` names a vLLM server that samples the rollouts; without one they are sampled in this process.
+
+    Where the server's log-probabilities differ from ours by more than `max_gap` on average, the run stops.
+    """
+
+    url: str | None = None
+    token_file: str | None = None
+    timeout: float = 600.0
+    patience: float = 300.0
+    connections: int = 64
+    importance_cap: float = 2.0
+    max_gap: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.url is not None:
+            remote.require_url(self.url, "sampler.url")
+        if not 0 < self.timeout < float("inf") or not 0 <= self.patience < float("inf") or self.connections < 1:
+            raise ValueError("sampler.timeout is above 0 seconds, sampler.patience at least 0, sampler.connections at "
+                             "least 1")
+        if not 1 <= self.importance_cap < float("inf") or not 0 < self.max_gap < float("inf"):
+            raise ValueError("sampler.importance_cap is at least 1, and sampler.max_gap above 0")
 
 
 @dataclass(frozen=True)

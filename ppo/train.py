@@ -10,7 +10,7 @@ from prefloop.errors import RequestError
 from prefloop.formats import snapshot
 from prefloop.records import Prompt
 
-from .settings import PPOConfig, RewardConfig
+from .settings import PPOConfig, RewardConfig, SamplerConfig
 
 if TYPE_CHECKING:
     from prefloop.chat import Chat
@@ -26,17 +26,18 @@ def sections() -> config.Sections:
 
     return {"model": config.Section(models.ModelConfig), "reward": config.Section(RewardConfig),
             "data": config.Section(training.DataConfig), "train": config.Section(PPOConfig),
+            "sampler": config.Section(SamplerConfig),
             "run": config.Section(runs.RunConfig)}
 
 
 def main(asked: config.Asked, resume: Path | None = None) -> None:
     from prefloop import models, training
 
-    from . import checks
+    from . import checks, sampler
     from .actors import assemble
     from .trainer import Trainer
 
-    model_config, reward_config, data, settings, where = config.build(asked, sections())
+    model_config, reward_config, data, settings, sampling, where = config.build(asked, sections())
     if model_config.whole:
         raise RequestError("model.whole: PPO trains an adapter; leave it out")
     source = snapshot.read(Path(data.path))
@@ -46,7 +47,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
     assert reward.adapter is not None
     with runs.start(asked, where, resume, policy=checkpoint.lineage(), reward=reward.lineage(),
                     data=source.lineage()) as run:
-        run.resolved(model=model_config, reward=reward_config, data=data, train=settings)
+        run.resolved(model=model_config, reward=reward_config, data=data, train=settings, sampler=sampling)
         chat = models.load_chat(checkpoint)
         prompts = fitting(chat, source.prompts_of("train")[: data.limit], settings.max_prompt_tokens)
         held_out = fitting(chat, source.prompts_of("test")[:HELD_OUT], settings.max_prompt_tokens)
@@ -55,12 +56,13 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         checks.same_tokens(actors, checkpoint, reward)
         models.require_context(actors.model, settings.max_prompt_tokens + settings.max_new_tokens,
                                "train.max_prompt_tokens + train.max_new_tokens")
-        trainer = Trainer(run, actors, list(prompts.values()), settings, checkpoint)
+        trainer = Trainer(run, actors, list(prompts.values()), settings, checkpoint, sampling)
         if run.resumed_from:
             trainer.restore(run.resumed_from)
         else:
             checks.before(run, actors)
         run.rewind(trainer.done)
+        sampler.clear(run.path)
         shown = list(held_out)[:4]
         if not (run.path / "samples.jsonl").exists():
             training.samples(run, actors.model, chat, shown, actors.reference, "before", settings.max_new_tokens)

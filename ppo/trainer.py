@@ -15,22 +15,24 @@ from prefloop import checkpoints, heads, models, ranks, runs, training
 from prefloop.errors import RunError
 from prefloop.models import Checkpoint
 
-from . import loss
+from . import loss, sampler
 from .actors import Actors
 from .rollout import Rollout, collect
-from .settings import PPOConfig
+from .settings import PPOConfig, SamplerConfig
 from .update import Learner
 
 
 class Trainer:
     def __init__(self, run: runs.Run, actors: Actors, prompts: list[list[int]], settings: PPOConfig,
-                 checkpoint: Checkpoint) -> None:
+                 checkpoint: Checkpoint, sampling: SamplerConfig | None = None) -> None:
         self.run, self.actors, self.prompts = run, actors, prompts
         known = run.record.get("fitting", {})  # what memory sufficed for before this run was resumed
         self.settings = replace(settings, **{name: known[name] for name in ("sample_batch",)
                                              if isinstance(known, dict) and name in known})
         self.checkpoint = checkpoint
-        self.learner = Learner(run, actors, settings)
+        self.sampling = sampling or SamplerConfig()
+        self.sampler = sampler.connect(self.sampling, run.path)
+        self.learner = Learner(run, actors, settings, self.sampling.importance_cap)
         self.began = {name: training.Moved(nn.ParameterList(own)) for name, own in self.learner.networks().items()}
         self.kl_coef = settings.kl_coef
         self.done = self.saved = 0
@@ -54,7 +56,7 @@ class Trainer:
         """The next rollout. Stopped here, no weight has changed since the last update, and that is saved."""
         try:
             batch = collect(self.actors, self.prompts, self.done, self.kl_coef, self.learner.micro_batch,
-                            self.settings)
+                            self.settings, self.sampler)
         except KeyboardInterrupt:
             if self.done > self.saved and ranks.world() == 1:
                 with self.run.stop.finishing("the last update"):
@@ -64,10 +66,19 @@ class Trainer:
                            ("reference's log-probability", batch.reference_BT), ("value", batch.values_BT)):
             if told is not None:
                 training.require_finite(self.run, what, [told], self.done)
+        self.check_sampler(batch)
         if batch.sample_batch < self.settings.sample_batch:
             self.settings = replace(self.settings, sample_batch=batch.sample_batch)
             self.run.note(fitting={**self.run.record.get("fitting", {}), "sample_batch": batch.sample_batch})
         return batch
+
+    def check_sampler(self, batch: Rollout) -> None:
+        """A server's log-probabilities must be ours but for rounding: else it samples from another model."""
+        gap = sampler_gap(batch)
+        if gap is not None and gap > self.sampling.max_gap:
+            raise RunError(f"{self.sampling.url}: its log-probabilities are {gap:.3f} from ours a token, on average "
+                           f"(sampler.max_gap={self.sampling.max_gap:g}): it must hold the same base, held alike, and "
+                           f"serve with --logprobs-mode processed_logprobs; {self.run.last_good()}")
 
     def learn(self, batch: Rollout) -> dict[str, float]:
         began = time.monotonic()
@@ -138,6 +149,15 @@ def describe(batch: Rollout, settings: PPOConfig) -> dict[str, float]:
         "score_length_correlation": loss.correlation(batch.scores_B, lengths_B),
         "reward_clipped": float((batch.scores_B.abs() > settings.reward_clip).float().mean()),
     }
+    if batch.sampled_BT is not None:
+        told["sampler_gap"] = sampler_gap(batch) or 0.0
     if batch.values_BT is not None:
         told["explained_variance"] = loss.explained_variance(batch.values_BT, batch.returns_BT, batch.mask_BT)
     return told
+
+
+def sampler_gap(batch: Rollout) -> float | None:
+    """The mean of |log p - log p| of the sampled tokens, by us and by the server that sampled them, if one did."""
+    if batch.sampled_BT is None:
+        return None
+    return float(((batch.logprobs_BT - batch.sampled_BT) * batch.mask_BT).abs().sum() / batch.mask_BT.sum())

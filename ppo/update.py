@@ -55,8 +55,8 @@ class Learner:
     Several processes share a minibatch's micro-batches and add their gradients up; each then takes the same step.
     """
 
-    def __init__(self, run: runs.Run, actors: Actors, settings: PPOConfig) -> None:
-        self.run, self.actors, self.settings = run, actors, settings
+    def __init__(self, run: runs.Run, actors: Actors, settings: PPOConfig, importance_cap: float) -> None:
+        self.run, self.actors, self.settings, self.importance_cap = run, actors, settings, importance_cap
         known = run.record.get("fitting", {})  # what memory sufficed for before this run was resumed
         self.micro_batch = known.get("micro_batch", settings.micro_batch)
         named = list(actors.model.named_parameters())
@@ -161,12 +161,18 @@ class Learner:
             new, old = loss.by_answer(new_N, lengths), loss.by_answer(old_N, lengths)
             advantages = batch.advantages_BT[micro, 0]
             tally.add("clip_fraction", loss.policy_clipped(new.detach(), old, advantages, settings.clip))
-            return loss.policy_losses(new, old, advantages, settings.clip).sum() / episodes
+            losses = loss.policy_losses(new, old, advantages, settings.clip)
+            if batch.sampled_BT is not None:
+                sampled = loss.by_answer(batch.of(micro, batch.sampled_BT), lengths)
+                losses = losses * loss.importance(old, sampled, self.importance_cap)
+            return losses.sum() / episodes
         tokens = sum(float(batch.mask_BT[micro].sum()) for micro in part)
         tally.add("clip_fraction", loss.policy_clipped(new_N.detach(), old_N, advantages_N, settings.clip))
         losses_N = loss.policy_losses(new_N, old_N, advantages_N, settings.clip)
         if settings.advantage == "grpo":
             losses_N = losses_N + batch.kl_coef * loss.reference_kl(new_N, old_N, batch.of(micro, batch.reference_BT))
+        if batch.sampled_BT is not None:
+            losses_N = losses_N * loss.importance(old_N, batch.of(micro, batch.sampled_BT), self.importance_cap)
         return losses_N.sum() / tokens
 
     def critic_gradients(self, batch: Rollout, part: list[list[int]], micros: list[list[int]], tally: Tally) -> float:
