@@ -53,7 +53,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
             moved, reference = training.Moved(model), dpo.adapter_weights(model, POLICY)
             first = first_rows(chat, prompts)
             trainer = dpo.build(run, model, chat, first, pairs, args, OnlineTrainer)
-            batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
+            batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * ranks.world()
             trainer.rounds = rounds = Rounds(run, model, chat, scorer, prompts, online, batch, args.seed)
             training.fp32_adapters(run, model, moved)
             training.attach(trainer, run, lambda folder: finish(run, model, chat, checkpoint, folder, rounds))
@@ -61,7 +61,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
             training.train(trainer, run)
             moved.check(run, model)
             dpo.check_reference(run, model, reference)
-            dpo.finish(run, model, chat, checkpoint, run.final)
+            ranks.by_first("final", lambda: dpo.finish(run, model, chat, checkpoint, run.final))
             summarise(run, model, chat, scorer, held_out, pairs, online, args)
             for role, when in ((REFERENCE, "before"), (POLICY, "after")):
                 training.samples(run, model, chat, held_out[:4], role, when, online.max_new_tokens)
@@ -81,8 +81,9 @@ def refuse(asked: config.Asked, data: DPOData, args: DPOConfig, online: OnlineCo
                            f"online.reward; drop one of them")
     if online.pairs == "all":
         labels.refuse(args, "online.pairs=all")
-    if ranks.world() > 1:
-        raise RequestError("online DPO runs in one process for now; start it without torchrun")
+    if ranks.sharded():
+        raise RequestError("online DPO samples from whole weights, which FSDP shares out; configs/accelerate/ddp.yaml "
+                           "gives each GPU the whole base")
 
 
 def fitting(chat: Chat, prompts: list[Prompt], max_length: int | None, online: OnlineConfig) -> list[Prompt]:

@@ -6,9 +6,12 @@ What a round samples is a function of (seed, round) and the weights. P prompts w
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import combinations
+from math import isfinite
 from pathlib import Path
+from statistics import mean, pstdev
 from typing import Any, Literal
 
 import torch
@@ -16,7 +19,7 @@ from peft import PeftModel
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from prefloop import checkpoints, passes, runs, scoring
+from prefloop import checkpoints, passes, ranks, runs, scoring
 from prefloop.chat import Chat
 from prefloop.errors import RunError
 from prefloop.generate import SamplingConfig, row_seed, sample_ids
@@ -92,7 +95,8 @@ class Rounds(Dataset):
         if step % self.steps and kept and kept.name == f"checkpoint-{step}":
             self.pairs = checkpoints.read_json(kept / FILE)["pairs"]
         else:
-            with self.run.stop.at_once():
+            # Several processes wait for each other in here: they stop at the next step instead.
+            with self.run.stop.at_once() if ranks.world() == 1 else nullcontext():
                 self.pairs = self._made(step)
         self.dealt = dealt(len(self.pairs), self.size, self.seed, self.number)
 
@@ -129,21 +133,36 @@ def dealt(pairs: int, size: int, seed: int, number: int) -> list[int]:
     return order[:size]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A prompt's answers, what the reward model says of each, and log policy - log reference of the first."""
+
+    prompt_ids: list[int]
+    answers: list[list[int]]
+    ended: list[bool]
+    scores: list[float]
+    log_ratio: float
+
+
 def made(model: PeftModel, chat: Chat, scorer: scoring.Scorer, prompts: list[Prompt], online: OnlineConfig, seed: int,
          number: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """A round's pairs as the trainer reads them, and its figures."""
+    """A round's pairs as the trainer reads them, and its figures. Several processes share the prompts."""
     began = time.monotonic()
     settings = SamplingConfig(online.answers, online.max_new_tokens, temperature=online.temperature,
                               batch=online.sample_batch, seed=seed)
-    answers = sample_ids(model, chat, prompts, settings, POLICY, f"round {number}: answers")
+    mine = ranks.share(range(len(prompts)))
+    asked = [prompts[n] for n in mine]
+    answers = sample_ids(model, chat, asked, settings, POLICY, f"round {number}: answers", mine)
     sampled = time.monotonic()
-    scores_PK, ended_PK = judged(chat, scorer, prompts, answers), tensor_of(answers, chat.end_id)
-    worth_PK = scores_PK - online.missing_eos_penalty * scores_PK.std(correction=0) * ~ended_PK
-    least = online.least_margin * float(scores_PK.std(correction=0))
-    rows = [row for place, prompt in enumerate(prompts)
-            for row in rows_of(chat.prompt_ids(prompt), answers[place], worth_PK[place].tolist(), least, online)]
-    figures = described(model, chat, prompts, answers, scores_PK, ended_PK, online)
-    figures |= {"pairs": len(rows), "seconds_sampling": sampled - began, "seconds_scoring": time.monotonic() - sampled}
+    scores_PK = judged(chat, scorer, asked, answers).tolist()
+    ratios_P = log_ratios(model, chat, asked, [own[0] for own in answers], online.temperature)
+    own = [Judged(chat.prompt_ids(prompt), texts, [ids[-1] == chat.end_id for ids in texts], scores, ratio)
+           for prompt, texts, scores, ratio in zip(asked, answers, scores_PK, ratios_P, strict=True)]
+    parts = ranks.from_all(own)
+    together = [parts[n % len(parts)][n // len(parts)] for n in range(len(prompts))]
+    rows = ranked(together, online)
+    figures = described(together) | {"pairs": len(rows), "seconds_sampling": sampled - began,
+                                     "seconds_scoring": time.monotonic() - sampled}
     return weighted(rows) if online.pairs == "all" else [plain(row) for row in rows], figures
 
 
@@ -152,22 +171,24 @@ def judged(chat: Chat, scorer: scoring.Scorer, prompts: list[Prompt], answers: l
     asked = [(prompt, chat.text(ids)) for prompt, own in zip(prompts, answers, strict=True) for ids in own]
     if not any(text.strip() for _, text in asked):
         raise RunError("every answer is empty: the policy ends its turn at once; look at its SFT run")
-    scores_PK = torch.tensor(scoring.scored(scorer, asked).mean_N).view(len(prompts), -1)
-    if not scores_PK.isfinite().all():
+    known = dict.fromkeys(one for one, read in zip(asked, scorer.reads(asked), strict=True) if read)
+    if not known:
+        raise RunError("every answer is longer than the reward model can read; lower online.max_new_tokens")
+    scores = scoring.scored(scorer, list(known)).mean_N.tolist()
+    if not all(map(isfinite, scores)):
         raise RunError("the reward model gave an answer a score that is not finite")
-    return scores_PK
+    said, lowest = dict(zip(known, scores, strict=True)), min(scores)
+    return torch.tensor([said.get(one, lowest) for one in asked], dtype=torch.float64).view(len(prompts), -1)
 
 
-def tensor_of(answers: list[list[list[int]]], end_id: int) -> Tensor:
-    """ended_PK: whether an answer ended by itself."""
-    return torch.tensor([[ids[-1] == end_id for ids in own] for own in answers])
-
-
-def better_than(worth_K: list[float], least: float, every: bool) -> list[tuple[int, int]]:
-    """(better, worse) of one prompt's answers: the best and the worst, or every two, if further apart than `least`."""
-    order = sorted(range(len(worth_K)), key=lambda n: -worth_K[n])
-    among = combinations(order, 2) if every else [(order[0], order[-1])]
-    return [(high, low) for high, low in among if worth_K[high] - worth_K[low] > least]
+def log_ratios(model: PeftModel, chat: Chat, prompts: list[Prompt], answers: list[list[int]],
+               temperature: float) -> list[float]:
+    """log policy - log reference of one answer to each prompt, in nats: its mean estimates KL(policy, reference)."""
+    asked = list(map(chat.prompt_ids, prompts))
+    texts = [ids + answer for ids, answer in zip(asked, answers, strict=True)]
+    policy_P, reference_P = (passes.total_logprobs(model, role, texts, list(map(len, asked)), chat.pad_id, temperature)
+                             for role in (POLICY, REFERENCE))
+    return (policy_P - reference_P).tolist()
 
 
 @dataclass(frozen=True)
@@ -180,10 +201,23 @@ class Found:
     margin: float
 
 
-def rows_of(prompt_ids: list[int], answers: list[list[int]], worth_K: list[float], least: float,
-            online: OnlineConfig) -> list[Found]:
-    return [Found(prompt_ids, answers[high], answers[low], worth_K[high] - worth_K[low])
-            for high, low in better_than(worth_K, least, online.pairs == "all")]
+def ranked(together: list[Judged], online: OnlineConfig) -> list[Found]:
+    """The pairs of a round. Penalty and least margin are in units of the spread of its scores."""
+    spread = pstdev(score for one in together for score in one.scores)
+    found = []
+    for one in together:
+        worth_K = [score - (0.0 if ended else online.missing_eos_penalty * spread)
+                   for score, ended in zip(one.scores, one.ended, strict=True)]
+        for high, low in better_than(worth_K, online.least_margin * spread, online.pairs == "all"):
+            found.append(Found(one.prompt_ids, one.answers[high], one.answers[low], worth_K[high] - worth_K[low]))
+    return found
+
+
+def better_than(worth_K: list[float], least: float, every: bool) -> list[tuple[int, int]]:
+    """(better, worse) of one prompt's answers: the best and the worst, or every two, if further apart than `least`."""
+    order = sorted(range(len(worth_K)), key=lambda n: -worth_K[n])
+    among = combinations(order, 2) if every else [(order[0], order[-1])]
+    return [(high, low) for high, low in among if worth_K[high] - worth_K[low] > least]
 
 
 def plain(row: Found) -> dict[str, Any]:
@@ -196,16 +230,13 @@ def weighted(rows: list[Found]) -> list[dict[str, Any]]:
     return [plain(row) | {"probability": 1.0, "weight": row.margin / mean} for row in rows]
 
 
-def described(model: PeftModel, chat: Chat, prompts: list[Prompt], answers: list[list[list[int]]],
-              scores_PK: Tensor, ended_PK: Tensor, online: OnlineConfig) -> dict[str, float]:
+def described(together: list[Judged]) -> dict[str, float]:
     """By PPO's names. The KL is estimated on the first answer of each prompt."""
-    asked, first = [chat.prompt_ids(prompt) for prompt in prompts], [own[0] for own in answers]
-    texts = [ids + answer for ids, answer in zip(asked, first, strict=True)]
-    policy_P, reference_P = (passes.total_logprobs(model, role, texts, list(map(len, asked)), chat.pad_id,
-                                                   online.temperature) for role in (POLICY, REFERENCE))
-    lengths = torch.tensor([float(len(ids)) for own in answers for ids in own])
-    kl = float((policy_P - reference_P).mean())
-    return {"score": float(scores_PK.mean()), "score_std": float(scores_PK.std(correction=0)), "kl": kl,
-            "kl_per_token": kl * len(first) / sum(map(len, first)), "length": float(lengths.mean()),
-            "eos_rate": float(ended_PK.float().mean()),
-            "score_length_correlation": loss.correlation(scores_PK.flatten().float(), lengths)}
+    scores = torch.tensor([one.scores for one in together]).flatten()
+    lengths = torch.tensor([float(len(ids)) for one in together for ids in one.answers])
+    log_ratio = sum(one.log_ratio for one in together)
+    return {"score": float(scores.mean()), "score_std": float(scores.std(correction=0)),
+            "kl": log_ratio / len(together),
+            "kl_per_token": log_ratio / sum(len(one.answers[0]) for one in together),
+            "length": float(lengths.mean()), "eos_rate": mean(float(end) for one in together for end in one.ended),
+            "score_length_correlation": loss.correlation(scores, lengths)}

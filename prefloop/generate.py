@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -130,16 +130,20 @@ class Job:
     seed: int
 
 
-def batches(chat: Chat, prompts: list[Prompt], settings: SamplingConfig) -> list[list[Job]]:
-    """What is sampled together: prompts of like length. The same request always makes the same batches."""
-    jobs = [Job(n, k, ids, row_seed(settings.seed, n, k))
+def batches(chat: Chat, prompts: list[Prompt], settings: SamplingConfig,
+            numbers: Sequence[int] | None = None) -> list[list[Job]]:
+    """What is sampled together: prompts of like length. The same request always makes the same batches.
+
+    Seeds go by `numbers`, the prompts' places where these are only some of those asked.
+    """
+    jobs = [Job(n, k, ids, row_seed(settings.seed, numbers[n] if numbers else n, k))
             for n, ids in enumerate(map(chat.prompt_ids, prompts)) for k in range(settings.answers)]
     jobs.sort(key=lambda job: len(job.ids))
     return [jobs[first : first + settings.batch] for first in range(0, len(jobs), settings.batch)]
 
 
 def sample_ids(model: nn.Module, chat: Chat, prompts: list[Prompt], settings: SamplingConfig, role: str | None,
-               what: str = "sampling") -> list[list[list[int]]]:
+               what: str = "sampling", numbers: Sequence[int] | None = None) -> list[list[list[int]]]:
     """`settings.answers` answers for each prompt as token ids, in the order given, with a progress bar.
 
     An answer that ended has `chat.end_id` last; one cut at `max_new_tokens` has not.
@@ -149,7 +153,7 @@ def sample_ids(model: nn.Module, chat: Chat, prompts: list[Prompt], settings: Sa
     from prefloop import memory
     from prefloop.passes import acting
 
-    together = batches(chat, prompts, settings)
+    together = batches(chat, prompts, settings, numbers)
     answers: list[list[list[int]]] = [[[]] * settings.answers for _ in prompts]
     model.eval()
     with acting(model, role), tqdm(total=sum(map(len, together)), desc=what, unit="answer", mininterval=1) as bar:

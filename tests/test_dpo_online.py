@@ -157,25 +157,28 @@ def test_pairs_of_one_prompt_by_hand() -> None:
     assert weighed[1]["rejected_ids"] == [4]
 
 
-def test_a_cut_answer_is_worth_less(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cut_answer_is_worth_less() -> None:
     """Scores 0 and 2, spread 1: the better answer was cut, and at a penalty of 3 spreads it is the worse."""
-    def found(penalty: float) -> list[list[int]]:
-        config = OnlineConfig(prompts=1, answers=2, missing_eos_penalty=penalty)
-        rows, _ = rounds.made(None, chat, None, [tiny.tiny_prompt(0)], config, 0, 1)  # type: ignore[arg-type]
-        return [row["chosen_ids"] for row in rows]
+    own = [rounds.Judged([1], [[5, 9], [6, 7]], [True, False], [0.0, 2.0], 0.5)]
+    assert rounds.ranked(own, OnlineConfig(missing_eos_penalty=0)) == [Found([1], [6, 7], [5, 9], 2.0)]
+    assert rounds.ranked(own, OnlineConfig(missing_eos_penalty=3)) == [Found([1], [5, 9], [6, 7], 1.0)]
+    assert rounds.ranked(own, OnlineConfig(missing_eos_penalty=0, least_margin=2.0)) == []
 
-    class Chat:
-        end_id, pad_id = 9, 0
 
-        def prompt_ids(self, prompt: Prompt) -> list[int]:
-            return [1]
+def test_the_figures_of_a_round_by_hand() -> None:
+    own = [rounds.Judged([1], [[5, 9], [6, 7, 8, 9]], [True, False], [0.0, 2.0], 0.5),
+           rounds.Judged([1], [[5], [6]], [True, True], [1.0, 1.0], 0.1)]
+    found = rounds.described(own)
+    assert found == pytest.approx({"score": 1.0, "score_std": 0.5**0.5, "kl": 0.3, "kl_per_token": 0.2, "length": 2.0,
+                                   "eos_rate": 0.75, "score_length_correlation": found["score_length_correlation"]})
 
-    chat: Any = Chat()
-    monkeypatch.setattr(rounds, "sample_ids", lambda *_: [[[5, 9], [6, 7]]])
-    monkeypatch.setattr(rounds, "judged", lambda *_: torch.tensor([[0.0, 2.0]]))
-    monkeypatch.setattr(rounds, "described", lambda *_: {})
-    assert found(0.0) == [[6, 7]]
-    assert found(3.0) == [[5, 9]]
+
+def test_an_answer_that_the_reward_model_cannot_read_is_worth_no_more_than_the_least(home: Path) -> None:
+    chat = models.load_chat(models.resolve(str(home / "base")))
+    scorer = Likes("e")
+    scorer.reads = lambda asked: ["x" not in answer for _, answer in asked]  # type: ignore[method-assign]
+    answers = [[chat.answer_ids(text) for text in ("eee", "e", "exeee")]]
+    assert rounds.judged(chat, scorer, [tiny.tiny_prompt(0)], answers).tolist() == [[3.0, 1.0, 1.0]]
 
 
 def test_every_pair_is_dealt_before_one_comes_again() -> None:

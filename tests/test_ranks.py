@@ -100,6 +100,28 @@ def test_two_processes_share_a_rollout(home: Path) -> None:
         assert gap(one, other, "adapter_model.safetensors") < 1e-4
 
 
+def test_two_processes_share_a_round_of_online_dpo(home: Path) -> None:
+    """What they sample, rank and learn is what one process does on the same global batch."""
+    sft = tiny.sft_run(home / "runs", home / "base", home / "data", name="online-start")
+    reward = home / "runs" / "online-reward"
+    assert tiny.launch(*request(home, "reward", sft, reward.name, 4), "train.save_steps=8") == 0
+    words = ["dpo", f"model.path={sft}", f"online.reward={reward}", f"data.path={home / 'data'}",
+             f"run.root={home / 'runs'}", "online.rounds=2", "online.prompts=14", "online.answers=3",
+             "online.max_new_tokens=8", "train.max_length=64", "train.learning_rate=0.001", "train.logging_steps=1"]
+    assert tiny.launch(*words, "run.name=online-one", "train.per_device_train_batch_size=8") == 0
+    two = started(SEVERAL, *words, "run.name=online-two", "train.per_device_train_batch_size=4")
+    out, err = two.communicate(timeout=300)
+    assert two.returncode == 0, err
+    assert out.count("check: weights:") == 1
+    one, other = home / "runs" / "online-one", home / "runs" / "online-two"
+    alone, shared = ([row for row in runs.read_lines(run / "metrics.jsonl") if "round" in row] for run in (one, other))
+    assert len(alone) == len(shared) == 2
+    for mine, ours in zip(alone, shared, strict=True):
+        assert all(ours[name] == pytest.approx(mine[name], abs=1e-4) for name in mine
+                   if not name.startswith("seconds"))
+    assert gap(one, other, "adapter_model.safetensors") < 1e-4
+
+
 def test_an_error_of_all_processes_is_one_line(home: Path) -> None:
     (home / "runs" / "taken").mkdir(parents=True)
     (home / "runs" / "taken" / "run.json").write_text("{}")
