@@ -3,7 +3,7 @@
 # usage: launch/stage.sh COMMAND [section.key=value ...]
 #   SIZE=tiny|small|8b   whose config: configs/tiny (a CPU), configs (about 0.5B, a small GPU), configs/8b (24 GB)
 #   CONFIG=FILE          another config
-#   NPROC=N              N processes: for sft, reward and dpo, one for each GPU
+#   NPROC=N              N processes: for sft, reward, dpo and ppo, one for each GPU
 set -euo pipefail
 command=${1:?usage: launch/stage.sh COMMAND [section.key=value ...]}
 shift
