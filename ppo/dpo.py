@@ -82,7 +82,8 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
             trainer = build(run, model, chat, train, held_out, args, TokenDPOTrainer)
             training.fp32_adapters(run, model, moved)
             if precomputed:
-                splits = {"train": train, "eval": held_out}
+                evaluated = args.eval_strategy != "no" or args.eval_on_start
+                splits = {"train": train, "eval": held_out if evaluated else []}
                 reference_logprobs.into(run, trainer, model, REFERENCE, splits, chat.pad_id)
             training.attach(trainer, run, lambda folder: finish(run, model, chat, checkpoint, folder))
             check_start(run, trainer, model, chat, train[:FIRST])

@@ -5,7 +5,6 @@ The reference never changes, so a run that sees its pairs several times would ma
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,8 @@ def wanted(asked: config.Asked, args: DPOConfig, pairs: int) -> bool:
 
 
 def into(run: runs.Run, trainer: Any, model: PeftModel, role: str, splits: dict[str, list[Row]], pad_id: int) -> None:
-    """Give the trainer's rows the reference's log-probabilities. `splits` are its `train` and `eval` rows.
+    """Give the trainer's rows the reference's log-probabilities. `splits` are its `train` and, to be evaluated, `eval`
+    rows.
 
     They are kept in the run's folder, so that a resumed run learns from the very same numbers.
     """
@@ -54,15 +54,14 @@ def into(run: runs.Run, trainer: Any, model: PeftModel, role: str, splits: dict[
     ranks.meet("the reference's log-probabilities")
     kept = checkpoints.read_json(path)
     trainer.train_dataset = with_columns(trainer.train_dataset, kept["train"])
-    if trainer.eval_dataset is not None:
+    if "eval" in kept:
         trainer.eval_dataset = with_columns(trainer.eval_dataset, kept["eval"])
     trainer.precompute_ref_logps = True
 
 
 def _intact(run: runs.Run, path: Path) -> bool:
-    with suppress(OSError, AttributeError):
-        return run.record["files"][FILE] == checkpoints.file_sha256(path) if "files" in run.record else False
-    return False
+    known = run.record.get("files")
+    return isinstance(known, dict) and path.is_file() and known.get(FILE) == checkpoints.file_sha256(path)
 
 
 def with_columns(rows: Dataset, values: list[list[float]]) -> Dataset:
