@@ -159,12 +159,14 @@ def write_world(place: Place, seed: int) -> None:
     snapshot.write(place.held_out, prompts=test[REWARD_TESTED : REWARD_TESTED + VERDICT], source="simulated world")
 
 
-def stage(title: str, command: str, seed: int, place: Place, *overrides: str, ok: tuple[int, ...] = (0,)) -> None:
+def stage(title: str, command: str, seed: int, place: Place, *overrides: str, ok: tuple[int, ...] = (0,),
+          config: str = "") -> None:
     """Run `prefloop COMMAND` as a user would, and show the line that was typed."""
     seeded = {"sft": "train.seed", "reward": "train.seed", "ppo": "train.seed", "dpo": "train.seed",
               "generate": "sampling.seed", "compare": "sampling.seed"}.get(command)
     own = [] if command in ("snapshot", "score") else [f"run.root={place.root}", f"run.name={command}"]
-    words = [command, str(CONFIGS / f"{command}.yaml"), *own, *([f"{seeded}={seed}"] if seeded else []), *overrides]
+    words = [command, str(CONFIGS / f"{config or command}.yaml"), *own,
+             *([f"{seeded}={seed}"] if seeded else []), *overrides]
     shown = [word.replace(f"{ROOT}/", "") for word in words]
     print(f"\n== {title}\n   prefloop {' '.join(shown)}", flush=True)
     began = time.monotonic()

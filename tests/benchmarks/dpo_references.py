@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 from prefloop.formats import snapshot
@@ -34,8 +35,8 @@ def main() -> None:
 def write_pairs(folder: Path) -> Path:
     """Each demonstration's answer above that of the next, which is to another prompt."""
     own = [one for one in grammar.demonstrations(2 * PAIRS, 1) if one.prompt.split == "train"]
-    rankings = [Ranking(one.prompt, (Response(one.response), Response(other.response)), (1, 2), "nobody")
-                for one, other in zip(own, own[1:], strict=False) if one.response != other.response]
+    rankings = [Ranking(one.prompt, (Response(one.answer), Response(other.answer)), (1, 2), "nobody")
+                for one, other in pairwise(own) if one.answer != other.answer]
     return snapshot.write(folder, rankings)
 
 
