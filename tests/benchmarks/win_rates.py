@@ -1,7 +1,7 @@
 """Whether PPO, RLOO, DPO and online DPO make the demo's policy better by the world's truth, seed after seed.
 
 `make bench NAME=win_rates` runs the demo's stages for each seed (the seeds are WIN_RATES="1 2 3" unless told), and
-RLOO and online DPO on the same SFT and reward runs. The last line is a JSON object; intervals are of 95%, over prompts.
+RLOO and online DPO on the same SFT and reward runs. The last line is a JSON object; intervals are 95%, over prompts.
 """
 
 from __future__ import annotations
