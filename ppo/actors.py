@@ -7,7 +7,6 @@ V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from peft import PeftModel
@@ -17,21 +16,23 @@ from prefloop import heads, models, passes
 from prefloop.chat import Chat
 from prefloop.models import Checkpoint, ModelConfig
 
+from . import judging
 from .settings import PPOConfig
 
 
 @dataclass(frozen=True)
 class Actors:
-    """`reference` is None when the base itself is the reference, fine-tuned whole; `critic` where there is none."""
+    """`reference` is None when the base itself is the reference, fine-tuned whole; `critic` where there is none;
+    `second` only watches."""
 
     model: PeftModel
     chat: Chat
     reference: str | None
-    reward_head: heads.Head
+    judge: judging.Judge
     critic: Critic | None
+    second: judging.Judge | None = None
 
     policy: str = "policy"
-    reward: str = "reward"
     value: str = "value"
 
 
@@ -57,21 +58,34 @@ class Critic(nn.Module):
         return values_BT[before_BT]
 
 
-def assemble(checkpoint: Checkpoint, reward_folder: Path, config: ModelConfig, settings: PPOConfig) -> Actors:
-    """Load the base once; policy from the SFT adapter, which stays as the reference; value from the reward."""
+def assemble(checkpoint: Checkpoint, reward: judging.Found, second: judging.Found | None, config: ModelConfig,
+             settings: PPOConfig, texts: judging.Texts) -> Actors:
+    """Load the base once; policy from the SFT adapter, which stays as the reference; value from the reward.
+
+    A reward model that does not stand on this base leaves the value to begin as the SFT adapter, and silent.
+    """
     torch.manual_seed(settings.seed)
-    base = models.load_base(checkpoint, config)
+    base, chat = models.load_base(checkpoint, config), models.load_chat(checkpoint)
     model = models.add_adapter(base, "policy", checkpoint.adapter, config)
     reference = "sft" if checkpoint.adapter else None
     if reference:
         models.add_adapter(model, reference, checkpoint.adapter, config)
-    for name in ("reward", "value") if settings.critic else ("reward",):
-        models.add_adapter(model, name, reward_folder, config)
+    judge = judging.hold(reward, "reward", model, chat, texts, config)
+    watching = judging.hold(second, "second", model, chat, texts, config) if second else None
+    critic = None
+    if settings.critic:
+        models.add_adapter(model, "value", reward.folder if reward.on_base else checkpoint.adapter, config)
+        critic = Critic(judge.head if isinstance(judge, judging.OnBase) else silent(model))
     models.train_only(model, {"policy", "value"})
-    reward_head = heads.Head.load(reward_folder, models.device())
     # Dropout is off for good: the ratio must compare one policy with itself.
-    return Actors(model.eval(), models.load_chat(checkpoint), reference, reward_head,
-                  Critic(reward_head) if settings.critic else None)
+    return Actors(model.eval(), chat, reference, judge, critic, watching)
+
+
+def silent(model: PeftModel) -> heads.Head:
+    """A head that says 0 of everything: what scaled scores are on average."""
+    head = heads.Head(passes.plain(model).config.get_text_config().hidden_size, "last")
+    nn.init.zeros_(head.linear.weight)
+    return head.to(models.device())
 
 
 def answer_logprobs(actors: Actors, rows: list[list[int]], starts: list[int], temperature: float,

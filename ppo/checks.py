@@ -6,32 +6,11 @@ import torch
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file
 
-from prefloop import heads, models, passes, runs
-from prefloop.errors import RequestError
+from prefloop import models, passes, runs
 from prefloop.models import Checkpoint
 
+from . import judging
 from .actors import Actors
-
-
-def same_base(policy: Checkpoint, reward: Checkpoint) -> None:
-    """Reward, policy and value are adapters on one base in memory: they must have been trained on the same one."""
-    kind = models.reward_kind(reward)
-    if kind is None:
-        raise RequestError(f"reward.path: {reward.path} is no reward model (it has no adapter with {heads.HEAD}); "
-                           f"name a reward run")
-    if kind != "adapter":
-        raise RequestError(f"reward.path: {reward.path} is a reward model of kind {kind}, and PPO holds reward and "
-                           f"policy on one base: train one with model.kind=adapter model.path={policy.path}")
-    if reward.base_checksum != policy.base_checksum:
-        raise RequestError(f"reward.path: {reward.path} was trained on the base {reward.base} (checksum "
-                           f"{reward.base_checksum[:12]}), but the policy {policy.path} stands on {policy.base} "
-                           f"(checksum {policy.base_checksum[:12]}); train the reward on the policy's base")
-
-
-def same_tokens(actors: Actors, policy: Checkpoint, reward: Checkpoint) -> None:
-    if models.probe_rows(models.load_chat(reward)) != models.probe_rows(actors.chat):
-        raise RequestError(f"reward.path: {reward.path} renders messages into other tokens than {policy.path}; "
-                           f"both need the same tokenizer and chat template")
 
 
 @torch.no_grad()
@@ -56,24 +35,24 @@ def before(run: runs.Run, actors: Actors) -> None:
 
 def _scores(run: runs.Run, actors: Actors, rows: list[list[int]], starts: list[int]) -> None:
     kept = [n for n, row in enumerate(rows) if len(row) - starts[n] > 1]
-    rows, starts = [rows[n] for n in kept], [starts[n] for n in kept]
-
-    def score(rows: list[list[int]], starts: list[int], batch: int) -> torch.Tensor:
-        return heads.score(actors.model, actors.reward_head, actors.reward, rows, starts, actors.chat.pad_id, batch)
-
-    whole = score(rows, starts, len(rows))
-    without = score([row[:-1] for row in rows], starts, len(rows))
-    differ = int(((whole - without).abs() > 1e-6).sum())
-    run.check("EOS is scored", 2 * differ > len(rows), f"it changes the score of {differ} of {len(rows)} probe texts")
-    gap = float((whole - score(rows, starts, 1)).abs().max())
-    run.check("scores and padding", gap < tolerance(actors, 1e-3, 0.1),
+    rows, starts, judge = [rows[n] for n in kept], [starts[n] for n in kept], actors.judge
+    whole = judge.scores(rows, starts, len(rows))
+    on_base = isinstance(judge, judging.OnBase)
+    if on_base:  # of a text nobody sees how it ended
+        without = judge.scores([row[:-1] for row in rows], starts, len(rows))
+        differ = int(((whole - without).abs() > 1e-6).sum())
+        run.check("EOS is scored", 2 * differ > len(rows),
+                  f"it changes the score of {differ} of {len(rows)} probe texts")
+    gap = float((whole - torch.cat([judge.scores([row], [start], 1) for row, start in zip(
+        rows, starts, strict=True)])).abs().max())
+    run.check("scores and padding", gap < (tolerance(actors, 1e-3, 0.1) if on_base else 0.1),
               f"alone and in a batch, scores of probe texts differ by at most {gap:.1e}")
 
 
-def after(run: runs.Run, actors: Actors, policy: Checkpoint, reward: Checkpoint) -> None:
-    """Nobody trained the reference or the reward: their weights are still the ones on disk, bit for bit."""
-    for name, source in ((actors.reference, policy), (actors.reward, reward)):
-        if name and source.adapter:
+def after(run: runs.Run, actors: Actors, beside: dict[str, Checkpoint]) -> None:
+    """Nobody trained the adapters beside policy and value: their weights are the ones on disk still, bit for bit."""
+    for name, source in beside.items():
+        if source.adapter:
             saved = load_file(source.adapter / models.ADAPTER)
             held = get_peft_model_state_dict(actors.model, adapter_name=name)
             same = all(torch.equal(held[key].cpu(), weight.float()) for key, weight in saved.items())

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prefloop import generate, heads, memory, models, passes, ranks
+from prefloop import generate, memory, models, passes, ranks
 
-from . import loss
+from . import judging, loss
 from .actors import Actors, answer_logprobs, answer_values
 from .sampler import Sampler
 from .settings import PPOConfig
@@ -101,7 +101,7 @@ def collect(actors: Actors, prompts: list[list[int]], rollout: int, kl_coef: flo
     mask_BT = answer_mask(answers, models.device())
     ended_B = torch.tensor([answer[-1] == actors.chat.end_id for answer in answers], device=mask_BT.device)
     sampled_at = time.monotonic()
-    scores_B = scores(actors, rows, starts, settings).to(mask_BT.device)
+    scores_B = scores(actors.judge, rows, starts, settings).to(mask_BT.device)
     if actors.critic and actors.critic.span is None:
         actors.critic.span = sum(map(len, answers)) / len(answers)
     # The same micro-batches as in the first epoch: the ratio there is exactly 1, in bf16 too.
@@ -135,14 +135,13 @@ def credit(terminal_B: Tensor, logprobs_BT: Tensor, reference_BT: Tensor, values
     return advantages_B[:, None] * mask_BT, returns_B[:, None] * mask_BT
 
 
-def scores(actors: Actors, rows: list[list[int]], starts: list[int], settings: PPOConfig) -> Tensor:
-    """The reward model's scores_B."""
+def scores(judge: judging.Judge, rows: list[list[int]], starts: list[int], settings: PPOConfig) -> Tensor:
+    """What a reward model says: scores_B. Several processes share the rows."""
     own = ranks.share(range(len(rows)))
     scores_B = torch.zeros(len(rows), device=models.device())
     if own:
-        scores_B[own] = heads.score(actors.model, actors.reward_head, actors.reward, [rows[n] for n in own],
-                                    [starts[n] for n in own], actors.chat.pad_id,
-                                    settings.micro_batch).to(scores_B.device)
+        scores_B[own] = judge.scores([rows[n] for n in own], [starts[n] for n in own],
+                                     settings.micro_batch).to(scores_B.device)
     return ranks.summed(scores_B)
 
 

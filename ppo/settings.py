@@ -1,4 +1,4 @@
-"""What PPO is asked for: the sections `train:`, `reward:` and `sampler:`."""
+"""What PPO is asked for: the sections `train:`, `reward:`, `watch:` and `sampler:`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,47 @@ from prefloop import remote
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """`reward:` names the reward run whose scores PPO raises."""
+    """`reward:` names the reward model whose scores PPO raises: a run of any kind, or a server as `prefloop serve`."""
 
-    path: str = ""
+    path: str | None = None
+    url: str | None = None
+    token_file: str | None = None
+    timeout: float = 60.0
+    patience: float = 300.0
+    rows: int = 64
+    rescale: bool | None = None
 
     def __post_init__(self) -> None:
-        if not self.path:
-            raise ValueError("reward.path is missing: name a reward run, as `prefloop reward` makes them")
+        if not self.path and not self.url:
+            raise ValueError("reward.path is missing: name a reward run, as `prefloop reward` makes them; or give "
+                             "reward.url, a server as `prefloop serve` is one")
+        if self.path and self.url:
+            raise ValueError("reward.path and reward.url name two reward models; give one of them")
+        if self.url:
+            remote.require_url(self.url, "reward.url")
+        if not 0 < self.timeout < float("inf") or not 0 <= self.patience < float("inf") or self.rows < 1:
+            raise ValueError("reward.timeout is above 0 seconds, reward.patience at least 0, reward.rows at least 1")
+
+
+@dataclass(frozen=True)
+class WatchConfig:
+    """`watch:` looks at held-out prompts every so many rollouts, if it can with a second reward model's eyes."""
+
+    reward: str | None = None
+    every: int | None = 10
+    prompts: int = 64
+    patience: int = 3
+    max_kl: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.every is None and self.reward:
+            raise ValueError("watch.reward never looks where watch.every is null; give a number of rollouts")
+        if (self.every is not None and self.every < 1) or self.patience < 1:
+            raise ValueError("watch.every and watch.patience are at least 1; watch.every=null does not watch")
+        if self.prompts < 8:
+            raise ValueError("watch.prompts is at least 8: fewer say nothing")
+        if not 0 < self.max_kl < float("inf"):
+            raise ValueError(f"watch.max_kl is a number of nats above 0, not {self.max_kl}")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +17,19 @@ from prefloop import checkpoints, heads, models, ranks, runs, training
 from prefloop.errors import RunError
 from prefloop.models import Checkpoint
 
-from . import loss, sampler
+from . import loss, ranges, sampler
 from .actors import Actors
+from .judging import UNREAD
 from .rollout import Rollout, collect
 from .settings import PPOConfig, SamplerConfig
 from .update import Learner
+from .watch import Watch
 
 
 class Trainer:
     def __init__(self, run: runs.Run, actors: Actors, prompts: list[list[int]], settings: PPOConfig,
-                 checkpoint: Checkpoint, sampling: SamplerConfig | None = None) -> None:
-        self.run, self.actors, self.prompts = run, actors, prompts
+                 checkpoint: Checkpoint, watch: Watch, sampling: SamplerConfig | None = None) -> None:
+        self.run, self.actors, self.prompts, self.watch = run, actors, prompts, watch
         known = run.record.get("fitting", {})  # what memory sufficed for before this run was resumed
         self.settings = replace(settings, **{name: known[name] for name in ("sample_batch",)
                                              if isinstance(known, dict) and name in known})
@@ -35,12 +39,13 @@ class Trainer:
         self.learner = Learner(run, actors, settings, self.sampling.importance_cap)
         self.began = {name: training.Moved(nn.ParameterList(own)) for name, own in self.learner.networks().items()}
         self.kl_coef = settings.kl_coef
-        self.done = self.saved = 0
+        self.done = 0
+        self.saved: int | None = None
 
     def fit(self) -> None:
         settings = self.settings
         with tqdm(total=settings.rollouts, initial=self.done, desc="ppo", unit="rollout") as bar:
-            while self.done < settings.rollouts:
+            while self.look():
                 batch = self.collect()
                 with self.run.stop.finishing("this update"):
                     figures = self.learn(batch)
@@ -52,16 +57,49 @@ class Trainer:
         for name, weights in self.learner.networks().items():
             self.began[name].check(self.run, nn.ParameterList(weights), f"{name} weights")
 
-    def collect(self) -> Rollout:
-        """The next rollout. Stopped here, no weight has changed since the last update, and that is saved."""
+    def look(self) -> bool:
+        """Where it is time, see how the policy does on held-out prompts; whether to go on."""
+        last = self.done == self.settings.rollouts
+        if self.watch.due(self.done, last):
+            began = time.monotonic()
+            with self.keeping():
+                row = self.watch.look(self.actors, self.done, self.settings)
+            self.note_down({**row, "seconds_watching": time.monotonic() - began})
+            if self.watch.best() == self.done != self.saved:
+                with self.run.stop.finishing("the best checkpoint so far"):
+                    self.save()
+        return not last and not self.watch.hacked()
+
+    def take_best(self) -> None:
+        """From here on the policy is the best one by the second reward model, if one watched."""
+        best = self.watch.best()
+        if best is not None and best != self.done:
+            checkpoints.verify(self.folder(best))
+            models.load_adapter(self.actors.model, self.actors.policy, self.folder(best))
+
+    def note_down(self, row: dict[str, Any]) -> None:
+        """A row of metrics, and what it warns of."""
+        before = runs.read_lines(self.run.path / "metrics.jsonl")
+        said = list(ranges.warnings([*before, row], self.settings.critic_warmup if self.settings.critic else 0))
+        for words in said:
+            print(f"warning: after rollout {self.done}: {words}", flush=True)
+        self.run.log({**row, "warnings": said} if said else row)
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Cut off inside, no weight has changed since the last update, and that is saved."""
         try:
-            batch = collect(self.actors, self.prompts, self.done, self.kl_coef, self.learner.micro_batch,
-                            self.settings, self.sampler)
-        except KeyboardInterrupt:
-            if self.done > self.saved and ranks.world() == 1:
+            yield
+        except (KeyboardInterrupt, RunError):
+            if self.done > (self.saved or 0) and ranks.world() == 1:
                 with self.run.stop.finishing("the last update"):
                     self.save()
             raise
+
+    def collect(self) -> Rollout:
+        with self.keeping():
+            batch = collect(self.actors, self.prompts, self.done, self.kl_coef, self.learner.micro_batch,
+                            self.settings, self.sampler)
         for what, told in (("reward", batch.scores_B), ("policy's log-probability", batch.logprobs_BT),
                            ("reference's log-probability", batch.reference_BT), ("value", batch.values_BT)):
             if told is not None:
@@ -81,13 +119,14 @@ class Trainer:
                            f"serve with --logprobs-mode processed_logprobs; {self.run.last_good()}")
 
     def learn(self, batch: Rollout) -> dict[str, float]:
-        began = time.monotonic()
-        figures = {**describe(batch, self.settings), **self.learner.update(batch, self.done),
-                   "kl_coef": self.kl_coef}
+        began, seen = time.monotonic(), describe(batch, self.settings)
+        if reason := ranges.reason_to_stop(seen, len(batch.rows), self.watch.settings.max_kl):
+            raise RunError(f"rollout {self.done + 1}: {reason}; {self.run.last_good(before=self.done)}")
+        figures = {**seen, **self.learner.update(batch, self.done), "kl_coef": self.kl_coef}
         self.adapt(figures["kl"])
         self.done += 1
-        self.run.log({"step": self.done, **figures, "seconds_sampling": batch.sampling_seconds,
-                      "seconds_scoring": batch.scoring_seconds, "seconds_updating": time.monotonic() - began})
+        self.note_down({"step": self.done, **figures, "seconds_sampling": batch.sampling_seconds,
+                        "seconds_scoring": batch.scoring_seconds, "seconds_updating": time.monotonic() - began})
         return figures
 
     def adapt(self, kl: float) -> None:
@@ -102,7 +141,7 @@ class Trainer:
         self.saved = self.done
 
     def _save(self) -> None:
-        folder, actors = self.run.path / f"checkpoint-{self.done}", self.actors
+        folder, actors = self.folder(self.done), self.actors
         models.save_adapter(actors.model, actors.policy, folder)
         models.save_tokenizer(actors.chat, folder)
         if actors.critic:
@@ -110,13 +149,18 @@ class Trainer:
             actors.critic.head.save(folder / "value")
         torch.save(self.learner.optimizer.state_dict(), folder / "optimizer.pt")
         checkpoints.write_json(folder / "state.json", {"rollouts": self.done, "kl_coef": self.kl_coef,
-                                                        "critic_span": actors.critic and actors.critic.span})
+                                                        "critic_span": actors.critic and actors.critic.span,
+                                                        "watch": self.watch.state()})
         models.check_reload(self.run, actors.model, actors.chat, folder, actors.policy)
         if actors.critic:
             models.check_reload(self.run, actors.model, actors.chat, folder / "value", actors.value,
                                 actors.critic.head)
         models.seal(folder, self.checkpoint, "ppo")
-        checkpoints.rotate(self.run.path, self.settings.save_total_limit)
+        best = self.watch.best()
+        checkpoints.rotate(self.run.path, self.settings.save_total_limit, None if best is None else self.folder(best))
+
+    def folder(self, step: int) -> Path:
+        return self.run.path / f"checkpoint-{step}"
 
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint that was verified. Random numbers are functions of the seed: nothing to restore."""
@@ -129,6 +173,7 @@ class Trainer:
             actors.critic.span = state["critic_span"]
         self.learner.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", "cpu", weights_only=True))
         self.done, self.kl_coef = state["rollouts"], state["kl_coef"]
+        self.watch.restore(state["watch"])
         self.saved = self.done
         if self.done > self.settings.rollouts:
             raise RunError(f"{folder}: it has {self.done} rollouts behind it, more than train.rollouts")
@@ -147,6 +192,7 @@ def describe(batch: Rollout, settings: PPOConfig) -> dict[str, float]:
         "length": float(lengths_B.mean()),
         "eos_rate": float(batch.ended_B.float().mean()),
         "score_length_correlation": loss.correlation(batch.scores_B, lengths_B),
+        "unread": float((batch.scores_B == UNREAD).float().mean()),
         "reward_clipped": float((batch.scores_B.abs() > settings.reward_clip).float().mean()),
     }
     if batch.sampled_BT is not None:

@@ -138,9 +138,11 @@ def steps(run: Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.name[11:]))
 
 
-def newest(run: Path, passed_over: Callable[[RequestError], None] = lambda error: None) -> Path | None:
-    """The newest checkpoint of a run that verifies; `passed_over` is told why a newer one does not."""
-    for folder in reversed(steps(run)):
+def newest(run: Path, passed_over: Callable[[RequestError], None] = lambda error: None,
+           before: int | None = None) -> Path | None:
+    """The newest checkpoint of a run (`before` a step) that verifies; `passed_over` is told why a newer one does not.
+    """
+    for folder in reversed([one for one in steps(run) if before is None or int(one.name[11:]) < before]):
         try:
             verify(folder)
         except RequestError as error:
@@ -150,15 +152,13 @@ def newest(run: Path, passed_over: Callable[[RequestError], None] = lambda error
     return None
 
 
-def rotate(run: Path, keep: int | None) -> None:
-    """Delete the oldest checkpoints beyond `keep`, but never the newest that verifies.
-
-    """
+def rotate(run: Path, keep: int | None, spared: Path | None = None) -> None:
+    """Delete the oldest checkpoints beyond `keep`, but never the newest that verifies, nor the one `spared`."""
     if keep is None:
         return
     good = newest(run)
     for folder in steps(run)[: -max(keep, 1)]:
-        if folder != good:
+        if folder not in (good, spared):
             discard(folder)
 
 

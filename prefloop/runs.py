@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
@@ -51,15 +51,16 @@ class Run:
         _require_finite(self, metrics)
         append(self.path / "metrics.jsonl", metrics)
 
-    def rewind(self, step: int) -> None:
-        """Forget metrics past `step`: a resumed run takes those steps again."""
+    def rewind(self, step: int, known: Callable[[dict[str, Any]], bool] = lambda row: True) -> None:
+        """Forget metrics past `step`, and rows that are not `known` any more: a resumed run makes those again."""
         path = self.path / "metrics.jsonl"
-        kept = [row for row in read_lines(path) if row.get("step", 0) <= step]
+        kept = [row for row in read_lines(path) if row.get("step", 0) <= step and known(row)]
         with checkpoints.replacing(path) as file:
             file.writelines(map(line, kept))
 
-    def last_good(self) -> str:
-        good = checkpoints.newest(self.path)
+    def last_good(self, before: int | None = None) -> str:
+        """Where to go back to; with `before`, where that step's own checkpoint is as bad as what is in memory."""
+        good = checkpoints.newest(self.path, before=before)
         return f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
 
     def check(self, name: str, passed: bool, detail: str) -> None:
@@ -104,7 +105,7 @@ class Follower(Run):
     def log(self, metrics: dict[str, Any]) -> None:
         _require_finite(self, metrics)
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int, known: Callable[[dict[str, Any]], bool] = lambda row: True) -> None:
         pass
 
     def resolved(self, **sections: Any) -> None:
@@ -342,6 +343,7 @@ def card(run: Run) -> str:
         lines.append(f"- {name}: `{parent.get('path')}` (checksum {str(parent.get('checksum'))[:12]})")
     lines += ["", "## Figures", ""]
     lines += [f"- {name}: {value}" for name, value in record.get("metrics", {}).items()]
+    lines += ["", "## Warnings", "", *(f"- {one}" for one in record["warnings"])] if record.get("warnings") else []
     lines += ["", "## Self-checks", ""]
     lines += [f"- {name}: {check['detail']}" for name, check in record.get("checks", {}).items()]
     lines += ["", "## Use", "", f"    prefloop {record['stage']} {run.path}/run.yaml run.name=ANOTHER   # do it again",

@@ -13,9 +13,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from prefloop import checkpoints, heads, models, passes, runs
 from prefloop.formats import snapshot
-from prefloop.ppo import trainer
+from prefloop.ppo import judging, trainer
 from prefloop.ppo.actors import Actors, assemble
-from prefloop.ppo.settings import PPOConfig
+from prefloop.ppo.settings import PPOConfig, WatchConfig
+from prefloop.ppo.watch import Watch
 from prefloop.records import Message, Prompt
 
 WORDS = [f"w{n}" for n in range(16)]
@@ -39,8 +40,9 @@ class Place(NamedTuple):
 
     def actors(self, settings: PPOConfig, four_bit: bool = False) -> Actors:
         checkpoint = models.resolve(str(self.sft))
-        return assemble(checkpoint, self.reward / "final",
-                        models.ModelConfig(path=str(self.sft), four_bit=four_bit), settings)
+        reward = judging.found_at(str(self.reward), checkpoint, "reward.path")
+        return assemble(checkpoint, reward, None, models.ModelConfig(path=str(self.sft), four_bit=four_bit), settings,
+                        {})
 
     def trainer(self, name: str, four_bit: bool = False, **settings: Any) -> trainer.Trainer:
         """What the recipe builds, to look inside."""
@@ -52,7 +54,7 @@ class Place(NamedTuple):
         actors = self.actors(config, four_bit)
         prompts = [actors.chat.prompt_ids(prompt) for prompt in snapshot.read(self.data).prompts_of("train")]
         return trainer.Trainer(runs.Run(path, {"stage": "ppo", "status": "running"}), actors, prompts, config,
-                               models.resolve(str(self.sft)))
+                               models.resolve(str(self.sft)), Watch(WatchConfig(every=None), []))
 
 
 def make_base(folder: Path, seed: int) -> Path:

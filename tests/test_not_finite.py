@@ -43,7 +43,7 @@ def spoil_ppo(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
 
     def collected(actors: Any, prompts: Any, number: int, *given: Any) -> rollout.Rollout:
         if number == 1 and what == "reward":
-            actors.reward_head.linear.bias.data.fill_(math.nan)
+            actors.judge.head.linear.bias.data.fill_(math.nan)
         if number == 1 and what == "value":
             actors.critic.head.linear.bias.data.fill_(math.nan)
         return collect(actors, prompts, number, *given)

@@ -13,7 +13,7 @@ from ppo_place import LIKED, Place, make_base, make_place, make_run, record
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from prefloop import checkpoints, cli, heads, models, runs
-from prefloop.ppo import rollout, trainer, update
+from prefloop.ppo import judging, rollout, trainer, update
 from prefloop.ppo.actors import Actors, Critic
 from prefloop.ppo.settings import PPOConfig
 
@@ -42,7 +42,9 @@ def test_ppo_raises_the_score(place: Place) -> None:
         "critic weights", "sft is frozen", "reward is frozen", "reload checkpoint-5", "reload checkpoint-10",
         "reload checkpoint-12",
         "reload value", "reload final"}
-    steps = runs.read_lines(path / "metrics.jsonl")
+    rows = runs.read_lines(path / "metrics.jsonl")
+    assert [row["step"] for row in rows if "watch_score" in row] == [0, 10, 12]
+    steps = [row for row in rows if "score" in row]
     assert [row["step"] for row in steps] == list(range(1, 13))
     assert abs(steps[0]["kl"]) < 1e-4
     assert all(0 < row["entropy"] < math.log(22) and 0 <= row["eos_rate"] <= 1 for row in steps)
@@ -57,7 +59,8 @@ def test_a_reward_that_is_not_finite_fails_the_run(place: Place, monkeypatch: py
                                                    capsys: pytest.CaptureFixture[str]) -> None:
     def poisoned(actors: Actors, prompts: Any, number: int, *given: Any) -> rollout.Rollout:
         if number == 2:
-            actors.reward_head.linear.bias.data.fill_(math.nan)
+            assert isinstance(actors.judge, judging.OnBase)
+            actors.judge.head.linear.bias.data.fill_(math.nan)
         return rollout.collect(actors, prompts, number, *given)
 
     monkeypatch.setattr(trainer, "collect", poisoned)
@@ -69,14 +72,11 @@ def test_a_reward_that_is_not_finite_fails_the_run(place: Place, monkeypatch: py
     assert not (path / "final").exists()
 
 
-def test_a_reward_on_another_base_is_refused(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    other = make_run(place.folder / "other-reward", make_base(place.folder / "other-base", seed=1), "reward")
-    assert cli.main(place.asked("run.name=refused", f"reward.path={other}")) == 2
-    said = capsys.readouterr().err
-    assert str(other) in said
-    assert str(place.sft) in said
+def test_what_is_no_reward_model_is_refused(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(place.asked("run.name=refused", f"reward.path={place.sft}")) == 2
-    assert "no reward model" in capsys.readouterr().err
+    assert f"reward.path: {place.sft} is no reward model" in capsys.readouterr().err
+    assert cli.main(place.asked("run.name=refused", f"watch.reward={place.sft}")) == 2
+    assert f"watch.reward: {place.sft} is no reward model" in capsys.readouterr().err
     assert not (place.folder / "refused").exists()
 
 

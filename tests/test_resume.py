@@ -67,7 +67,7 @@ SMALL = ("train.max_steps=8", "train.save_steps=3", "train.logging_steps=2", "tr
 REWARD = (*SMALL, "head.members=2", "loss.kind=plackett_luce", "loss.acceptable=true")  # all that is learned beside
 PPO = ("train.rollouts=5", "train.save_every=2", "train.episodes=8", "train.minibatches=2", "train.micro_batch=4",
        "train.max_prompt_tokens=48", "train.max_new_tokens=8", "train.critic_warmup=1", "train.learning_rate=1e-3",
-       "train.kl_target=1.0", "train.kl_horizon=100")
+       "train.kl_target=1.0", "train.kl_horizon=100", "watch.every=1", "watch.prompts=8")
 ONLINE = ("online.rounds=3", "online.prompts=12", "online.answers=3", "online.max_new_tokens=8", "train.save_steps=2",
           "train.logging_steps=2", "train.per_device_train_batch_size=2", "train.gradient_accumulation_steps=2",
           "train.max_length=64", "train.learning_rate=1e-3")  # three rounds of three steps
@@ -103,7 +103,8 @@ class Nursery:
             return ["dpo", f"model.path={self.root / 'begin'}", f"online.reward={self.root / 'reward'}",
                     f"data.path={self.root / 'data'}", f"run.root={self.root}", f"run.name={name}", *ONLINE]
         start = self.root / ("base" if stage == "sft" else "begin")
-        more = {"ppo": (f"reward.path={self.root / 'reward'}", *PPO), "reward": REWARD,
+        judges = (f"reward.path={self.root / 'reward'}", f"watch.reward={self.root / 'encoder-alone'}")
+        more = {"ppo": (*judges, *PPO), "reward": REWARD,
                 "dpo": (*SMALL, "train.precompute_ref_log_probs=true")}.get(stage, SMALL)
         return [stage, f"model.path={start}", f"data.path={self.root / 'data'}", f"run.root={self.root}",
                 f"run.name={name}", *more]
@@ -148,7 +149,8 @@ KILLED = {
     "online": [("prefloop.generate:sample", 1), (STEP, 5), ("prefloop.ppo.rounds:judged", 1), (SEAL, 2),
                ("prefloop.ppo.rounds:Rounds.save", 1), ("prefloop.generate:sample", 2),
                ("prefloop.ppo.online:summarise", 1)],
-    "ppo": [("prefloop.ppo.rollout:sample", 2), ("prefloop.ppo.update:Learner.critic_gradients", 10), (SEAL, 1),
+    "ppo": [("prefloop.ppo.watch:Watch.look", 1), ("prefloop.ppo.rollout:sample", 2),
+            ("prefloop.ppo.watch:Watch.look", 3), ("prefloop.ppo.update:Learner.critic_gradients", 10), (SEAL, 1),
             ("prefloop.generate:sample", 2), ("prefloop.ppo.checks:after", 1), ("prefloop.ppo.held_out:compared", 1)],
 }
 
@@ -173,7 +175,8 @@ def test_killed_anywhere_a_run_ends_as_one_left_alone(nursery: Nursery, stage: s
 # Where Ctrl-C comes, and the checkpoint that must then be there: the step, or the rollout, that was begun.
 STOPPED = [("sft", STEP, 5, 3), ("sft", "prefloop.sft.train:nll", 1, None), ("reward", STEP, 12, 6),
            ("online", "prefloop.generate:sample", 2, 3), ("online", STEP, 9, 5),
-           ("ppo", "prefloop.generate:sample", 3, 1), ("ppo", "prefloop.ppo.update:Learner.critic_gradients", 10, 3)]
+           ("ppo", "prefloop.generate:sample", 5, 1), ("ppo", "prefloop.ppo.watch:Watch.look", 2, 1),
+           ("ppo", "prefloop.ppo.update:Learner.critic_gradients", 10, 3)]
 
 
 @pytest.mark.parametrize(("stage", "place", "call", "saved"), STOPPED)

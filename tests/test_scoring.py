@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def test_mean_spread_and_objectives_by_hand() -> None:
     assert found.objectives_ND[0].tolist() == pytest.approx([2.0, 2.0])
 
 
-def test_everything_takes_the_linear_kind(judge: Path, loop: Loop, tmp_path: Path, said: Callable[[], str]) -> None:
+def test_everything_takes_the_linear_kind(judge: Path, loop: Loop, tmp_path: Path) -> None:
     assert tiny.launch("score", f"model.path={judge}", f"score.answers={loop.root / 'data'}",
                        f"score.out={tmp_path / 'scores.jsonl'}") == 0
     by_text = {row["text"]: row["score"] for row in map(json.loads, (tmp_path / "scores.jsonl").open())}
@@ -75,8 +75,7 @@ def test_everything_takes_the_linear_kind(judge: Path, loop: Loop, tmp_path: Pat
     assert tiny.launch("compare", f"compare.runs=[{loop.root / 'runs/sft'},{loop.root / 'base'}]",
                        f"compare.reward={judge}", f"data.path={loop.root / 'data'}", "compare.split=train",
                        "compare.limit=3", "sampling.max_new_tokens=4", f"run.root={tmp_path}") in (0, 3, 4)
-    loop.run("ppo", "p", f"reward.path={judge}", root=tmp_path, code=2)
-    assert "a reward model of kind linear, and PPO holds" in said()
+    loop.run("ppo", "p", f"reward.path={judge}", f"watch.reward={judge}", root=tmp_path)
 
 
 @pytest.mark.parametrize(("path", "told"), [

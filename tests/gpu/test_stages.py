@@ -71,7 +71,7 @@ def measured(home: tuple[Path, str], stage: str, *overrides: str) -> dict[str, f
     figures = json.loads(done.stdout.splitlines()[-1])
     need, _ = doctor.fits(DoctorConfig(config=str(config), base=hub))
     rows = runs.read_lines(root / stage / "metrics.jsonl")
-    steps = {name: round(rows[-1][name], 2) for name in rows[-1] if name.startswith("seconds_")} if rows else {}
+    steps = {name: round(own, 2) for row in rows for name, own in row.items() if name.startswith("seconds_")}
     print(json.dumps({"size": size, "gpu": torch.cuda.get_device_name(0), **figures,
                       "reckoned_gb": round(need.total / 1e9, 2), **steps}), flush=True)
     return figures

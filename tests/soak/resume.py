@@ -51,7 +51,7 @@ COMMON = ("train.per_device_train_batch_size=2", "train.gradient_accumulation_st
           "model.lora_r=4")
 PPO = ("train.rollouts=32", "train.save_every=2", "train.episodes=16", "train.minibatches=2", "train.micro_batch=4",
        "train.max_prompt_tokens=48", "train.max_new_tokens=24", "train.critic_warmup=1", "train.learning_rate=1e-3",
-       "train.kl_target=1.0", "train.kl_horizon=100")
+       "train.kl_target=1.0", "train.kl_horizon=100", "watch.every=3", "watch.prompts=8", "watch.patience=100")
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("sft", "reward", "dpo", "ppo")
 
