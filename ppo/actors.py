@@ -92,7 +92,7 @@ def answer_logprobs(actors: Actors, rows: list[list[int]], starts: list[int], te
                     entropy: bool = False) -> Tensor:
     """log p of every answer token, N, under the adapter now acting; with `entropy`, N2: the entropy beside it."""
     ids_BT, mask_BT = passes.pad_right(rows, actors.chat.pad_id, models.device())
-    hidden_BTH = passes.hidden_states(actors.model, ids_BT, mask_BT)
+    hidden_BTH = passes.hidden_states(actors.model, ids_BT)
     return passes.token_logprobs(actors.model, hidden_BTH, ids_BT, passes.answers_of(starts, mask_BT), temperature,
                                  entropy)
 
@@ -107,4 +107,4 @@ def hidden_before(actors: Actors, rows: list[list[int]], starts: list[int]) -> t
     """Hidden states, BTH, and where among them each answer token is predicted from: one place before it."""
     ids_BT, mask_BT = passes.pad_right(rows, actors.chat.pad_id, models.device())
     before_BT = passes.answers_of(starts, mask_BT).bool().roll(-1, dims=1)
-    return passes.hidden_states(actors.model, ids_BT, mask_BT), before_BT
+    return passes.hidden_states(actors.model, ids_BT), before_BT

@@ -66,6 +66,7 @@ class Learner:
         groups = [own for own in (self.policy, self.critic) if own]
         self.optimizer = torch.optim.AdamW([{"params": own} for own in groups], eps=1e-5, weight_decay=0.0)
         self.ratio_checked = False
+        memory.keep_freed()
         if settings.gradient_checkpointing:
             plain = passes.plain(actors.model)
             plain.gradient_checkpointing_enable({"use_reentrant": False})

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from prefloop.chat import Chat
 
 
+BLOCK = 256  # tokens of a vocabulary that are summed up together
+
+
 @dataclass(frozen=True)
 class SamplingConfig:
     """`sampling:`. A temperature of 0 is greedy. `answers` is K, the answers of each prompt."""
@@ -60,15 +63,27 @@ def row_uniforms(seeds: list[int], steps: int) -> Tensor:
 
 
 def pick(logits_BV: Tensor, u_B: Tensor, temperature: float) -> Tensor:
-    """Tokens by inverse-CDF sampling from softmax(logits / temperature); the largest logit at temperature 0."""
+    """Tokens by inverse-CDF sampling from softmax(logits / temperature); the largest logit at temperature 0.
+
+    Sums run over blocks of S tokens, and then over the tokens of the one block that u falls in: a cumulative sum over
+    the whole vocabulary, in the precision that it needs, would take longer than the logits took to make.
+    """
     import torch
 
     if temperature == 0:
         return logits_BV.argmax(-1)
-    cumulative_BV = torch.softmax(logits_BV.float() / temperature, -1).double().cumsum(-1)
-    # The last sum is not exactly 1: scaling u by it keeps the index inside the vocabulary.
-    threshold_B1 = (u_B.to(cumulative_BV) * cumulative_BV[:, -1])[:, None]
-    return torch.searchsorted(cumulative_BV, threshold_B1, right=True).squeeze(1).clamp_max(logits_BV.shape[1] - 1)
+    size = logits_BV.shape[1]
+    weights_BV = (logits_BV.float() - logits_BV.amax(1, keepdim=True).float()).div_(temperature).exp_()
+    whole = size - size % BLOCK
+    blocks_BN = torch.cat([weights_BV[:, :whole].unflatten(1, (-1, BLOCK)).sum(-1, dtype=torch.float64),
+                           weights_BV[:, whole:].sum(1, keepdim=True, dtype=torch.float64)], 1).cumsum(1)
+    threshold_B1 = u_B.to(blocks_BN)[:, None] * blocks_BN[:, -1:]
+    block_B1 = torch.searchsorted(blocks_BN, threshold_B1, right=True).clamp_max((size - 1) // BLOCK)
+    before_B1 = torch.where(block_B1 > 0, blocks_BN.gather(1, (block_B1 - 1).clamp_min(0)), 0.0)
+    tokens_BS = block_B1 * BLOCK + torch.arange(BLOCK, device=block_B1.device)
+    inside_BS = weights_BV.gather(1, tokens_BS.clamp_max(size - 1)).double().cumsum(1)
+    place_B1 = torch.searchsorted(inside_BS, threshold_B1 - before_B1, right=True).clamp_max(BLOCK - 1)
+    return (block_B1 * BLOCK + place_B1).squeeze(1).clamp_max(size - 1)
 
 
 def sample(model: nn.Module, prompts: list[list[int]], seeds: list[int], max_new_tokens: int, temperature: float,

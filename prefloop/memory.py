@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,6 +15,20 @@ T = TypeVar("T")
 
 # CUDA's allocator raises an error of its own kind; the CPU's, and CUDA's libraries, raise RuntimeErrors that say this.
 SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+TRIM_THRESHOLD, MMAP_MAX = -1, -4  # glibc's names for mallopt
+
+
+def keep_freed() -> None:
+    """On a CPU with glibc: what one pass frees is kept for the next, and not given back to the kernel each time.
+
+    Memory that comes anew from the kernel comes page by page, each one cleared: up to a tenth of a training's time.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt and not torch.cuda.is_available():
+        mallopt(TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(MMAP_MAX, 0)
 
 
 def ran_out(error: BaseException) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as recomputed
 from transformers import PreTrainedModel
 
 from prefloop import memory
@@ -40,10 +40,12 @@ def plain(model: nn.Module) -> PreTrainedModel:
     return model.get_base_model() if isinstance(model, PeftModel) else model  # type: ignore[return-value]
 
 
-def hidden_states(model: nn.Module, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Last hidden states, BTH, of right-padded rows. No logits are made."""
-    backbone = plain(model).base_model
-    return backbone(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).last_hidden_state
+def hidden_states(model: nn.Module, ids_BT: Tensor) -> Tensor:
+    """Last hidden states, BTH, of right-padded rows. No logits are made.
+
+    Nor a mask: no token sees what is on its right, and attention is fastest when it is causal and nothing else.
+    """
+    return plain(model).base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
 
 
 def token_logprobs(model: nn.Module, hidden_BTH: Tensor, ids_BT: Tensor, answer_BT: Tensor,
@@ -56,22 +58,53 @@ def token_logprobs(model: nn.Module, hidden_BTH: Tensor, ids_BT: Tensor, answer_
 
 def logprobs(model: nn.Module, hidden_NH: Tensor, tokens_N: Tensor, temperature: float = 1.0,
              entropy: bool = False) -> Tensor:
-    """log p of tokens that these hidden states predict, N; with `entropy`, N2: the entropy beside it.
+    """log p of tokens that these hidden states predict, N; with `entropy`, N2: beside it the entropy, which has no
+    gradient.
 
-    Logits are made only for these, a chunk at a time, and made again for the backward pass.
+    Logits are made only for these, a chunk at a time, and once: what the backward pass needs of them is their
+    gradient with respect to the hidden states, NH, which is made along with them. The output head must be frozen.
     """
     head: nn.Module = plain(model).get_output_embeddings()  # type: ignore[assignment]
-
-    def of(hidden_NH: Tensor, tokens_N: Tensor) -> Tensor:
-        logprobs_NV = torch.log_softmax(head(hidden_NH).float() / temperature, -1)
-        own_N = logprobs_NV.gather(1, tokens_N[:, None]).squeeze(1)
-        return torch.stack([own_N, -(logprobs_NV.exp() * logprobs_NV).sum(-1)], 1) if entropy else own_N
-
+    assert not any(weight.requires_grad for weight in head.parameters())
     chunk = max(1, LOGITS_AT_ONCE // plain(model).config.get_text_config().vocab_size)
-    pieces = list(zip(hidden_NH.split(chunk), tokens_N.split(chunk), strict=True))
-    if len(pieces) == 1 or not hidden_NH.requires_grad:
-        return torch.cat([of(*piece) for piece in pieces])
-    return torch.cat([recomputed(of, *piece, use_reentrant=False) for piece in pieces])  # type: ignore[misc]
+    found = [_Logprobs.apply(*piece, head, temperature, entropy)
+             for piece in zip(hidden_NH.split(chunk), tokens_N.split(chunk), strict=True)]
+    return torch.cat(found)  # type: ignore[arg-type]
+
+
+class _Logprobs(torch.autograd.Function):
+    """The log-probability of each of N tokens, and its gradient with respect to the hidden state before it."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_NH: Tensor, tokens_N: Tensor, head: nn.Module, temperature: float,
+                entropy: bool) -> Tensor:
+        wanted = ctx.needs_input_grad[0]
+        hidden_NH = hidden_NH.detach().requires_grad_(wanted)
+        with torch.set_grad_enabled(wanted):
+            logits_NV = head(hidden_NH).float()
+            if temperature != 1:
+                logits_NV = logits_NV / temperature
+        weights_NV = logits_NV.detach()  # the same memory: from here on it holds what its names say
+        highest_N1 = weights_NV.amax(1, keepdim=True)
+        own_N1 = weights_NV.gather(1, tokens_N[:, None]) - highest_N1
+        shifted_NV = weights_NV.sub_(highest_N1)
+        weights_NV = shifted_NV.exp() if entropy else shifted_NV.exp_()
+        total_N1 = weights_NV.sum(1, keepdim=True)
+        found_N1 = own_N1 - total_N1.log()
+        if wanted:
+            # d log p(token) / d logits is 1 at the token, less the probabilities.
+            slope_NV = weights_NV.div_(-total_N1).scatter_add_(1, tokens_N[:, None], torch.ones_like(total_N1))
+            ctx.save_for_backward(*torch.autograd.grad(logits_NV, hidden_NH, slope_NV))
+        if not entropy:
+            return found_N1.squeeze(1)
+        mean_N = torch.linalg.vecdot(weights_NV, shifted_NV) / total_N1.squeeze(1)
+        return torch.stack([found_N1.squeeze(1), total_N1.squeeze(1).log() - mean_N], 1)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        (per_token_NH,) = ctx.saved_tensors
+        slope_N = slopes[0] if slopes[0].dim() == 1 else slopes[0][:, 0]
+        return (slope_N[:, None] * per_token_NH).to(per_token_NH.dtype), None, None, None, None
 
 
 def answers_of(starts: list[int], mask_BT: Tensor) -> Tensor:
@@ -84,7 +117,7 @@ def answer_logprobs(model: nn.Module, rows: list[list[int]], starts: list[int], 
                     temperature: float = 1.0) -> list[Tensor]:
     """log p of each row's tokens from `starts[i]` on, given what precedes them."""
     ids_BT, mask_BT = pad_right(rows, pad_id, next(model.parameters()).device)
-    found_N = token_logprobs(model, hidden_states(model, ids_BT, mask_BT), ids_BT, answers_of(starts, mask_BT),
+    found_N = token_logprobs(model, hidden_states(model, ids_BT), ids_BT, answers_of(starts, mask_BT),
                              temperature)
     return list(found_N.split([len(row) - start for row, start in zip(rows, starts, strict=True)]))
 

@@ -95,7 +95,7 @@ def liking(model: Any, chat: Any) -> heads.Head:
     """A head that reads from the hidden state whether the token is the liked one: least squares on random rows."""
     ids_BT = torch.randint(6, 6 + len(WORDS), (64, 12), generator=torch.Generator().manual_seed(0))
     with passes.acting(model, "made"):
-        hidden_NH = passes.hidden_states(model, ids_BT, torch.ones_like(ids_BT)).flatten(0, 1)
+        hidden_NH = passes.hidden_states(model, ids_BT).flatten(0, 1)
     liked_N = (ids_BT.flatten() == chat.tokenizer.convert_tokens_to_ids(LIKED)).float()
     head = heads.Head(hidden_NH.shape[1], "mean")
     head.linear.weight.copy_(torch.linalg.lstsq(hidden_NH, liked_N[:, None]).solution.T)

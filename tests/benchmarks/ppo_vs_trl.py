@@ -99,8 +99,8 @@ def worlds(job: dict[str, Any]) -> dict[str, Any]:
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     root = Path(job["root"])
-    words = {word: n for n, word in enumerate(["<pad>", "<end>", "<unk>"])} | {f"w{n}": n for n in range(3, VOCABULARY)}
-    inner = Tokenizer(models.WordLevel(words, "<unk>"))
+    words = ["<pad>", "<end>", "<unk>", *(f"w{n}" for n in range(3, VOCABULARY))]
+    inner = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, "<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<end>",
                                         unk_token="<unk>")
@@ -119,7 +119,6 @@ def worlds(job: dict[str, Any]) -> dict[str, Any]:
 def reward(root: Path) -> None:
     """reward/: an adapter of random weights and a head; whole-reward/: the same merged, as transformers loads it."""
     import torch
-    from transformers import AutoModelForSequenceClassification
 
     from prefloop import heads, models
 
@@ -192,7 +191,7 @@ def ours(job: dict[str, Any]) -> Any:
     root, run = Path(job["root"]), Path(tempfile.mkdtemp())
     base = models.resolve(str(root / "base"))
     made = actors.assemble(base, root / "reward",
-                           models.ModelConfig(path=str(root / "base"), lora_r=RANK, lora_alpha=ALPHA), seed=0)
+                           models.ModelConfig(path=str(root / "base"), lora_r=RANK, lora_alpha=ALPHA), asked)
     own = trainer.Trainer(runs.Run(run, {"stage": "ppo", "status": "running"}), made, job["prompts"], asked, base)
 
     def train() -> None:
