@@ -65,7 +65,7 @@ def logprobs(model: nn.Module, hidden_NH: Tensor, tokens_N: Tensor, temperature:
     gradient with respect to the hidden states, NH, which is made along with them. The output head must be frozen.
     """
     head: nn.Module = plain(model).get_output_embeddings()  # type: ignore[assignment]
-    assert not any(weight.requires_grad for weight in head.parameters())
+    assert not (torch.is_grad_enabled() and any(weight.requires_grad for weight in head.parameters()))
     chunk = max(1, LOGITS_AT_ONCE // plain(model).config.get_text_config().vocab_size)
     found = [_Logprobs.apply(*piece, head, temperature, entropy)
              for piece in zip(hidden_NH.split(chunk), tokens_N.split(chunk), strict=True)]

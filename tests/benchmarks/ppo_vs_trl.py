@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PEER = ROOT / ".venv" / "trl-1.12.0"
 SMALL = "SMALL" in os.environ
 VOCABULARY, PAD, END = 32_000, 0, 1
-SHAPE = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 4}  # 23M
+SHAPE: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 4}  # 23M
 ASKED, SHORTEST, LONGEST = 64, 8, 64  # tokens
 EPISODES, EPOCHS, MICRO = (16 if SMALL else 64), 4, 8
 RANK, ALPHA = 16, 32
@@ -212,7 +212,7 @@ def theirs(job: dict[str, Any]) -> Any:
         LogitsProcessor,
         LogitsProcessorList,
     )
-    from trl.experimental.ppo import PPOConfig, PPOTrainer
+    from trl.experimental.ppo import PPOConfig, PPOTrainer  # pyright: ignore[reportMissingImports]
 
     root = Path(job["root"])
     policy, value, judge = (kind.from_pretrained(root / name) for kind, name in (
