@@ -133,9 +133,9 @@ def story(metrics: dict[str, float]) -> str:
         return (f"{fell} Here the margin did not grow: the pairs were not learnt. Look at the labels (data.majority, "
                 f"data.labels), raise train.learning_rate or train for longer.")
     if share < FALL and metrics["length_after"] < (1 + LONGER) * metrics["length_before"]:
-        return (f"{fell} The chosen lost {share:.0%} of their log-probability, less than {FALL:.0%}, and answers are "
+        return (f"{fell} The chosen lost {share:.1%} of their log-probability, less than {FALL:.0%}, and answers are "
                 f"of their old length: that is usual, and no harm.")
-    return (f"{fell} The chosen lost {share:.0%} of their log-probability: read samples.jsonl for answers that are no "
+    return (f"{fell} The chosen lost {share:.1%} of their log-probability: read samples.jsonl for answers that are no "
             f"longer sentences, or longer than before. What helps, the strongest first: an SFT term "
             f"(train.loss_type=[sigmoid,sft], train.loss_weights=[1.0,1.0]; more weight holds harder), a lower "
             f"train.learning_rate or fewer steps, a higher train.beta, `prefloop sft` on the chosen answers first, or "

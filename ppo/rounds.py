@@ -46,6 +46,7 @@ class OnlineConfig:
     sample_batch: int = 64
     missing_eos_penalty: float = 1.0
     least_margin: float = 0.0
+    max_kl: float | None = 50.0
 
     def __post_init__(self) -> None:
         for name, least in (("rounds", 1), ("prompts", 1), ("answers", 2), ("passes", 1), ("max_new_tokens", 1),
@@ -57,6 +58,8 @@ class OnlineConfig:
         for name in ("missing_eos_penalty", "least_margin"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"online.{name} is at least 0, not {getattr(self, name)}")
+        if self.max_kl is not None and not self.max_kl > 0:
+            raise ValueError(f"online.max_kl is above 0, or null for none, not {self.max_kl}")
 
     @property
     def most_pairs(self) -> int:
@@ -106,6 +109,10 @@ class Rounds(Dataset):
     def _made(self, step: int) -> list[dict[str, Any]]:
         pairs, figures = made(self.model, self.chat, self.scorer, self._asked(), self.online,
                               row_seed(self.seed, self.number), self.number + 1)
+        if self.online.max_kl is not None and figures["kl"] > self.online.max_kl:
+            raise RunError(f"round {self.number + 1}: the policy is {figures['kl']:.1f} nats an answer from its "
+                           f"reference, past online.max_kl={self.online.max_kl:g}: raise train.beta, lower "
+                           f"train.learning_rate, or add an sft term; {self.run.last_good()}")
         if not pairs:
             raise RunError(f"round {self.number + 1}: no two answers to a prompt differ in their score by more than "
                            f"online.least_margin, so there is nothing to learn (score {figures['score']:.3f}, "

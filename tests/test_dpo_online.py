@@ -138,6 +138,13 @@ def test_a_constant_reward_stops_the_run(home: Path, monkeypatch: pytest.MonkeyP
     assert tiny.record(run)["status"] == "failed"
 
 
+def test_a_policy_that_runs_away_stops_the_run(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = dpo_run(home, "away", "online.max_kl=0.05", "online.rounds=20", "train.learning_rate=0.1", code=1)
+    assert "past online.max_kl=0.05" in capsys.readouterr().err
+    assert tiny.record(run)["status"] == "failed"
+    assert models.resolve(str(sorted(run.glob("checkpoint-*"))[-1])).adapter
+
+
 def test_a_score_that_is_not_finite_stops_the_run(home: Path, monkeypatch: pytest.MonkeyPatch,
                                                   capsys: pytest.CaptureFixture[str]) -> None:
     scorer = Likes("e")
@@ -196,6 +203,7 @@ def test_every_pair_is_dealt_before_one_comes_again() -> None:
     (["online.answers=1"], "online.answers is at least 2"),
     (["online.temperature=0"], "above 0"),
     (["online.least_margin=-1"], "at least 0"),
+    (["online.max_kl=0"], "above 0, or null"),
     (["online.pairs=best"], "expected 'extremes' or 'all'"),
     (["online.max_new_tokens=60"], "no prompt to train on"),
     (["online.reward=HOME/runs/sft"], "is no reward model"),

@@ -119,8 +119,8 @@ BEFORE = {"chosen_logprob_before": -20.0, "kl": 1.5, "length_before": 10.0, "len
 
 @pytest.mark.parametrize(("chosen", "rejected", "length", "said"), [
     (0.5, -3.0, 10.5, "nothing to do"),
-    (-1.0, -3.0, 10.5, "lost 5% of their log-probability, less than 10%"),
-    (-4.0, -9.0, 10.5, "lost 20% of their log-probability: read samples.jsonl"),
+    (-1.0, -3.0, 10.5, "lost 5.0% of their log-probability, less than 10%"),
+    (-4.0, -9.0, 10.5, "lost 20.0% of their log-probability: read samples.jsonl"),
     (-1.0, -3.0, 20.0, "read samples.jsonl"),
     (-3.0, -1.0, 10.5, "the margin did not grow"),
 ])

@@ -20,7 +20,7 @@ from prefloop.launch import demo
 from prefloop.launch.world import grammar
 from prefloop.records import Ranking, Response
 
-PAIRS, EPOCHS = 600, 3
+PAIRS, EPOCHS = 320, 3
 
 
 def main() -> None:
