@@ -44,6 +44,7 @@ COMMANDS = {
     "export": ("prefloop.export", "write a policy as plain files, merged into 16 bits or as an adapter"),
     "runs": ("prefloop.runs", "list runs, or follow one (run.name=NAME)"),
     "doctor": ("prefloop.doctor", "say what this machine has, what is missing and what will be slow"),
+    "plan": ("prefloop.plan", "say what a stage's config would take: memory by phase, time, micro-batch"),
     "resume": ("", "continue a run that was stopped: prefloop resume RUN"),
 }
 

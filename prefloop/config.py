@@ -41,10 +41,11 @@ for _side in (_Loader, _Dumper):
 
 @dataclass(frozen=True)
 class Asked:
-    """A request: the stage, and the merged sections of its file and overrides."""
+    """A request: the stage, the merged sections of its file and overrides, and which file that was."""
 
     stage: str
     sections: dict[str, dict[str, Any]]
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def read(stage: str, path: Path | None, overrides: list[str]) -> Asked:
         if not (equals and dot and section and name):
             raise RequestError(f"{override!r}: expected section.key=value, such as train.learning_rate=5e-6")
         sections.setdefault(section, {})[name] = parse(value, override)
-    return Asked(stage, sections)
+    return Asked(stage, sections, path)
 
 
 def _near(path: Path) -> str:

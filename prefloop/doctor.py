@@ -19,14 +19,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Literal
 
-from prefloop import config, footprint
-from prefloop.cli import COMMANDS
-from prefloop.errors import RequestError
+from prefloop import config, footprint, plan
 
 GB = 10**9
 HEADINGS = {"has": "This machine has", "missing": "Missing", "slow": "Will be slow"}
@@ -284,25 +281,11 @@ def hub() -> Iterator[Finding]:
 
 
 def fits(settings: DoctorConfig) -> tuple[footprint.Need, bool]:
-    """What the config would take, and whether its base is in 4 bits."""
+    """What the config would take on a GPU, with rows as long as it allows, and whether its base is in 4 bits."""
     path = Path(settings.config)
-    stage = settings.stage or path.stem
-    if stage not in COMMANDS or not COMMANDS[stage][0]:
-        raise RequestError(f"{path}: which stage is it for? Say doctor.stage=ppo, or another")
-    owners = import_module(COMMANDS[stage][0]).sections()
-    told = dict(zip(owners, config.build(config.read(stage, path, []), owners), strict=True))
-    load, own = footprint.load_of(stage, told), told.get("model")
-    base = settings.base or base_of(path, str(getattr(own, "path", "")))
-    return (footprint.need(footprint.shape_of(base), load, own.four_bit, getattr(own, "lora_r", 16)),  # type: ignore
-            own.four_bit)  # type: ignore[union-attr]
-
-
-def base_of(path: Path, named: str) -> str:
-    """The base under a config: what it names if that is there, else what the sft.yaml beside it names."""
-    beside = path.with_name("sft.yaml")
-    if named in footprint.KNOWN or (named and Path(named).is_dir()) or not beside.is_file():
-        return named
-    return str(config.read("sft", beside, []).sections.get("model", {}).get("path", named))
+    stage = settings.stage or plan.stage_of(path, "doctor.stage")
+    case = plan.case_of(path, config.read(stage, path, []).sections, stage, settings.base, gpu=True, look=False)
+    return case.need, case.held.four_bit
 
 
 def judged(fit: tuple[footprint.Need, bool], path: str, free: int) -> str:
@@ -313,7 +296,7 @@ def judged(fit: tuple[footprint.Need, bool], path: str, free: int) -> str:
              f"{need.updating / GB:.1f} while learning" if need.updating else "",
              f"{need.sampling / GB:.1f} while sampling (in turn)" if need.sampling else ""]
     words = (f"{path} takes about {need.total / GB:.1f} GB of GPU memory, by arithmetic: "
-             f"{', '.join(filter(None, parts))}, {footprint.REST / GB:.1f} for the rest")
+             f"{', '.join(filter(None, parts))}, {need.rest / GB:.1f} for the rest")
     if not free:
         return f"{words}. There is no GPU here to hold it."
     verdict = "fits" if need.total < 0.9 * free else "may not fit" if need.total < free else "does not fit"

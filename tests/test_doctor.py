@@ -131,4 +131,4 @@ def test_a_larger_adapter_takes_more(tmp_path: Path) -> None:
     small, large = (doctor.fits(DoctorConfig(config=str(tmp_path / f"{rank}.yaml"), stage="sft"))[0]
                     for rank in (16, 64))
     assert large.adapters == 4 * small.adapters
-    assert large.base == small.base == footprint.base_bytes(footprint.KNOWN["Qwen/Qwen3-8B"], True)
+    assert large.base == small.base == footprint.base_bytes(footprint.KNOWN["Qwen/Qwen3-8B"], footprint.ON_GPU)

@@ -1,30 +1,82 @@
-"""The arithmetic of GPU memory against numbers worked by hand, and against a real model's own parameters."""
+"""The arithmetic of memory against numbers worked by hand, and against what a real model holds and keeps."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from prefloop import footprint
+from prefloop import footprint, models, passes
 from prefloop.errors import RequestError
+from prefloop.footprint import ON_CPU, ON_GPU, Held, Lengths, Load, Shape
 
 QWEN3 = footprint.KNOWN["Qwen/Qwen3-8B"]
-SMALL = footprint.Shape(hidden=4, layers=2, heads=2, kv_heads=1, head=3, inner=8, vocab=10, tied=False)
+SMALL = Shape(hidden=4, layers=2, heads=2, kv_heads=1, head=3, inner=8, vocab=10, tied=False)
+BF16_CPU = replace(ON_CPU, wide=footprint.BF16)
 
 
 def test_a_small_shape_by_hand() -> None:
     # q 4x6, k and v 4x3, o 6x4, gate and up 4x8, down 8x4
     assert SMALL.linears == [(4, 6), (4, 3), (4, 3), (6, 4), (4, 8), (4, 8), (8, 4)]
     linear = 2 * (24 + 12 + 12 + 24 + 32 + 32 + 32)
-    assert footprint.base_bytes(SMALL, four_bit=False) == 2 * linear + 2 * 10 * 4 * 2
+    assert footprint.base_bytes(SMALL, replace(ON_GPU, four_bit=False)) == 2 * linear + 2 * 10 * 4 * 2
+    assert footprint.base_bytes(SMALL, ON_CPU) == 4 * (linear + 2 * 10 * 4)
     assert footprint.adapter_width(SMALL) == 2 * (10 + 7 + 7 + 10 + 12 + 12 + 12)
-    assert footprint.cache_bytes_per_token(SMALL) == 2 * 2 * 3 * 2  # layers x (key, value) x width x bf16
-    inside = 4 * (4 * 5 + 6 + 8) + 10 * (6 + 3 + 3 + 4 + 8 + 8 + 4)
-    assert footprint.activation_bytes(SMALL, 7, True) - footprint.LOGITS == 7 * (2 * 4 * 2 + inside)
-    assert footprint.activation_bytes(SMALL, 7, False) - footprint.LOGITS == 7 * (2 * 4 * 2 + 2 * inside)
-    assert footprint.activation_bytes(SMALL, 0, True) == 0
+    assert footprint.cache_bytes(SMALL, ON_GPU) == 2 * 2 * 3 * 2  # layers x (key, value) x width x bf16
+    inside = footprint.layer_bytes(SMALL, ON_GPU)
+    assert inside == 38 * 4 + 4 * 3 + 10 * 8
+    assert footprint.kept_bytes(SMALL, ON_GPU, 7, True) == 7 * (4 * 4 + 2 * 4 * 2 + inside)
+    assert footprint.kept_bytes(SMALL, ON_GPU, 7, False) == 7 * (4 * 4 + 2 * inside)
+    assert footprint.logit_bytes(SMALL, ON_CPU, 7, "ours") == 5 * 4 * 7 * 10
+    assert footprint.logit_bytes(SMALL, ON_GPU, 10**9, "ours") == 5 * 4 * 2**24
+    assert footprint.logit_bytes(QWEN3, ON_GPU, 10**9, "trl") == 4096 * 32768 * 2
+
+
+@pytest.mark.parametrize("held", [ON_CPU, BF16_CPU], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("shape", [
+    Shape(64, 3, 2, 2, 32, 256, 50, False), Shape(128, 3, 4, 2, 32, 256, 50, False),
+    Shape(256, 3, 4, 4, 64, 1024, 50, False)], ids=lambda shape: str(shape.hidden))
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_what_a_real_model_keeps_for_its_backward_pass(shape: Shape, held: Held, checkpointing: bool) -> None:
+    rows, row = 4, 64
+    model, outside = trainable(shape, held), set()
+    if checkpointing:
+        plain = passes.plain(model)
+        plain.gradient_checkpointing_enable({"use_reentrant": False})
+        plain.enable_input_require_grads()
+        model.train()
+    outside = {one.untyped_storage().data_ptr() for one in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in outside:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        passes.hidden_states(model, torch.ones(rows, row, dtype=torch.long), torch.ones(rows, row, dtype=torch.long))
+    found = sum(storage.nbytes() for storage in kept.values())
+    # With checkpointing the rest of a layer is only kept while that layer learns.
+    inside = rows * row * footprint.layer_bytes(shape, held) if checkpointing else 0.0
+    assert footprint.kept_bytes(shape, held, rows * row, checkpointing) - inside == pytest.approx(found, rel=0.1)
+
+
+def trainable(shape: Shape, held: Held) -> models.PeftModel:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    base = LlamaForCausalLM(LlamaConfig(
+        vocab_size=shape.vocab, hidden_size=shape.hidden, intermediate_size=shape.inner,
+        num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
+        tie_word_embeddings=shape.tied)).requires_grad_(False)
+    base = base.to(torch.float32 if held.wide == footprint.FP32 else torch.bfloat16)
+    model = models.add_adapter(base, "policy", None, models.ModelConfig("any", lora_r=4))
+    adapters = sum(weight.numel() for name, weight in model.named_parameters() if "lora" in name)
+    assert adapters == 4 * footprint.adapter_width(shape)
+    models.train_only(model, {"policy"})
+    return model
 
 
 def test_nf4_with_double_quantisation_takes_4127_thousandths_of_a_bit() -> None:
@@ -33,17 +85,39 @@ def test_nf4_with_double_quantisation_takes_4127_thousandths_of_a_bit() -> None:
 
 
 def test_an_8b_base_is_8b_and_six_gigabytes() -> None:
-    bf16 = footprint.base_bytes(QWEN3, four_bit=False)
+    bf16 = footprint.base_bytes(QWEN3, replace(ON_GPU, four_bit=False))
     assert bf16 / 2 == pytest.approx(8.19e9, rel=5e-3)  # its makers say 8.2B
-    assert footprint.base_bytes(QWEN3, four_bit=True) == pytest.approx(6.07e9, rel=5e-3)
+    assert footprint.base_bytes(QWEN3, ON_GPU) == pytest.approx(6.07e9, rel=5e-3)
     assert 16 * footprint.adapter_width(QWEN3) == pytest.approx(43.6e6, rel=5e-3)
 
 
-def test_updating_and_sampling_take_turns() -> None:
-    need = footprint.need(QWEN3, footprint.Load(2, 2, 1536, 24576), True, 16)
-    assert need.sampling == 24576 * 147456
-    assert need.total == need.base + need.adapters + need.sampling + footprint.REST
+def test_phases_take_turns() -> None:
+    load = Load(2, 2, rows=2, row=768, said=256, sampled=32, prompt=512, answer=256)
+    need = footprint.need(QWEN3, load, ON_GPU, 16)
     assert need.adapters == 16 * footprint.adapter_width(QWEN3) * (2 * 16 + 2 * 4)
+    assert need.sampling > 32 * 768 * 147456  # the cache, beside what tokens are drawn with
+    assert need.phases["sampling"] == need.base + need.adapters + need.rest + need.sampling
+    assert need.total == max(need.phases.values()) == need.phases["sampling"]
+    assert need.phases["loading"] == need.base + need.rest
+    quiet = footprint.need(QWEN3, replace(load, learns=False, sampled=0), ON_GPU, 16)
+    assert (quiet.updating, quiet.sampling) == (0, 0)
+    assert "updating" not in quiet.phases
+
+
+def test_a_stage_brings_what_its_settings_say() -> None:
+    lengths = Lengths(10, 20, 30, 40, rows=100, answers=4)
+
+    class Train:
+        per_device_train_batch_size, gradient_checkpointing = 3, True
+        micro_batch, sample_batch, max_new_tokens, critic = 5, 6, 7, False
+
+    told = {"train": Train()}
+    assert (footprint.load_of("sft", told, lengths).rows, footprint.load_of("dpo", told, lengths).rows) == (3, 6)
+    assert footprint.load_of("reward", told, lengths).row == 30 + 4 * 40  # a prompt and all of its answers
+    ppo = footprint.load_of("ppo", told, lengths)
+    assert (ppo.trained, ppo.frozen, ppo.rows, ppo.row, ppo.sampled, ppo.answer) == (1, 2, 5, 70, 6, 7)
+    with pytest.raises(RequestError, match="takes no GPU memory worth reckoning"):
+        footprint.load_of("import", {}, lengths)
 
 
 def test_shapes_are_read_from_folders_and_runs(tmp_path: Path) -> None:
@@ -54,7 +128,7 @@ def test_shapes_are_read_from_folders_and_runs(tmp_path: Path) -> None:
     LlamaForCausalLM(config).save_pretrained(str(tmp_path / "base"))
     shape = footprint.shape_of(str(tmp_path / "base"))
     matrices = sum(p.numel() for p in LlamaForCausalLM(config).parameters() if p.dim() == 2)
-    assert footprint.base_bytes(shape, four_bit=False) == 2 * matrices
+    assert footprint.base_bytes(shape, ON_CPU) == 4 * matrices
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text(json.dumps({"parents": {"base": {"base": str(tmp_path / "base")}}}))
     assert footprint.shape_of(str(tmp_path / "run")) == shape
