@@ -20,7 +20,7 @@ BF16, FP32 = 2, 4
 TRAINED = 4 * FP32  # weight, gradient and Adam's two moments
 LOGITS_AT_ONCE = 2**24  # as passes.logprobs makes them
 TRL_TILE = (4096, 32768)  # tokens and vocabulary of the logits that TRL's trainers make at once
-COPIES = {"ours": 5, "trl": 9}  # fp32 numbers alive for each logit: softmax, its gradient, what lies between
+COPIES = {"ours": 7, "trl": 9}  # fp32 numbers alive for each logit: softmax, its gradient, what lies between
 PICKED = 28  # bytes for each logit while a token is drawn: fp32, softmax, and cumulative sums in fp64
 ANSWERS = 4  # of a prompt, where nothing says how many
 
@@ -152,7 +152,7 @@ def layer_bytes(shape: Shape, held: Held) -> float:
 
 def pass_bytes(shape: Shape, held: Held, tokens: int) -> float:
     """What is alive inside one layer, forward or backward, whether or not anything is kept."""
-    return tokens * held.wide * 4 * (shape.hidden + shape.inner)
+    return tokens * held.wide * 8 * (shape.hidden + shape.inner)
 
 
 def logit_bytes(shape: Shape, held: Held, tokens: int, whose: str) -> float:
