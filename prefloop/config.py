@@ -45,7 +45,7 @@ class Asked:
 
     stage: str
     sections: dict[str, dict[str, Any]]
-    path: Path | None = None
+    path: Path | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ BF16, FP32 = 2, 4
 TRAINED = 4 * FP32  # weight, gradient and Adam's two moments
 LOGITS_AT_ONCE = 2**24  # as passes.logprobs makes them
 TRL_TILE = (4096, 32768)  # tokens and vocabulary of the logits that TRL's trainers make at once
-COPIES = {"ours": 7, "trl": 9}  # fp32 numbers alive for each logit: softmax, its gradient, what lies between
+COPIES = {"ours": 5, "trl": 9}  # fp32 numbers alive for each logit: softmax, its gradient, what lies between
+HEAP = 1.5  # what activations take of a CPU's heap, which does not give back all that is freed
 PICKED = 28  # bytes for each logit while a token is drawn: fp32, softmax, and cumulative sums in fp64
 ANSWERS = 4  # of a prompt, where nothing says how many
 
@@ -78,6 +79,7 @@ class Load:
     answer: int = 0
     learns: bool = True
     checkpointing: bool = True
+    shares: bool = False  # a prompt among its answers, in one row
     logits: str = "ours"
 
 
@@ -111,14 +113,18 @@ def need(shape: Shape, load: Load, held: Held, rank: int) -> Need:
     each = rank * adapter_width(shape)
     adapters = each * (TRAINED * load.trained + FP32 * load.frozen)
     passed, said = load.rows * load.row, load.rows * load.said
-    quietly = pass_bytes(shape, held, passed) + logit_bytes(shape, held, said, load.logits)
+    heap = 1.0 if held.gpu else HEAP
+    quietly = heap * pass_bytes(shape, held, passed) + logit_bytes(shape, held, said, load.logits)
+    kept = heap * kept_bytes(shape, held, passed, load.checkpointing)
+    if load.shares:  # an answer sees its prompt and not its neighbours: who sees whom is kept with every layer
+        kept += load.rows * load.row**2 * FP32 * (1 if load.checkpointing else shape.layers)
     return Need(
         base_bytes(shape, held), adapters,
         loading=0.0,
         sampling=load.sampled * ((load.prompt + load.answer) * cache_bytes(shape, held) + shape.vocab * PICKED)
         + pass_bytes(shape, held, load.sampled * load.prompt),
         scoring=quietly if load.frozen and passed else 0.0,
-        updating=quietly + kept_bytes(shape, held, passed, load.checkpointing) if load.learns and passed else 0.0,
+        updating=quietly + kept if load.learns and passed else 0.0,
         saving=2.0 * FP32 * each if load.trained else 0.0,  # a copy on its way to disk, another read back
         rest=rest_bytes(held, load.learns))
 
@@ -171,7 +177,7 @@ def cache_bytes(shape: Shape, held: Held) -> int:
 
 def rest_bytes(held: Held, learns: bool) -> float:
     """CUDA's own, a dequantised layer and what its allocator cannot use; on a CPU what libraries hold at work."""
-    return 1e9 if held.gpu else 110e6 if learns else 30e6
+    return 1e9 if held.gpu else 80e6 if learns else 30e6
 
 
 @dataclass(frozen=True)
@@ -212,7 +218,7 @@ def load_of(stage: str, told: dict[str, Any], lengths: Lengths) -> Load:
     if stage in ("sft", "reward", "dpo"):
         size = train.per_device_train_batch_size  # type: ignore[union-attr]
         if stage == "reward":  # the answers to a prompt share it, and no logits are made
-            return Load(1, 0, size, prompt + lengths.answers * answer, checkpointing=checkpointing)
+            return Load(1, 0, size, prompt + lengths.answers * answer, checkpointing=checkpointing, shares=True)
         rows = size * (2 if stage == "dpo" else 1)
         return Load(1, int(stage == "dpo"), rows, long, long, checkpointing=checkpointing, logits="trl")
     if stage == "ppo":

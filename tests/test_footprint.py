@@ -30,8 +30,8 @@ def test_a_small_shape_by_hand() -> None:
     assert inside == 38 * 4 + 4 * 3 + 10 * 8
     assert footprint.kept_bytes(SMALL, ON_GPU, 7, True) == 7 * (4 * 4 + 2 * 4 * 2 + inside)
     assert footprint.kept_bytes(SMALL, ON_GPU, 7, False) == 7 * (4 * 4 + 2 * inside)
-    assert footprint.logit_bytes(SMALL, ON_CPU, 7, "ours") == 7 * 4 * 7 * 10
-    assert footprint.logit_bytes(SMALL, ON_GPU, 10**9, "ours") == 7 * 4 * 2**24
+    assert footprint.logit_bytes(SMALL, ON_CPU, 7, "ours") == 5 * 4 * 7 * 10
+    assert footprint.logit_bytes(SMALL, ON_GPU, 10**9, "ours") == 5 * 4 * 2**24
     assert footprint.logit_bytes(QWEN3, ON_GPU, 10**9, "trl") == 4096 * 32768 * 2
 
 
@@ -71,7 +71,8 @@ def trainable(shape: Shape, held: Held) -> models.PeftModel:
         vocab_size=shape.vocab, hidden_size=shape.hidden, intermediate_size=shape.inner,
         num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
         tie_word_embeddings=shape.tied)).requires_grad_(False)
-    base = base.to(torch.float32 if held.wide == footprint.FP32 else torch.bfloat16)
+    if held.wide == footprint.BF16:
+        base.bfloat16()
     model = models.add_adapter(base, "policy", None, models.ModelConfig("any", lora_r=4))
     adapters = sum(weight.numel() for name, weight in model.named_parameters() if "lora" in name)
     assert adapters == 4 * footprint.adapter_width(shape)

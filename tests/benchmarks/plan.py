@@ -25,7 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = "SMALL" in os.environ
-SHAPES = {  # of 4, 20 and 98 million weights
+SHAPES: dict[str, dict[str, Any]] = {  # of 4, 20 and 98 million weights
     "4M": {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4,
            "num_key_value_heads": 2, "vocab_size": 4096},
     "20M, 32k vocabulary": {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6,
@@ -85,7 +85,7 @@ def in_process(*words: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def write_base(folder: Path, shape: dict[str, int]) -> None:
+def write_base(folder: Path, shape: dict[str, Any]) -> None:
     """A Llama of this shape, in fp32, and a tokenizer that has a token for each word."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
