@@ -20,9 +20,9 @@ BF16, FP32 = 2, 4
 TRAINED = 4 * FP32  # weight, gradient and Adam's two moments
 LOGITS_AT_ONCE = 2**24  # as passes.logprobs makes them
 TRL_TILE = (4096, 32768)  # tokens and vocabulary of the logits that TRL's trainers make at once
-COPIES = {"ours": 5, "trl": 9}  # fp32 numbers alive for each logit: softmax, its gradient, what lies between
+COPIES = {"ours": 4, "trl": 9}  # fp32 numbers alive for each logit: softmax, its gradient, what lies between
 HEAP = 1.5  # what activations take of a CPU's heap, which does not give back all that is freed
-PICKED = 28  # bytes for each logit while a token is drawn: fp32, softmax, and cumulative sums in fp64
+PICKED = 16  # bytes for each logit while a token is drawn: fp32, its weight, what lies between
 ANSWERS = 4  # of a prompt, where nothing says how many
 
 

@@ -23,7 +23,7 @@ ROWS = 512  # of the matrix that is multiplied to find the speed of passes
 COLD = 2**26  # bytes of matrices that no cache holds: token by token, every weight comes from memory
 CALLS = 250  # small operations that a layer with LoRA on its seven linear maps costs as much as, in a pass
 TOUCHED = 4.0  # how often a number that a pass would keep is gone over
-PICKED = 10  # how often a logit is gone over while a token is drawn
+PICKED = 5  # how often a logit is gone over while a token is drawn
 VOCABULARY = {"ours": 8, "trl": 50}  # how often a logit is gone over in a pass
 # How often a pass multiplies, goes over numbers, and calls: without gradients, with, and with checkpointing.
 WAYS = {"quiet": (1, 1, 1), "kept": (2, 4, 3), "recomputed": (3, 5, 4)}

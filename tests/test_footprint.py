@@ -30,8 +30,8 @@ def test_a_small_shape_by_hand() -> None:
     assert inside == 38 * 4 + 4 * 3 + 10 * 8
     assert footprint.kept_bytes(SMALL, ON_GPU, 7, True) == 7 * (4 * 4 + 2 * 4 * 2 + inside)
     assert footprint.kept_bytes(SMALL, ON_GPU, 7, False) == 7 * (4 * 4 + 2 * inside)
-    assert footprint.logit_bytes(SMALL, ON_CPU, 7, "ours") == 5 * 4 * 7 * 10
-    assert footprint.logit_bytes(SMALL, ON_GPU, 10**9, "ours") == 5 * 4 * 2**24
+    assert footprint.logit_bytes(SMALL, ON_CPU, 7, "ours") == 4 * 4 * 7 * 10
+    assert footprint.logit_bytes(SMALL, ON_GPU, 10**9, "ours") == 4 * 4 * 2**24
     assert footprint.logit_bytes(QWEN3, ON_GPU, 10**9, "trl") == 4096 * 32768 * 2
 
 
