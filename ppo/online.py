@@ -21,9 +21,10 @@ from prefloop.errors import RequestError
 from prefloop.formats import snapshot
 from prefloop.records import Pair, Prompt
 
-from . import dpo, labels, pair_figures
+from . import dpo, judging, labels, pair_figures, served
 from .pairs import POLICY, REFERENCE, DPOData, Row, equal, tokenised
 from .rounds import OnlineConfig, Rounds, judged
+from .settings import RewardConfig
 
 HELD_OUT = 100  # prompts of the test split that are answered before and after
 
@@ -33,10 +34,10 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
     dpo.refuse(model_config, data, args)
     refuse(asked, data, args, online)
     source = snapshot.read(Path(data.path))
-    checkpoint, judge = models.resolve_policy(model_config.path, model_config.revision), models.resolve(online.reward)
-    models.require_reward(judge)
+    checkpoint = models.resolve_policy(model_config.path, model_config.revision)
+    judge = found(online.reward, checkpoint)
     args.num_train_epochs = float(online.rounds)
-    with runs.start(asked, where, resume, policy=checkpoint.lineage(), reward=judge.lineage(),
+    with runs.start(asked, where, resume, policy=checkpoint.lineage(), reward=judge.lineage,
                     data=source.lineage()) as run:
         run.resolved(model=model_config, data=data, train=args, online=online)
         chat = models.load_chat(checkpoint)
@@ -49,7 +50,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
             model = dpo.start(checkpoint, model_config, args.seed)
             longest = max(len(chat.prompt_ids(prompt)) for prompt in prompts) + online.max_new_tokens
             models.require_context(model, longest, "a prompt and online.max_new_tokens")
-            scorer = judging(model, judge, checkpoint, model_config)
+            scorer = reader(model, judge, model_config)
             moved, reference = training.Moved(model), dpo.adapter_weights(model, POLICY)
             first = first_rows(chat, prompts)
             trainer = dpo.build(run, model, chat, first, pairs, args, OnlineTrainer)
@@ -102,11 +103,20 @@ def report(run: runs.Run, source: snapshot.Snapshot, prompts: list[Prompt], held
     print(f"{len(prompts)} prompts to train on, {len(held_out)} held out; {found - len(prompts)} too long left out")
 
 
-def judging(model: PeftModel, judge: models.Checkpoint, checkpoint: models.Checkpoint,
-            model_config: models.ModelConfig) -> scoring.Scorer:
-    """The reward model: one more adapter where it stands on the policy's base, else a model beside it."""
-    shared = judge.adapter is not None and judge.base_checksum == checkpoint.base_checksum
-    scorer = scoring.load(judge, model_config, model if shared else None)
+def found(reward: str, policy: models.Checkpoint) -> judging.Found:
+    """The reward model that `online.reward` names: a run of any kind, or a server as `prefloop serve` is one."""
+    if "://" not in reward:
+        return judging.found_at(reward, policy, "online.reward")
+    server = served.connect(RewardConfig(url=reward), "online.reward")
+    return judging.Found(reward, {"path": reward, "checksum": server.model}, server=server)
+
+
+def reader(model: PeftModel, judge: judging.Found, model_config: models.ModelConfig) -> judging.Reader:
+    """The reward model at work: one more adapter where it stands on the policy's base, else a model beside it."""
+    if judge.server:
+        return judge.server
+    assert judge.checkpoint is not None
+    scorer = scoring.load(judge.checkpoint, model_config, model if judge.on_base else None)
     models.train_only(model, {POLICY})
     return scorer
 
@@ -162,7 +172,7 @@ def finish(run: runs.Run, model: PeftModel, chat: Chat, checkpoint: models.Check
     dpo.finish(run, model, chat, checkpoint, folder)
 
 
-def summarise(run: runs.Run, model: PeftModel, chat: Chat, scorer: scoring.Scorer, prompts: list[Prompt],
+def summarise(run: runs.Run, model: PeftModel, chat: Chat, scorer: judging.Reader, prompts: list[Prompt],
               pairs: list[Row], online: OnlineConfig, args: DPOConfig) -> None:
     """Reference and policy on held-out prompts, with the same random numbers, by the reward and by people's pairs."""
     if not prompts:

@@ -19,13 +19,14 @@ from peft import PeftModel
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from prefloop import checkpoints, passes, ranks, runs, scoring
+from prefloop import checkpoints, passes, ranks, remote, runs, scoring
 from prefloop.chat import Chat
 from prefloop.errors import RunError
 from prefloop.generate import SamplingConfig, row_seed, sample_ids
 from prefloop.records import Prompt
 
 from . import loss
+from .judging import Reader
 from .pairs import POLICY, REFERENCE
 
 FILE = "round.json"
@@ -49,6 +50,8 @@ class OnlineConfig:
     max_kl: float | None = 50.0
 
     def __post_init__(self) -> None:
+        if "://" in self.reward:
+            remote.require_url(self.reward, "online.reward")
         for name, least in (("rounds", 1), ("prompts", 1), ("answers", 2), ("passes", 1), ("max_new_tokens", 1),
                             ("sample_batch", 1)):
             if getattr(self, name) < least:
@@ -75,7 +78,7 @@ class Rounds(Dataset):
     are fewer pairs, and these are dealt again.
     """
 
-    def __init__(self, run: runs.Run, model: PeftModel, chat: Chat, scorer: scoring.Scorer, prompts: list[Prompt],
+    def __init__(self, run: runs.Run, model: PeftModel, chat: Chat, scorer: Reader, prompts: list[Prompt],
                  online: OnlineConfig, batch: int, seed: int) -> None:
         """`batch` is how many pairs a step learns from."""
         self.run, self.model, self.chat, self.scorer = run, model, chat, scorer
@@ -151,7 +154,7 @@ class Judged:
     log_ratio: float
 
 
-def made(model: PeftModel, chat: Chat, scorer: scoring.Scorer, prompts: list[Prompt], online: OnlineConfig, seed: int,
+def made(model: PeftModel, chat: Chat, scorer: Reader, prompts: list[Prompt], online: OnlineConfig, seed: int,
          number: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """A round's pairs as the trainer reads them, and its figures. Several processes share the prompts."""
     began = time.monotonic()
@@ -173,7 +176,7 @@ def made(model: PeftModel, chat: Chat, scorer: scoring.Scorer, prompts: list[Pro
     return weighted(rows) if online.pairs == "all" else [plain(row) for row in rows], figures
 
 
-def judged(chat: Chat, scorer: scoring.Scorer, prompts: list[Prompt], answers: list[list[list[int]]]) -> Tensor:
+def judged(chat: Chat, scorer: Reader, prompts: list[Prompt], answers: list[list[list[int]]]) -> Tensor:
     """scores_PK of the answers, as texts: the reward model may have another tokenizer."""
     asked = [(prompt, chat.text(ids)) for prompt, own in zip(prompts, answers, strict=True) for ids in own]
     if not any(text.strip() for _, text in asked):
@@ -181,7 +184,7 @@ def judged(chat: Chat, scorer: scoring.Scorer, prompts: list[Prompt], answers: l
     known = dict.fromkeys(one for one, read in zip(asked, scorer.reads(asked), strict=True) if read)
     if not known:
         raise RunError("every answer is longer than the reward model can read; lower online.max_new_tokens")
-    scores = scoring.scored(scorer, list(known)).mean_N.tolist()
+    scores = scoring.scored(scorer, list(known)).mean_N.tolist()  # type: ignore[arg-type]  # a Reader is enough
     if not all(map(isfinite, scores)):
         raise RunError("the reward model gave an answer a score that is not finite")
     said, lowest = dict(zip(known, scores, strict=True)), min(scores)

@@ -57,19 +57,19 @@ class Server:
         return [float(one) for one in scores]
 
 
-def connect(config: RewardConfig) -> Server:
-    """The server that `reward.url` names, which must answer now; RequestError if it does not."""
+def connect(config: RewardConfig, key: str = "reward.url") -> Server:
+    """The server that `key` names, which must answer now; RequestError if it does not."""
     assert config.url is not None
     url = config.url.rstrip("/").removesuffix("/score")
-    there = Remote(url, "reward", remote.token_of(config.token_file, "reward.token_file"), config.timeout,
+    there = Remote(url, key.partition(".")[0], remote.token_of(config.token_file, "reward.token_file"), config.timeout,
                    config.patience)
     try:
         told = there.once("/health")
     except (remote.Away, RunError) as error:
-        raise RequestError(f"reward.url: {config.url}: {str(error).removeprefix(f'{url}: ')}; start it with "
+        raise RequestError(f"{key}: {config.url}: {str(error).removeprefix(f'{url}: ')}; start it with "
                            "`prefloop serve`") from None
     if not isinstance(told, dict) or not isinstance(told.get("model"), str) or not told["model"]:
-        raise RequestError(f'reward.url: {config.url}: its /health does not say {{"model": ...}}; it is no server of '
+        raise RequestError(f'{key}: {config.url}: its /health does not say {{"model": ...}}; it is no server of '
                            "a reward model as `prefloop serve` is one")
     return Server(there, told["model"], "kind" in told, config.rows)
 

@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
+from test_serve import served
 
 from prefloop import models, scoring
 from prefloop.ppo import online, rounds
@@ -86,7 +87,7 @@ class Likes:
 
 
 def judged_by(monkeypatch: pytest.MonkeyPatch, scorer: scoring.Scorer) -> None:
-    monkeypatch.setattr(online, "judging", lambda model, *_: (models.train_only(model, {"default"}), scorer)[1])
+    monkeypatch.setattr(online, "reader", lambda model, *_: (models.train_only(model, {"default"}), scorer)[1])
 
 
 def test_the_policy_comes_to_write_what_the_reward_model_likes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,14 +101,15 @@ def test_the_policy_comes_to_write_what_the_reward_model_likes(home: Path, monke
 
 
 def test_the_reward_model_stands_on_the_policys_base_where_it_can(home: Path) -> None:
-    reward, sft = (models.resolve(str(home / "runs" / name)) for name in ("reward", "sft"))
+    sft = models.resolve(str(home / "runs" / "sft"))
+    reward = online.found(str(home / "runs" / "reward"), sft)
     config = models.ModelConfig(path=str(home / "runs" / "sft"))
     model = online.dpo.start(sft, config, 0)
-    shared = online.judging(model, reward, sft, config)
+    shared = online.reader(model, reward, config)
     assert isinstance(shared, scoring.AdapterScorer)
     assert shared.model is model
     assert {name.split(".")[-2] for name, weight in model.named_parameters() if weight.requires_grad} == {"default"}
-    beside = online.judging(model, reward, replace(sft, base_checksum="of another"), config)
+    beside = online.reader(model, replace(reward, on_base=False), config)
     assert isinstance(beside, scoring.AdapterScorer)
     assert beside.model is not model
     asked = [(tiny.tiny_prompt(n), "nice words") for n in range(3)]
@@ -119,6 +121,16 @@ def test_a_linear_reward_model_ranks_too(home: Path) -> None:
                        "run.name=linear") == 0
     own = tiny.record(dpo_run(home, "by-linear", f"online.reward={home / 'runs' / 'linear'}"))
     assert own["status"] == "done"
+
+
+def test_a_server_ranks_too(home: Path) -> None:
+    with served(home / "runs" / "reward") as server:
+        url = f"http://127.0.0.1:{server.port}"
+        run = dpo_run(home, "by-server", f"online.reward={url}")
+    own, alone = tiny.record(run), [row for row in lines(home / "runs" / "done") if "round" in row]
+    assert own["parents"]["reward"]["path"] == url
+    for mine, there in zip([row for row in lines(run) if "round" in row], alone, strict=True):
+        assert mine["score"] == pytest.approx(there["score"], abs=1e-3)
 
 
 def test_in_four_bits_every_two_answers_weighted(home: Path) -> None:
@@ -207,6 +219,8 @@ def test_every_pair_is_dealt_before_one_comes_again() -> None:
     (["online.pairs=best"], "expected 'extremes' or 'all'"),
     (["online.max_new_tokens=60"], "no prompt to train on"),
     (["online.reward=HOME/runs/sft"], "is no reward model"),
+    (["online.reward=ftp://host"], "online.reward is such as http://127.0.0.1:8000"),
+    (["online.reward=http://127.0.0.1:9"], "online.reward: http://127.0.0.1:9: no answer"),
     (["online.rewards=x"], "did you mean online.reward?"),
     (["train.loss_type=[sft]"], "compares nothing"),
 ])
