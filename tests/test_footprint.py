@@ -57,7 +57,7 @@ def test_what_a_real_model_keeps_for_its_backward_pass(shape: Shape, held: Held,
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        passes.hidden_states(model, torch.ones(rows, row, dtype=torch.long), torch.ones(rows, row, dtype=torch.long))
+        passes.hidden_states(model, torch.ones(rows, row, dtype=torch.long))
     found = sum(storage.nbytes() for storage in kept.values())
     # With checkpointing the rest of a layer is only kept while that layer learns.
     inside = rows * row * footprint.layer_bytes(shape, held) if checkpointing else 0.0
