@@ -58,6 +58,10 @@ class Rollout:
         """Of the chosen answers, in tokens."""
         return [len(self.rows[n]) - self.starts[n] for n in chosen]
 
+    def tokens(self, part: list[list[int]]) -> int:
+        """Of all answers in a minibatch's micro-batches."""
+        return sum(sum(self.lengths(micro)) for micro in part)
+
 
 def places(count: int, rollout: int, settings: PPOConfig) -> list[int]:
     """Which of `count` prompts this rollout answers: all of them in a new order in every pass.

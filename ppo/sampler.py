@@ -12,8 +12,9 @@ measures by how much, corrects for it token by token, and ends the run where the
 from __future__ import annotations
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import threading
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,14 @@ class Sampler:
         ranks.by_first(f"{name} loads", lambda: self._load(actors, name, adapter))
         own = ranks.share(range(len(prompts)))
         vocabulary = passes.plain(actors.model).config.get_text_config().vocab_size
-        pool = ThreadPoolExecutor(self.connections)
+        pool, over = ThreadPoolExecutor(self.connections), threading.Event()
+        patient = replace(self, server=replace(self.server, sleep=lambda seconds: pause(over, seconds)))
         try:
-            asked = [pool.submit(self._answer, name, prompts[n], seeds[n], actors.chat.end_id, vocabulary, settings)
+            asked = [pool.submit(patient._answer, name, prompts[n], seeds[n], actors.chat.end_id, vocabulary, settings)
                      for n in own]
             found = {n: one.result() for n, one in zip(own, asked, strict=True)}
-        finally:
+        finally:  # where one failed, or Ctrl-C came, the others do not go on asking
+            over.set()
             pool.shutdown(wait=False, cancel_futures=True)
         ranks.by_first(f"{name} unloads", lambda: self._unload(name, adapter))
         whole = {n: one for part in ranks.from_all(found) for n, one in part.items()}
@@ -102,6 +105,12 @@ class Sampler:
             raise RunError(f"{self.server.url}: its completion is not an answer of up to {longest} tokens with the "
                            f"log-probability of each: {remote.shortened(told)}")
         return ids, [float(one) for one in logprobs]
+
+
+def pause(over: threading.Event, seconds: float) -> None:
+    """Wait before asking again, but not once it is `over`."""
+    if over.wait(seconds):
+        raise CancelledError
 
 
 def connect(config: SamplerConfig, run: Path) -> Sampler | None:

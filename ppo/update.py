@@ -128,7 +128,7 @@ class Learner:
         """Backward of the policy's loss over this process's micro-batches of minibatch `part`; their share of the
         approximate KL that the minibatch's tokens have, on average, from the policy that sampled them."""
         settings, actors = self.settings, self.actors
-        tokens = sum(float(batch.mask_BT[micro].sum()) for micro in part)
+        tokens = batch.tokens(part)
         approximate_kl, gap = 0.0, 0.0
         with passes.acting(actors.model, actors.policy), recomputing(actors.model, settings.gradient_checkpointing):
             for micro in micros:
@@ -156,31 +156,29 @@ class Learner:
     def policy_loss(self, new_N: Tensor, old_N: Tensor, batch: Rollout, micro: list[int], part: list[list[int]],
                     tally: Tally) -> Tensor:
         """A micro-batch's summand of its minibatch's loss: PPO's and GRPO's mean over tokens, RLOO's over answers."""
-        settings, advantages_N = self.settings, batch.of(micro, batch.advantages_BT)
+        settings = self.settings
         if settings.advantage == "rloo":
-            lengths, episodes = batch.lengths(micro), sum(map(len, part))
-            new, old = loss.by_answer(new_N, lengths), loss.by_answer(old_N, lengths)
+            lengths, count = batch.lengths(micro), sum(map(len, part))
             advantages = batch.advantages_BT[micro, 0]
-            tally.add("clip_fraction", loss.policy_clipped(new.detach(), old, advantages, settings.clip))
-            losses = loss.policy_losses(new, old, advantages, settings.clip)
-            if batch.sampled_BT is not None:
-                sampled = loss.by_answer(batch.of(micro, batch.sampled_BT), lengths)
-                losses = losses * loss.importance(old, sampled, self.importance_cap)
-            return losses.sum() / episodes
-        tokens = sum(float(batch.mask_BT[micro].sum()) for micro in part)
-        tally.add("clip_fraction", loss.policy_clipped(new_N.detach(), old_N, advantages_N, settings.clip))
-        losses_N = loss.policy_losses(new_N, old_N, advantages_N, settings.clip)
+            new, old = loss.by_answer(new_N, lengths), loss.by_answer(old_N, lengths)
+        else:
+            lengths, count = None, batch.tokens(part)
+            advantages, new, old = batch.of(micro, batch.advantages_BT), new_N, old_N
+        tally.add("clip_fraction", loss.policy_clipped(new.detach(), old, advantages, settings.clip))
+        losses = loss.policy_losses(new, old, advantages, settings.clip)
         if settings.advantage == "grpo":
-            losses_N = losses_N + batch.kl_coef * loss.reference_kl(new_N, old_N, batch.of(micro, batch.reference_BT))
+            losses = losses + batch.kl_coef * loss.reference_kl(new, old, batch.of(micro, batch.reference_BT))
         if batch.sampled_BT is not None:
-            losses_N = losses_N * loss.importance(old_N, batch.of(micro, batch.sampled_BT), self.importance_cap)
-        return losses_N.sum() / tokens
+            sampled = batch.of(micro, batch.sampled_BT)
+            sampled = loss.by_answer(sampled, lengths) if lengths else sampled
+            losses = losses * loss.importance(old, sampled, self.importance_cap)
+        return losses.sum() / count
 
     def critic_gradients(self, batch: Rollout, part: list[list[int]], micros: list[list[int]], tally: Tally) -> float:
         """Backward of the critic's loss over this process's micro-batches of minibatch `part`."""
         settings, actors = self.settings, self.actors
         assert batch.values_BT is not None
-        tokens = sum(float(batch.mask_BT[micro].sum()) for micro in part)
+        tokens = batch.tokens(part)
         with passes.acting(actors.model, actors.value), recomputing(actors.model, settings.gradient_checkpointing):
             for micro in micros:
                 old_N, returns_N = batch.of(micro, batch.values_BT), batch.of(micro, batch.returns_BT)

@@ -4,7 +4,9 @@ vLLM needs a GPU: it loads the adapter from disk as vLLM does, and answers as vL
 from __future__ import annotations
 
 import json
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,6 +35,7 @@ class Engine:
     loaded: list[str] = field(default_factory=list)
     asked: list[dict[str, Any]] = field(default_factory=list)
     gap: float = 0.0
+    busy_after: float = math.inf
     spoil: Callable[[dict[str, Any]], Any] = lambda told: told
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -50,6 +53,8 @@ class Engine:
                 self.model.delete_adapter(body["lora_name"])
                 return 200, "Success"
             self.asked.append(body)
+            if len(self.asked) > self.busy_after:
+                return 503, {"error": "busy"}
             return 200, self.spoil(self.completion(body))
 
     def completion(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -134,6 +139,17 @@ def test_what_a_server_says_is_checked(spoilt: dict[str, Any], place: Place, eng
     assert cli.main(place.asked(f"run.name=spoilt-{number}", f"sampler.url={url}")) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("prefloop ppo:")]
     assert url in line
+
+
+def test_when_one_answer_fails_the_others_are_not_waited_for(place: Place, engine: tuple[Engine, str]) -> None:
+    served, url = engine
+    served.busy_after = 4
+    served.spoil = lambda told: {"choices": []}
+    began = time.monotonic()
+    assert cli.main(place.asked("run.name=alone", f"sampler.url={url}", "sampler.connections=8")) == 1
+    while any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate()):
+        assert time.monotonic() < began + 100, "a thread still asks"  # it would for sampler.patience, 300 seconds
+        time.sleep(0.05)
 
 
 def test_a_server_that_is_none_is_refused(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
