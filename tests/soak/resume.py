@@ -214,7 +214,8 @@ def requests(root: Path) -> dict[str, list[str]]:
     return {"sft": ["sft", f"model.path={base}", *where, *COMMON],
             "reward": ["reward", f"model.path={begin}", *where, *COMMON],
             "dpo": ["dpo", f"model.path={begin}", *where, *COMMON, "train.eval_strategy=steps", "train.eval_steps=16"],
-            "ppo": ["ppo", f"model.path={begin}", f"reward.path={reward}", *where, *PPO]}
+            "ppo": ["ppo", f"model.path={begin}", f"reward.path={reward}", f"watch.reward={reward}", *where,
+                    *PPO]}
 
 
 def main() -> int:
