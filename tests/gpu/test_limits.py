@@ -55,7 +55,7 @@ def measured(home: Path, stage: str, limit: float, tokens: int, *overrides: str)
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     if stage == "ppo":  # as many tokens as were sampled
-        row = runs.read_lines(home / stage / "metrics.jsonl")[-1]
+        row = next(one for one in runs.read_lines(home / stage / "metrics.jsonl") if one.get("seconds_updating"))
         found["seconds_a_rollout"] = sum(row[f"seconds_{phase}"] for phase in ("sampling", "scoring", "updating"))
         tokens = int(case.told["train"].episodes * (case.lengths.prompt + row["length"]))
     print(json.dumps({
@@ -74,4 +74,5 @@ def test_an_8b_llama_in_nf4_within_the_limits(home: Path) -> None:
     measured(home, "dpo", 16, 2 * 2 * row, start, "train.per_device_train_batch_size=2", *SHORT)
     measured(home, "ppo", 24, 0, start, f"reward.path={home / 'reward'}", "train.rollouts=2", "train.episodes=32",
              "train.minibatches=2", "train.micro_batch=4", "train.sample_batch=32", "train.max_prompt_tokens=512",
-             "train.max_new_tokens=512", "train.save_every=2", "train.critic_warmup=0", "train.target_approx_kl=null")
+             "train.max_new_tokens=512", "train.save_every=2", "train.critic_warmup=0", "train.target_approx_kl=null",
+             "watch.every=null")
