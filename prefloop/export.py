@@ -24,7 +24,7 @@ from prefloop.records import Message, Prompt
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor, nn
-    from transformers import PreTrainedModel
+    from transformers import GenerationConfig, PreTrainedModel
 
     from prefloop.chat import Chat
     from prefloop.models import Checkpoint, ModelConfig
@@ -148,8 +148,10 @@ def as_trained(found: Checkpoint, settings: ExportConfig) -> ModelConfig:
     from prefloop import models
 
     assert found.folder is not None
-    told = found.folder.parent / "resolved.json"
-    model = checkpoints.read_json(told).get("model", {}) if told.is_file() else {}
+    path = found.folder.parent / "resolved.json"
+    told = checkpoints.read_json(path) if path.is_file() else {}
+    model = told.get("model") if isinstance(told, dict) else None
+    model = model if isinstance(model, dict) else {}
     four_bit = model.get("four_bit") if settings.four_bit is None else settings.four_bit
     if not isinstance(four_bit, bool):
         raise RequestError(f"{found.path}: nothing beside it says how its base was held; say export.four_bit=true or "
@@ -236,11 +238,19 @@ def save_merged(model: PeftModel | PreTrainedModel, chat: Chat, folder: Path, dt
     bad = finite.culprit(merged)
     if bad:
         raise RunError(f"{bad} does not fit into {dtype}; export.dtype=bfloat16 reaches as far as 32 bits do")
-    if merged.generation_config is not None:
-        known = merged.generation_config.eos_token_id
-        ends = [known] if isinstance(known, int) else list(known or [])
-        merged.generation_config.eos_token_id = [chat.end_id, *(end for end in ends if end != chat.end_id)]
+    merged.generation_config = generation(merged, chat)
     merged.save_pretrained(str(folder))
+
+
+def generation(model: PreTrainedModel, chat: Chat) -> GenerationConfig:
+    """Where texts end and begin. The base's ways of sampling stay out of it: a server that takes them for defaults
+    would draw from another distribution than was trained, and transformers does not save some that hubs hold."""
+    from transformers import GenerationConfig
+
+    told = model.generation_config or GenerationConfig()
+    ends = [told.eos_token_id] if isinstance(told.eos_token_id, int) else list(told.eos_token_id or [])
+    return GenerationConfig(eos_token_id=[chat.end_id, *(end for end in ends if end != chat.end_id)],
+                            pad_token_id=chat.pad_id, bos_token_id=told.bos_token_id)
 
 
 def unloaded(model: Any) -> PreTrainedModel:

@@ -109,6 +109,27 @@ def test_a_base_in_four_bits_is_written_out_as_it_was(adapted: Path, tmp_path: P
     assert far["kl"] > 1e-3 > about["measured"]["kl"]
 
 
+def test_the_bases_ways_of_sampling_are_not_exported(tmp_path: Path) -> None:
+    base = tiny_model(tmp_path / "base")
+    (base / "generation_config.json").write_text(json.dumps({
+        "do_sample": False, "temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.3, "eos_token_id": [1, 5],
+        "pad_token_id": 0, "bos_token_id": 2}))
+    policy = tiny_adapter(tmp_path / "policy", base, seed=3)
+    assert exported(policy, tmp_path / "out") == 0
+    told = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert (told["eos_token_id"], told["pad_token_id"], told["bos_token_id"]) == ([1, 5], 0, 2)
+    assert not {"temperature", "top_p", "top_k", "repetition_penalty"} & {key for key in told if told[key] is not None}
+
+
+@pytest.mark.parametrize("told", ["[1]", '{"model": null}', '{"model": {"four_bit": "yes"}}'])
+def test_what_is_beside_a_checkpoint_and_says_nothing_is_no_answer(told: str, adapted: Path, tmp_path: Path,
+                                                                   said: Callable[[], str]) -> None:
+    policy = tiny_adapter(tmp_path / "run" / "policy", adapted / "base", seed=3)
+    (policy.parent / "resolved.json").write_text(told)
+    assert launch("export", f"export.run={policy}", f"export.out={tmp_path / 'out'}") == 2
+    assert "say export.four_bit=true or false" in said()
+
+
 def test_a_merge_that_forgot_the_adapter_is_not_written(adapted: Path, tmp_path: Path, said: Callable[[], str],
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "merged", lambda weight, change: weight)
