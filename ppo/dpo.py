@@ -19,7 +19,7 @@ from prefloop.errors import RequestError
 from prefloop.formats import snapshot
 
 from . import labels, pair_figures, preference_losses, reference_logprobs
-from .pairs import LABEL, POLICY, REFERENCE, Collator, DPOData, Row, dataset, equal, pairs_of, tokenised
+from .pairs import LABEL, POLICY, REFERENCE, Collator, DPOData, Row, dataset, equal, normalised, pairs_of, tokenised
 from .reference_logprobs import pair_logprobs
 from .rounds import OnlineConfig
 
@@ -61,6 +61,10 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         from . import online
 
         return online.main(asked, resume)
+    unread = sorted(asked.sections.get("online", {}).keys() - {"reward"})
+    if unread:
+        raise RequestError(f"online.{unread[0]}: nothing reads it without online.reward; name a reward run there, or "
+                           f"drop online")
     refuse(model_config, data, args)
     source = snapshot.read(Path(data.path))
     checkpoint = models.resolve_policy(model_config.path, model_config.revision)
@@ -70,6 +74,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         run.resolved(model=model_config, data=data, train=args)
         chat = models.load_chat(checkpoint)
         train, over_length = tokenised(chat, pairs_of(source, "train", data)[: data.limit], args.max_length)
+        train = normalised(train)
         held_out, held_over = tokenised(chat, equal(source.pairs("test")[:HELD_OUT]), args.max_length)
         report(run, train, held_out, over_length + held_over, data.path, args.max_length)
         precomputed = reference_logprobs.wanted(asked, args, len(train))
@@ -104,6 +109,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
 
 
 def refuse(model_config: models.ModelConfig, data: DPOData, args: DPOConfig) -> None:
+    preference_losses.refuse(args)
     if data.labels and data.majority:
         raise RequestError("data.majority: data.labels says already what all raters together make of a pair; drop one")
     if data.labels:
@@ -112,7 +118,6 @@ def refuse(model_config: models.ModelConfig, data: DPOData, args: DPOConfig) -> 
         raise RequestError("model.whole: DPO trains an adapter, whose start is the reference; drop this key")
     if args.sync_ref_model:
         raise RequestError("train.sync_ref_model: the reference is the frozen SFT adapter; drop this key")
-    preference_losses.refuse(args)
 
 
 def report(run: runs.Run, train: list[Row], held_out: list[Row], over_length: int, path: str,

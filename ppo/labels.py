@@ -47,7 +47,7 @@ def _file(path: Path) -> Path:
 
 
 def labelled(pairs: Sequence[Pair], labels: dict[tuple[str, str, str], tuple[float, float]], path: str) -> list[Pair]:
-    """Each two answers that some pair names, once, with its label, the likelier answer chosen; weights of mean 1.
+    """Each two answers that some pair names, once, with its label, the likelier answer chosen.
 
     Two answers without a label (no ranking that the reward run learned from decided on them) are left out.
     """
@@ -56,13 +56,12 @@ def labelled(pairs: Sequence[Pair], labels: dict[tuple[str, str, str], tuple[flo
              for pair in named.values() for chosen, rejected in ((pair.chosen, pair.rejected),
                                                                  (pair.rejected, pair.chosen))
              if (key := (pair.prompt.id, chosen, rejected)) in labels]
-    total = sum(pair.weight for pair in found)
-    if not total:
+    if not found:
         raise RequestError(f"data.labels: {path} has no label for any pair of this snapshot; name a reward run that "
                            f"learned from it")
     if len(found) < len(named):
         print(f"{len(named) - len(found)} of {len(named)} pairs have no label in {path} and are left out")
-    return [replace(pair, weight=pair.weight * len(found) / total) for pair in found]
+    return found
 
 
 def refuse(args: DPOConfig, key: str = "data.labels") -> None:

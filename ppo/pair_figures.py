@@ -124,14 +124,13 @@ def story(metrics: dict[str, float]) -> str:
              f"{chosen:+.2f} nats and a rejected one's by {rejected:+.2f}, so the margin by {chosen - rejected:+.2f}. "
              f"KL from the reference is {metrics['kl']:.2f} nats an answer; answers are {metrics['length_after']:.1f} "
              f"tokens long ({metrics['length_before']:.1f} before).")
+    if rejected >= chosen:
+        return (f"{there} DPO's loss asks for the margin, and the margin did not grow: the pairs were not learnt. "
+                f"Look at the labels (data.majority, data.labels), raise train.learning_rate or train for longer.")
     if chosen >= 0:
         return f"{there} Chosen answers became likelier, which DPO does not promise: nothing to do."
-    why = ("Both fell, the rejected faster" if rejected < chosen else "The chosen fell, and further than the rejected")
-    fell = (f"{there} {why}. DPO's loss asks only for the margin, which grows as well when both fall; what they lose "
-            f"goes to answers that nobody ranked.")
-    if rejected >= chosen:
-        return (f"{fell} Here the margin did not grow: the pairs were not learnt. Look at the labels (data.majority, "
-                f"data.labels), raise train.learning_rate or train for longer.")
+    fell = (f"{there} Both fell, the rejected faster. DPO's loss asks only for the margin, which grows as well when "
+            f"both fall; what they lose goes to answers that nobody ranked.")
     if share < FALL and metrics["length_after"] < (1 + LONGER) * metrics["length_before"]:
         return (f"{fell} The chosen lost {share:.1%} of their log-probability, less than {FALL:.0%}, and answers are "
                 f"of their old length: that is usual, and no harm.")

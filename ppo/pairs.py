@@ -12,6 +12,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from prefloop import training
 from prefloop.chat import Chat
+from prefloop.errors import RequestError
 from prefloop.formats import snapshot
 from prefloop.records import Pair, Prompt
 
@@ -78,6 +79,15 @@ def tokenised(chat: Chat, pairs: list[Pair], max_length: int | None) -> tuple[li
                 chat.answer_ids(pair.rejected), pair.probability, pair.weight) for pair in pairs]
     fitting = [row for row in rows if max_length is None or len(row) <= max_length]
     return fitting, len(rows) - len(fitting)
+
+
+def normalised(rows: list[Row]) -> list[Row]:
+    """With weights of mean 1: the loss, and with it the size of a step, stay what they are without labels."""
+    total = sum(row.weight for row in rows)
+    if rows and not total:
+        raise RequestError(f"data.labels: none of the {len(rows)} pairs to train on weighs anything; raise "
+                           f"data.limit, or drop data.labels")
+    return [replace(row, weight=row.weight * len(rows) / total) for row in rows]
 
 
 def dataset(rows: list[Row]) -> Dataset:

@@ -63,8 +63,10 @@ def before_first_step(args: DPOConfig, chosen_nll: float, weight: float = 1.0) -
 def refuse(args: DPOConfig) -> None:
     """What TRL would pass over in silence, or trip over only when the model is loaded and training."""
     kinds = args.loss_type
+    if not kinds:
+        raise RequestError("train.loss_type: name a loss, such as sigmoid")
     for kind in kinds:
-        if kind not in AT_START and kind != SFT:
+        if not isinstance(kind, str) or kind not in (*AT_START, SFT):
             near = get_close_matches(str(kind), [*AT_START, SFT], n=1)
             raise RequestError(f"train.loss_type: {kind!r} is unknown" + (
                 f"; did you mean {near[0]}?" if near else f"; known: {', '.join([*AT_START, SFT])}"))
@@ -73,8 +75,8 @@ def refuse(args: DPOConfig) -> None:
     if set(kinds) <= {SFT}:
         raise RequestError("train.loss_type: sft alone compares nothing; add a loss that does, such as sigmoid, or "
                            "use `prefloop sft`")
-    given = [float(weight) for weight in weights(args).values()]
-    if not all(isfinite(weight) and weight >= 0 for weight in given) or not sum(given):
+    given = weights(args).values()
+    if not all(isinstance(one, int | float) and isfinite(one) and one >= 0 for one in given) or not sum(given):
         raise RequestError(f"train.loss_weights: expected numbers of at least 0, not all 0, got {args.loss_weights}")
     _refuse_smoothing(args)
     _refuse_divergence(args)

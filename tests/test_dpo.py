@@ -188,6 +188,7 @@ def test_a_failed_check_fails_the_run(home: Path, monkeypatch: pytest.MonkeyPatc
     ("model.whole=true", "DPO trains an adapter"),
     ("train.sync_ref_model=true", "drop this key"),
     ("train.max_length=3", "no pair to train on"),
+    ("online.rounds=3", "online.rounds: nothing reads it without online.reward"),
 ])
 def test_a_wrong_request_is_one_line(home: Path, capsys: pytest.CaptureFixture[str], override: str, said: str) -> None:
     capsys.readouterr()
@@ -273,12 +274,32 @@ def test_labels_and_an_sft_term_stand_beside_each_other(home: Path, capsys: pyte
     assert due > 1.5
 
 
-def test_labels_turn_a_pair_round_and_are_of_mean_weight_1() -> None:
+def test_labels_turn_a_pair_round() -> None:
     prompt = Prompt((Message("user", "Q"),))
     pairs = [Pair(prompt, "a", "b"), Pair(prompt, "b", "a"), Pair(prompt, "c", "a"), Pair(prompt, "c", "b")]
     found = labels.labelled(pairs, {(prompt.id, "b", "a"): (0.8, 1.0), (prompt.id, "c", "a"): (0.9, 3.0)}, "runs/r")
-    assert [(p.chosen, p.rejected, p.probability, p.weight) for p in found] == [("b", "a", 0.8, 0.5),
-                                                                                ("c", "a", 0.9, 1.5)]
+    assert [(p.chosen, p.rejected, p.probability, p.weight) for p in found] == [("b", "a", 0.8, 1.0),
+                                                                                ("c", "a", 0.9, 3.0)]
+
+
+def test_the_weights_of_the_pairs_that_are_trained_on_are_of_mean_1(home: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    """The last pairs weigh 100, 200, ..., and data.limit leaves them out, or nothing else."""
+    pairs = list({(p.prompt.id, *sorted((p.chosen, p.rejected))): p for p in
+                  snapshot.read(home / "data").pairs("train")}.values())
+    told = [(pair, 0.9, 1.0 + n if n < 8 else 100.0 * n) for n, pair in enumerate(pairs)]
+    source = write_labels(home / "runs" / "labels-limited", told)
+    kept: list[Row] = []
+    report = dpo.report
+    monkeypatch.setattr(dpo, "report", lambda run, train, *rest: (kept.extend(train), report(run, train, *rest)))
+    dpo_run(home, "limited", f"data.labels={source}", "data.limit=8", "train.max_steps=1")
+    assert 2 < len(kept) <= 8
+    assert sum(row.weight for row in kept) / len(kept) == pytest.approx(1)
+    assert max(row.weight for row in kept) > 1.2 * min(row.weight for row in kept)
+    none = write_labels(home / "runs" / "labels-none", [(pair, 0.9, float(n >= 8)) for n, pair in enumerate(pairs)])
+    capsys.readouterr()
+    dpo_run(home, "weighs-nothing", f"data.labels={none}", "data.limit=8", code=2)
+    assert f"none of the {len(kept)} pairs to train on weighs anything" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("override", "said"), [

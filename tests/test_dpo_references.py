@@ -123,6 +123,8 @@ BEFORE = {"chosen_logprob_before": -20.0, "kl": 1.5, "length_before": 10.0, "len
     (-4.0, -9.0, 10.5, "lost 20.0% of their log-probability: read samples.jsonl"),
     (-1.0, -3.0, 20.0, "read samples.jsonl"),
     (-3.0, -1.0, 10.5, "the margin did not grow"),
+    (1.0, 4.0, 10.5, "the margin did not grow"),
+    (0.0, 0.0, 10.5, "the margin did not grow"),
 ])
 def test_the_card_says_why_the_chosen_fell_and_what_helps(chosen: float, rejected: float, length: float,
                                                           said: str) -> None:
@@ -132,6 +134,7 @@ def test_the_card_says_why_the_chosen_fell_and_what_helps(chosen: float, rejecte
     assert f"{chosen:+.2f} nats" in told
     assert f"{rejected:+.2f}, so the margin by {chosen - rejected:+.2f}" in told
     assert ("train.loss_type=[sigmoid,sft]" in told) == ("samples.jsonl" in said)
+    assert ("nothing to do" in told) == ("nothing to do" in said)
 
 
 def test_the_card_of_a_run_tells_its_own_numbers(home: Path) -> None:
