@@ -23,7 +23,7 @@ from prefloop.records import Pair, Prompt
 
 from . import dpo, judging, labels, pair_figures, served
 from .pairs import POLICY, REFERENCE, DPOData, Row, equal, tokenised
-from .rounds import OnlineConfig, Rounds, judged
+from .rounds import OnlineConfig, Rounds, filled, judged
 from .settings import RewardConfig
 
 HELD_OUT = 100  # prompts of the test split that are answered before and after
@@ -35,7 +35,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
     refuse(asked, data, args, online)
     source = snapshot.read(Path(data.path))
     checkpoint = models.resolve_policy(model_config.path, model_config.revision)
-    judge = found(online.reward, checkpoint)
+    judge = found(online, checkpoint)
     args.num_train_epochs = float(online.rounds)
     with runs.start(asked, where, resume, policy=checkpoint.lineage(), reward=judge.lineage,
                     data=source.lineage()) as run:
@@ -103,12 +103,13 @@ def report(run: runs.Run, source: snapshot.Snapshot, prompts: list[Prompt], held
     print(f"{len(prompts)} prompts to train on, {len(held_out)} held out; {found - len(prompts)} too long left out")
 
 
-def found(reward: str, policy: models.Checkpoint) -> judging.Found:
+def found(online: OnlineConfig, policy: models.Checkpoint) -> judging.Found:
     """The reward model that `online.reward` names: a run of any kind, or a server as `prefloop serve` is one."""
-    if "://" not in reward:
-        return judging.found_at(reward, policy, "online.reward")
-    server = served.connect(RewardConfig(url=reward), "online.reward")
-    return judging.Found(reward, {"path": reward, "checksum": server.model}, server=server)
+    if "://" not in online.reward:
+        return judging.found_at(online.reward, policy, "online.reward")
+    server = served.connect(RewardConfig(url=online.reward, token_file=online.token_file, timeout=online.timeout,
+                                         patience=online.patience), "online.reward")
+    return judging.Found(online.reward, {"path": online.reward, "checksum": server.model}, server=server)
 
 
 def reader(model: PeftModel, judge: judging.Found, model_config: models.ModelConfig) -> judging.Reader:
@@ -182,8 +183,8 @@ def summarise(run: runs.Run, model: PeftModel, chat: Chat, scorer: judging.Reade
     roles = (REFERENCE, POLICY)
     before, after = (pair_figures.answered(model, chat, role, prompts, online.max_new_tokens, f"answers {when}")
                      for role, when in zip(roles, ("before", "after"), strict=True))
-    scores_before, scores_after = (judged(chat, scorer, prompts, [[ids] for ids in one.answer_ids])[:, 0].tolist()
-                                   for one in (before, after))
+    both = [list(pair) for pair in zip(before.answer_ids, after.answer_ids, strict=True)]
+    scores_before, scores_after = map(list, zip(*filled(judged(chat, scorer, prompts, both)), strict=True))
     figures = {"score_before": scores_before, "score_after": scores_after,
                **pair_figures.of_answers(model, roles, before, after, chat.pad_id)}
     if pairs:

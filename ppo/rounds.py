@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from math import isfinite
+from math import isfinite, isnan, nan
 from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any, Literal
 
 import torch
 from peft import PeftModel
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from prefloop import checkpoints, passes, ranks, remote, runs, scoring
@@ -37,6 +36,9 @@ class OnlineConfig:
     """`online:` of DPO. With a reward run, pairs are made of the policy's own answers, anew in every round."""
 
     reward: str = ""
+    token_file: str | None = None
+    timeout: float = 60.0
+    patience: float = 300.0
     rounds: int = 20
     prompts: int = 128
     answers: int = 4
@@ -52,6 +54,8 @@ class OnlineConfig:
     def __post_init__(self) -> None:
         if "://" in self.reward:
             remote.require_url(self.reward, "online.reward")
+        if not 0 < self.timeout < float("inf") or not 0 <= self.patience < float("inf"):
+            raise ValueError("online.timeout is above 0 seconds, online.patience at least 0")
         for name, least in (("rounds", 1), ("prompts", 1), ("answers", 2), ("passes", 1), ("max_new_tokens", 1),
                             ("sample_batch", 1)):
             if getattr(self, name) < least:
@@ -164,31 +168,46 @@ def made(model: PeftModel, chat: Chat, scorer: Reader, prompts: list[Prompt], on
     asked = [prompts[n] for n in mine]
     answers = sample_ids(model, chat, asked, settings, POLICY, f"round {number}: answers", mine)
     sampled = time.monotonic()
-    scores_PK = judged(chat, scorer, asked, answers).tolist()
+    scores_PK = judged(chat, scorer, asked, answers)
     ratios_P = log_ratios(model, chat, asked, [own[0] for own in answers], online.temperature)
     own = [Judged(chat.prompt_ids(prompt), texts, [ids[-1] == chat.end_id for ids in texts], scores, ratio)
            for prompt, texts, scores, ratio in zip(asked, answers, scores_PK, ratios_P, strict=True)]
     parts = ranks.from_all(own)
-    together = [parts[n % len(parts)][n // len(parts)] for n in range(len(prompts))]
+    together = whole(chat, [parts[n % len(parts)][n // len(parts)] for n in range(len(prompts))])
     rows = ranked(together, online)
     figures = described(together) | {"pairs": len(rows), "seconds_sampling": sampled - began,
                                      "seconds_scoring": time.monotonic() - sampled}
     return weighted(rows) if online.pairs == "all" else [plain(row) for row in rows], figures
 
 
-def judged(chat: Chat, scorer: Reader, prompts: list[Prompt], answers: list[list[list[int]]]) -> Tensor:
-    """scores_PK of the answers, as texts: the reward model may have another tokenizer."""
-    asked = [(prompt, chat.text(ids)) for prompt, own in zip(prompts, answers, strict=True) for ids in own]
-    if not any(text.strip() for _, text in asked):
+def whole(chat: Chat, together: list[Judged]) -> list[Judged]:
+    """What all processes have of a round, with a score for every answer; RunError where there is nothing to rank."""
+    if not any(chat.text(ids).strip() for one in together for ids in one.answers):
         raise RunError("every answer is empty: the policy ends its turn at once; look at its SFT run")
-    known = dict.fromkeys(one for one, read in zip(asked, scorer.reads(asked), strict=True) if read)
-    if not known:
-        raise RunError("every answer is longer than the reward model can read; lower online.max_new_tokens")
-    scores = scoring.scored(scorer, list(known)).mean_N.tolist()  # type: ignore[arg-type]  # a Reader is enough
+    scores = filled([one.scores for one in together])
+    return [replace(one, scores=own) for one, own in zip(together, scores, strict=True)]
+
+
+def judged(chat: Chat, scorer: Reader, prompts: list[Prompt], answers: list[list[list[int]]]) -> list[list[float]]:
+    """The score of each answer, as text: the reward model may have another tokenizer. One that it cannot read whole
+    has none, which is nan."""
+    asked = [[(prompt, chat.text(ids)) for ids in own] for prompt, own in zip(prompts, answers, strict=True)]
+    flat = [one for own in asked for one in own]
+    known = list(dict.fromkeys(one for one, read in zip(flat, scorer.reads(flat), strict=True) if read))
+    scores = scoring.scored(scorer, known).mean_N.tolist()  # type: ignore[arg-type]  # a Reader is enough
     if not all(map(isfinite, scores)):
         raise RunError("the reward model gave an answer a score that is not finite")
-    said, lowest = dict(zip(known, scores, strict=True)), min(scores)
-    return torch.tensor([said.get(one, lowest) for one in asked], dtype=torch.float64).view(len(prompts), -1)
+    said = dict(zip(known, scores, strict=True))
+    return [[said.get(one, nan) for one in own] for own in asked]
+
+
+def filled(scores: list[list[float]]) -> list[list[float]]:
+    """Unread answers get the lowest score of all that were read: of a whole round, not of one process's share."""
+    read = [score for own in scores for score in own if not isnan(score)]
+    if not read:
+        raise RunError("every answer is longer than the reward model can read; lower online.max_new_tokens")
+    lowest = min(read)
+    return [[lowest if isnan(score) else score for score in own] for own in scores]
 
 
 def log_ratios(model: PeftModel, chat: Chat, prompts: list[Prompt], answers: list[list[int]],

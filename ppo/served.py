@@ -61,7 +61,8 @@ def connect(config: RewardConfig, key: str = "reward.url") -> Server:
     """The server that `key` names, which must answer now; RequestError if it does not."""
     assert config.url is not None
     url = config.url.rstrip("/").removesuffix("/score")
-    there = Remote(url, key.partition(".")[0], remote.token_of(config.token_file, "reward.token_file"), config.timeout,
+    section = key.partition(".")[0]
+    there = Remote(url, section, remote.token_of(config.token_file, f"{section}.token_file"), config.timeout,
                    config.patience)
     try:
         told = there.once("/health")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from test_serve import served
 
 from prefloop import models, scoring
+from prefloop.errors import RunError
 from prefloop.ppo import online, rounds
 from prefloop.ppo.rounds import Found, OnlineConfig
 from prefloop.records import Prompt
@@ -86,6 +88,10 @@ class Likes:
         return 0
 
 
+class Met(Exception):
+    """A process has come to where it tells the others what it has."""
+
+
 def judged_by(monkeypatch: pytest.MonkeyPatch, scorer: scoring.Scorer) -> None:
     monkeypatch.setattr(online, "reader", lambda model, *_: (models.train_only(model, {"default"}), scorer)[1])
 
@@ -102,7 +108,7 @@ def test_the_policy_comes_to_write_what_the_reward_model_likes(home: Path, monke
 
 def test_the_reward_model_stands_on_the_policys_base_where_it_can(home: Path) -> None:
     sft = models.resolve(str(home / "runs" / "sft"))
-    reward = online.found(str(home / "runs" / "reward"), sft)
+    reward = online.found(OnlineConfig(reward=str(home / "runs" / "reward")), sft)
     config = models.ModelConfig(path=str(home / "runs" / "sft"))
     model = online.dpo.start(sft, config, 0)
     shared = online.reader(model, reward, config)
@@ -123,10 +129,14 @@ def test_a_linear_reward_model_ranks_too(home: Path) -> None:
     assert own["status"] == "done"
 
 
-def test_a_server_ranks_too(home: Path) -> None:
-    with served(home / "runs" / "reward") as server:
+def test_a_server_ranks_too(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that asks for a token."""
+    (home / "token").write_text("0123456789abcdef\n")
+    with served(home / "runs" / "reward", f"serve.token_file={home / 'token'}") as server:
         url = f"http://127.0.0.1:{server.port}"
-        run = dpo_run(home, "by-server", f"online.reward={url}")
+        dpo_run(home, "no-token", f"online.reward={url}", code=1)
+        assert "status 401" in capsys.readouterr().err
+        run = dpo_run(home, "by-server", f"online.reward={url}", f"online.token_file={home / 'token'}")
     own, alone = tiny.record(run), [row for row in lines(home / "runs" / "done") if "round" in row]
     assert own["parents"]["reward"]["path"] == url
     for mine, there in zip([row for row in lines(run) if "round" in row], alone, strict=True):
@@ -197,7 +207,47 @@ def test_an_answer_that_the_reward_model_cannot_read_is_worth_no_more_than_the_l
     scorer = Likes("e")
     scorer.reads = lambda asked: ["x" not in answer for _, answer in asked]  # type: ignore[method-assign]
     answers = [[chat.answer_ids(text) for text in ("eee", "e", "exeee")]]
-    assert rounds.judged(chat, scorer, [tiny.tiny_prompt(0)], answers).tolist() == [[3.0, 1.0, 1.0]]
+    assert rounds.filled(rounds.judged(chat, scorer, [tiny.tiny_prompt(0)], answers)) == [[3.0, 1.0, 1.0]]
+    assert rounds.judged(chat, scorer, [], []) == []  # a process with no prompt of its own
+    with pytest.raises(RunError, match="every answer is longer than the reward model can read"):
+        rounds.filled([[nan, nan], []])
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_several_processes_make_the_round_that_one_makes(home: Path, monkeypatch: pytest.MonkeyPatch,
+                                                         count: int) -> None:
+    """Of two, one has answers alone that cannot be read, or no prompt at all."""
+    sft = models.resolve(str(home / "runs" / "sft"))
+    model, chat = online.dpo.start(sft, models.ModelConfig(path=str(home / "runs" / "sft")), 0), models.load_chat(sft)
+    models.add_adapter(model, "ref", sft.adapter, models.ModelConfig(path=str(home / "runs" / "sft")))
+    prompts = [tiny.tiny_prompt(n) for n in range(count)]
+    scorer = Likes("e")
+    scorer.reads = lambda asked: [prompt not in prompts[1::2] for prompt, _ in asked]  # type: ignore[method-assign]
+
+    def made() -> tuple[list[dict[str, Any]], dict[str, float]]:
+        pairs, figures = rounds.made(model, chat, scorer, prompts, OnlineConfig(max_new_tokens=8), 7, 1)
+        return pairs, {name: value for name, value in figures.items() if "seconds" not in name}
+
+    def told(mine: list[rounds.Judged]) -> None:
+        parts.append(mine)
+        raise Met
+
+    alone, parts = made(), []
+    for rank in range(2):
+        monkeypatch.setattr(rounds.ranks, "share", lambda things, rank=rank: list(things[rank::2]))
+        monkeypatch.setattr(rounds.ranks, "from_all", told)
+        with pytest.raises(Met):
+            made()
+    monkeypatch.setattr(rounds.ranks, "from_all", lambda mine: parts)
+    pairs, figures = made()
+    assert pairs == alone[0]
+    assert figures == pytest.approx(alone[1], abs=1e-5)
+
+
+def test_a_round_of_empty_answers_stops_the_run(home: Path) -> None:
+    chat = models.load_chat(models.resolve(str(home / "base")))
+    with pytest.raises(RunError, match="every answer is empty"):
+        rounds.whole(chat, [rounds.Judged([1], [[chat.end_id]] * 2, [True, True], [0.0, 0.0], 0.0)])
 
 
 def test_every_pair_is_dealt_before_one_comes_again() -> None:
@@ -221,6 +271,10 @@ def test_every_pair_is_dealt_before_one_comes_again() -> None:
     (["online.reward=HOME/runs/sft"], "is no reward model"),
     (["online.reward=ftp://host"], "online.reward is such as http://127.0.0.1:8000"),
     (["online.reward=http://127.0.0.1:9"], "online.reward: http://127.0.0.1:9: no answer"),
+    (["online.reward=http://127.0.0.1:9", "online.token_file=HOME/none"],
+     "online.token_file: HOME/none: No such file"),
+    (["online.timeout=0"], "online.timeout is above 0"),
+    (["online.patience=-1"], "online.patience at least 0"),
     (["online.rewards=x"], "did you mean online.reward?"),
     (["train.loss_type=[sft]"], "compares nothing"),
 ])
@@ -230,5 +284,5 @@ def test_a_wrong_request_is_one_line(home: Path, capsys: pytest.CaptureFixture[s
     run = dpo_run(home, "wrong", *(one.replace("HOME", str(home)) for one in overrides), code=2)
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("prefloop dpo: ")
-    assert said in message
+    assert said.replace("HOME", str(home)) in message
     assert not run.exists()
