@@ -30,28 +30,31 @@ class Outcome:
 
 
 def judged(actors: Actors, role: str | None, prompts: list[list[int]], settings: PPOConfig,
-           second: judging.Judge | None = None) -> Outcome:
-    """Sample from `role`, with random numbers that no rollout uses."""
-    seeds = [generate.row_seed(settings.seed, n, 2, 0, 0) for n in range(len(prompts))]
+           second: judging.Judge | None = None, draw: int = 0) -> Outcome:
+    """Sample from `role`, with random numbers that no rollout uses; each `draw` has its own."""
+    seeds = [generate.row_seed(settings.seed, n, 2, draw, 0) for n in range(len(prompts))]
     answers, _ = sample(actors, role, prompts, seeds, settings)
     rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
     starts = [len(prompt) for prompt in prompts]
     micros = [list(range(len(rows)))[first : first + settings.micro_batch]
               for first in range(0, len(rows), settings.micro_batch)]
     judge = Judge(actors, rows, starts, answer_mask(answers, models.device()), ranks.share(micros),
-                  settings.temperature)
+                  settings.micro_batch, settings.temperature)
     kls_BT = judge.logprobs(role)[0] - judge.logprobs(actors.reference)[0]
-    seconds = scores(second, rows, starts, settings).tolist() if second else []
-    return Outcome(answers, scores(actors.judge, rows, starts, settings).tolist(), seconds, kls_BT.sum(1).tolist(),
+    seconds = scores(second, rows, starts, settings)[0].tolist() if second else []
+    return Outcome(answers, scores(actors.judge, rows, starts, settings)[0].tolist(), seconds, kls_BT.sum(1).tolist(),
                    [float(len(answer)) for answer in answers],
                    [float(answer[-1] == actors.chat.end_id) for answer in answers])
 
 
 def compared(actors: Actors, prompts: list[list[int]], settings: PPOConfig,
              second: judging.Judge | None = None) -> dict[str, Any]:
-    """Reference and policy on the same prompts with the same random numbers; 95% intervals over prompts."""
-    before = judged(actors, actors.reference, prompts, settings, second)
-    after = judged(actors, actors.policy, prompts, settings, second)
+    """Reference and policy on the same prompts with the same random numbers; 95% intervals over prompts.
+
+    The random numbers are not the watch's, whose answers the policy may have been chosen by.
+    """
+    before = judged(actors, actors.reference, prompts, settings, second, draw=1)
+    after = judged(actors, actors.policy, prompts, settings, second, draw=1)
     gain, low, high = stats.paired_difference(after.scores, before.scores)
     kl_low, kl_high = stats.bootstrap_interval(after.kls)
     watched: dict[str, float] = {}
@@ -73,8 +76,10 @@ def centred(run: runs.Run, actors: Actors, prompts: list[list[int]], settings: P
         seeds = [generate.row_seed(settings.seed, n, 3, 0, 0) for n in range(len(prompts))]
         answers, _ = sample(actors, actors.reference, prompts, seeds, settings)
         rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
-        judge = judging.rescaled(actors.judge, scores(actors.judge, rows, list(map(len, prompts)), settings))
-        known = {"shift": judge.shift, "scale": judge.scale, "answers": len(rows)}
+        scores_B, unread_B = scores(actors.judge, rows, list(map(len, prompts)), settings)
+        read_R = scores_B[unread_B == 0].cpu()
+        judge = judging.rescaled(actors.judge, read_R)
+        known = {"shift": judge.shift, "scale": judge.scale, "answers": len(read_R)}
         run.note(reward_scale=known)
     print(f"the reward's scores less {known['shift']:.4g}, over {known['scale']:.4g}: its median and spread on "
           f"{known['answers']} answers of the SFT model")

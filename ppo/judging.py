@@ -24,17 +24,18 @@ from prefloop.records import Message, Prompt
 from . import served
 from .settings import RewardConfig
 
-# Of an answer longer than a judge of texts can read: far below what the SFT model gets, and not a number that a model
-# would come to by chance, so that metrics can count these.
-UNREAD = -3.0
 Texts = Mapping[tuple[int, ...], Prompt]  # the prompts of a run, by their ids
 
 
 class Judge(Protocol):
     """Whoever can score sampled rows: prompt + answer ids, whose answers begin at `starts`."""
 
+    def reads(self, rows: list[list[int]], starts: list[int]) -> list[bool]:
+        """Of each row, whether its answer can be read whole."""
+        ...
+
     def scores(self, rows: list[list[int]], starts: list[int], batch: int) -> Tensor:
-        """Scaled rewards_R, on the CPU; `batch` rows at a time where it holds a model."""
+        """Scaled rewards_R of rows that it can read, on the CPU; `batch` rows at a time where it holds a model."""
         ...
 
 
@@ -55,6 +56,9 @@ class OnBase:
     role: str
     pad_id: int
 
+    def reads(self, rows: list[list[int]], starts: list[int]) -> list[bool]:
+        return [True] * len(rows)  # a row that fits the policy fits the base
+
     def scores(self, rows: list[list[int]], starts: list[int], batch: int) -> Tensor:
         return heads.score(self.model, self.head, self.role, rows, starts, self.pad_id, batch)
 
@@ -69,14 +73,19 @@ class ThroughText:
     shift: float = 0.0
     scale: float = 1.0
 
+    def reads(self, rows: list[list[int]], starts: list[int]) -> list[bool]:
+        return self.reader.reads(self._asked(rows, starts))
+
     def scores(self, rows: list[list[int]], starts: list[int], batch: int) -> Tensor:
-        asked = [(self.texts[tuple(row[:start])], self.chat.text(row[start:]))
-                 for row, start in zip(rows, starts, strict=True)]
+        asked = self._asked(rows, starts)
         once = list(dict.fromkeys(asked))
-        readable = [one for one, read in zip(once, self.reader.reads(once), strict=True) if read]
-        said = self.reader.score(readable, batch).mean_N.tolist() if readable else []
-        known = {one: (score - self.shift) / self.scale for one, score in zip(readable, said, strict=True)}
-        return torch.tensor([known.get(one, UNREAD) for one in asked])
+        said = self.reader.score(once, batch).mean_N.tolist()
+        known = {one: (score - self.shift) / self.scale for one, score in zip(once, said, strict=True)}
+        return torch.tensor([known[one] for one in asked])
+
+    def _asked(self, rows: list[list[int]], starts: list[int]) -> list[tuple[Prompt, str]]:
+        return [(self.texts[tuple(row[:start])], self.chat.text(row[start:]))
+                for row, start in zip(rows, starts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -156,6 +165,9 @@ def kind_of(found: Checkpoint) -> str:
 def rescaled(judge: Judge, scores_R: Tensor) -> ThroughText:
     """`judge` in units of what it said of the SFT model's answers: median 0, and a spread of 1 by quartiles."""
     assert isinstance(judge, ThroughText)
+    if not len(scores_R):
+        raise RunError("the reward model can read none of the SFT model's answers whole: lower train.max_new_tokens, "
+                       "or take one that reads more")
     shift, scale = heads.unit(scores_R)
     if not scale > 0:
         raise RunError(f"the reward model says {shift:.4g} of nearly all of {len(scores_R)} answers of the SFT model: "

@@ -71,8 +71,8 @@ TABLE = (
           "it cannot be negative: the answers were not sampled as their probabilities are computed",
           "short answers that are far from the SFT model: raise train.kl_coef, or set train.kl_target"),
     Range("kl_coef", "price of a nat of KL", 0.001, 1.0,
-          "the KL hardly costs anything: train.kl_target is higher than the policy wants to go",
-          "the KL outweighs the reward: train.kl_target is too low, or the policy runs away; "
+          "the KL hardly costs anything: raise train.kl_coef, or lower train.kl_target where it is set",
+          "the KL outweighs the reward: raise train.kl_target where it is set, or the policy runs away: "
           f"{FAST}"),
     Range("entropy", "nats per token of the answers' distribution", 0.02, inf,
           "the policy writes one answer to each prompt: it has collapsed; raise train.kl_coef, or go back"),

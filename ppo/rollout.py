@@ -20,6 +20,8 @@ from .actors import Actors, answer_logprobs, answer_values
 from .sampler import Sampler
 from .settings import PPOConfig
 
+UNREAD = -3.0  # of an answer longer than a judge of texts can read: far below what the SFT model gets
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -40,10 +42,12 @@ class Rollout:
     returns_BT: Tensor
     advantages_BT: Tensor
     scores_B: Tensor
+    unread_B: Tensor  # 1 on answers that the reward model could not read whole
     kl_coef: float
     entropy: float
     sample_batch: int  # as many as memory sufficed for
-    micro_batch: int  # the most that were judged together
+    micro_batch: int  # the same of judging
+    cut: bool  # whether some were judged in smaller micro-batches than others, for want of memory
     sampling_seconds: float
     scoring_seconds: float
 
@@ -105,22 +109,23 @@ def collect(actors: Actors, prompts: list[list[int]], rollout: int, kl_coef: flo
     mask_BT = answer_mask(answers, models.device())
     ended_B = torch.tensor([answer[-1] == actors.chat.end_id for answer in answers], device=mask_BT.device)
     sampled_at = time.monotonic()
-    scores_B = scores(actors.judge, rows, starts, settings).to(mask_BT.device)
+    scores_B, unread_B = scores(actors.judge, rows, starts, settings)
     if actors.critic and actors.critic.span is None:
         actors.critic.span = sum(map(len, answers)) / len(answers)
     # The same micro-batches as in the first epoch: the ratio there is exactly 1, in bf16 too.
     micros = [micro for part in split(list(map(len, rows)), rollout, 0, settings) for micro in ranks.share(part)]
-    told = Judge(actors, rows, starts, mask_BT, cut(micros, micro_batch), settings.temperature)
+    told = Judge(actors, rows, starts, mask_BT, cut(micros, micro_batch), micro_batch, settings.temperature)
     logprobs_BT, entropy_BT = told.logprobs(actors.policy)
     reference_BT, _ = told.logprobs(actors.reference)
     values_BT = told.values() if actors.critic else None
     advantages_BT, returns_BT = credit(loss.terminal_rewards(scores_B, ended_B, settings.reward_clip,
                                                              settings.missing_eos_penalty),
                                        logprobs_BT, reference_BT, values_BT, mask_BT, kl_coef, settings)
+    judged_by = min(ranks.from_all(told.size))
     sampled_BT = padded(served.logprobs, mask_BT) if served else None
     return Rollout(rows, starts, ended_B, mask_BT, logprobs_BT, sampled_BT, reference_BT, values_BT, returns_BT,
-                   advantages_BT, scores_B, kl_coef, float(entropy_BT.sum() / mask_BT.sum()), size, micro_batch,
-                   sampled_at - began, time.monotonic() - sampled_at)
+                   advantages_BT, scores_B, unread_B, kl_coef, float(entropy_BT.sum() / mask_BT.sum()), size,
+                   judged_by, judged_by < micro_batch, sampled_at - began, time.monotonic() - sampled_at)
 
 
 def credit(terminal_B: Tensor, logprobs_BT: Tensor, reference_BT: Tensor, values_BT: Tensor | None, mask_BT: Tensor,
@@ -139,14 +144,19 @@ def credit(terminal_B: Tensor, logprobs_BT: Tensor, reference_BT: Tensor, values
     return advantages_B[:, None] * mask_BT, returns_B[:, None] * mask_BT
 
 
-def scores(judge: judging.Judge, rows: list[list[int]], starts: list[int], settings: PPOConfig) -> Tensor:
-    """What a reward model says: scores_B. Several processes share the rows."""
+def scores(judge: judging.Judge, rows: list[list[int]], starts: list[int],
+           settings: PPOConfig) -> tuple[Tensor, Tensor]:
+    """A reward model's scores_B, and unread_B: 1 on answers that it cannot read whole, which score UNREAD."""
     own = ranks.share(range(len(rows)))
-    scores_B = torch.zeros(len(rows), device=models.device())
-    if own:
-        scores_B[own] = judge.scores([rows[n] for n in own], [starts[n] for n in own],
-                                     settings.micro_batch).to(scores_B.device)
-    return ranks.summed(scores_B)
+    read = [n for n, fits in zip(own, judge.reads([rows[n] for n in own], [starts[n] for n in own]), strict=True)
+            if fits]
+    unread_B = torch.zeros(len(rows), device=models.device())
+    unread_B[[n for n in own if n not in set(read)]] = 1.0
+    scores_B = UNREAD * unread_B
+    if read:
+        scores_B[read] = judge.scores([rows[n] for n in read], [starts[n] for n in read],
+                                      settings.micro_batch).to(scores_B)
+    return ranks.summed(scores_B), ranks.summed(unread_B)
 
 
 def sample(actors: Actors, role: str | None, prompts: list[list[int]], seeds: list[int],
@@ -181,11 +191,12 @@ def padded(values: list[list[float]], mask_BT: Tensor) -> Tensor:
     return out_BT
 
 
-@dataclass(frozen=True)
+@dataclass
 class Judge:
     """Passes over sampled rows without gradients, micro-batch by micro-batch, gathered into BT.
 
-    `micros` are this process's; what comes back holds those of all processes.
+    `micros` are this process's; what comes back holds those of all processes. `size` is as many rows at once as
+    memory has sufficed for so far.
     """
 
     actors: Actors
@@ -193,6 +204,7 @@ class Judge:
     starts: list[int]
     mask_BT: Tensor
     micros: list[list[int]]
+    size: int
     temperature: float
 
     def logprobs(self, role: str | None) -> tuple[Tensor, Tensor]:
@@ -219,5 +231,5 @@ class Judge:
 
         with passes.acting(self.actors.model, role):
             for micro in self.micros:
-                memory.at_once(micro, len(micro), judge, "episodes")
+                self.size = memory.at_once(micro, self.size, judge, "episodes")
         return ranks.summed(found_BTX)

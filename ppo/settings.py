@@ -7,6 +7,8 @@ from typing import Literal
 
 from prefloop import remote
 
+LEAST_WATCHED = 8  # held-out prompts
+
 
 @dataclass(frozen=True)
 class RewardConfig:
@@ -47,8 +49,8 @@ class WatchConfig:
             raise ValueError("watch.reward never looks where watch.every is null; give a number of rollouts")
         if (self.every is not None and self.every < 1) or self.patience < 1:
             raise ValueError("watch.every and watch.patience are at least 1; watch.every=null does not watch")
-        if self.prompts < 8:
-            raise ValueError("watch.prompts is at least 8: fewer say nothing")
+        if self.prompts < LEAST_WATCHED:
+            raise ValueError(f"watch.prompts is at least {LEAST_WATCHED}: fewer say nothing")
         if not 0 < self.max_kl < float("inf"):
             raise ValueError(f"watch.max_kl is a number of nats above 0, not {self.max_kl}")
 
@@ -147,6 +149,9 @@ class PPOConfig:
             raise ValueError(f"train.answers={self.per_prompt}: train.advantage={self.advantage} takes "
                              f"{1 if self.critic else 2} or more answers to a prompt, and train.episodes="
                              f"{self.episodes} is a multiple of them")
+        if self.kl_target is not None and self.kl_horizon < self.episodes:
+            raise ValueError(f"train.kl_horizon={self.kl_horizon} is at least train.episodes={self.episodes}: one "
+                             f"rollout would change kl_coef by more than it is")
         if self.critic and self.critic_warmup >= self.rollouts:
             raise ValueError(f"train.critic_warmup={self.critic_warmup} leaves no rollout of "
                              f"{self.rollouts} to train the policy")

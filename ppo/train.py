@@ -10,7 +10,7 @@ from prefloop.errors import RequestError
 from prefloop.formats import snapshot
 from prefloop.records import Prompt
 
-from .settings import PPOConfig, RewardConfig, SamplerConfig, WatchConfig
+from .settings import LEAST_WATCHED, PPOConfig, RewardConfig, SamplerConfig, WatchConfig
 
 if TYPE_CHECKING:
     from prefloop.chat import Chat
@@ -56,6 +56,8 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         prompts = fitting(chat, source.prompts_of("train")[: data.limit], settings.max_prompt_tokens)
         tests = fitting(chat, source.prompts_of("test")[: max(HELD_OUT, watching.prompts)], settings.max_prompt_tokens)
         report(run, len(prompts), len(source.prompts_of("train")[: data.limit]), len(tests), data.path, settings)
+        if second:
+            require_watchable(len(tests), data.path, settings)
         texts = judging.texts_of({**prompts, **tests}, chat)
         actors = assemble(checkpoint, reward, second, model_config, settings, texts)
         models.require_context(actors.model, settings.max_prompt_tokens + settings.max_new_tokens,
@@ -95,6 +97,15 @@ def report(run: runs.Run, train: int, asked: int, held_out: int, path: str, sett
     run.note(seed=settings.seed, rows={"train": train, "held_out": held_out, "over_length": asked - train})
     print(f"{train} prompts to train on, {held_out} held out; {asked - train} over "
           f"{settings.max_prompt_tokens} tokens left out")
+
+
+def require_watchable(held_out: int, path: str, settings: PPOConfig) -> None:
+    """A second reward model needs prompts to watch on."""
+    what = f"held-out prompts (split test) of at most train.max_prompt_tokens={settings.max_prompt_tokens} tokens"
+    if not held_out:
+        raise RequestError(f"watch.reward: {path} has no {what}; import some, or drop watch.reward")
+    if held_out < LEAST_WATCHED:
+        print(f"warning: {path} has only {held_out} {what}: what is seen on so few is mostly noise")
 
 
 def finish(run: runs.Run, actors: Actors, checkpoint: Checkpoint) -> None:

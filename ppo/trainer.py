@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from prefloop import checkpoints, heads, models, ranks, runs, training
@@ -19,7 +19,6 @@ from prefloop.models import Checkpoint
 
 from . import loss, ranges, sampler
 from .actors import Actors
-from .judging import UNREAD
 from .rollout import Rollout, collect
 from .settings import PPOConfig, SamplerConfig
 from .update import Learner
@@ -29,14 +28,14 @@ from .watch import Watch
 class Trainer:
     def __init__(self, run: runs.Run, actors: Actors, prompts: list[list[int]], settings: PPOConfig,
                  checkpoint: Checkpoint, watch: Watch, sampling: SamplerConfig | None = None) -> None:
-        self.run, self.actors, self.prompts, self.watch = run, actors, prompts, watch
-        known = run.record.get("fitting", {})  # what memory sufficed for before this run was resumed
-        self.settings = replace(settings, **{name: known[name] for name in ("sample_batch",)
-                                             if isinstance(known, dict) and name in known})
+        self.run, self.actors, self.prompts, self.watch, self.asked = run, actors, prompts, watch, settings
+        known = fitted(run)
+        self.settings = replace(settings, sample_batch=known.get("sample_batch", settings.sample_batch))
         self.checkpoint = checkpoint
         self.sampling = sampling or SamplerConfig()
         self.sampler = sampler.connect(self.sampling, run.path)
-        self.learner = Learner(run, actors, settings, self.sampling.importance_cap)
+        self.learner = Learner(run, actors, settings, known.get("micro_batch", settings.micro_batch),
+                               self.sampling.importance_cap)
         self.began = {name: training.Moved(nn.ParameterList(own)) for name, own in self.learner.networks().items()}
         self.kl_coef = settings.kl_coef
         self.done = 0
@@ -100,15 +99,23 @@ class Trainer:
         with self.keeping():
             batch = collect(self.actors, self.prompts, self.done, self.kl_coef, self.learner.micro_batch,
                             self.settings, self.sampler)
+            self.check_sampler(batch)
         for what, told in (("reward", batch.scores_B), ("policy's log-probability", batch.logprobs_BT),
                            ("reference's log-probability", batch.reference_BT), ("value", batch.values_BT)):
             if told is not None:
                 training.require_finite(self.run, what, [told], self.done)
-        self.check_sampler(batch)
-        if batch.sample_batch < self.settings.sample_batch:
-            self.settings = replace(self.settings, sample_batch=batch.sample_batch)
-            self.run.note(fitting={**self.run.record.get("fitting", {}), "sample_batch": batch.sample_batch})
+        self.go_on_with(batch.sample_batch, batch.micro_batch)
         return batch
+
+    def go_on_with(self, sample_batch: int, micro_batch: int) -> None:
+        """What memory sufficed for, in all processes; a resumed run begins with it."""
+        self.settings = replace(self.settings, sample_batch=sample_batch)
+        self.learner.micro_batch = min(ranks.from_all(min(micro_batch, self.learner.micro_batch)))
+        asked = {"sample_batch": self.asked.sample_batch, "micro_batch": self.asked.micro_batch}
+        found = {"sample_batch": sample_batch, "micro_batch": self.learner.micro_batch}
+        less = {name: size for name, size in found.items() if size < asked[name]}
+        if less != fitted(self.run):
+            self.run.note(fitting=less)
 
     def check_sampler(self, batch: Rollout) -> None:
         """A server's log-probabilities must be ours but for rounding: else it samples from another model."""
@@ -123,6 +130,7 @@ class Trainer:
         if reason := ranges.reason_to_stop(seen, len(batch.rows), self.watch.settings.max_kl):
             raise RunError(f"rollout {self.done + 1}: {reason}; {self.run.last_good(before=self.done)}")
         figures = {**seen, **self.learner.update(batch, self.done), "kl_coef": self.kl_coef}
+        self.go_on_with(batch.sample_batch, self.learner.micro_batch)
         self.adapt(figures["kl"])
         self.done += 1
         self.note_down({"step": self.done, **figures, "seconds_sampling": batch.sampling_seconds,
@@ -185,14 +193,14 @@ def describe(batch: Rollout, settings: PPOConfig) -> dict[str, float]:
     kl_BT = batch.logprobs_BT - batch.reference_BT
     told = {
         "score": float(batch.scores_B.mean()),
-        "score_std": float(batch.scores_B.std(correction=0)),
+        "score_std": spread(batch.scores_B),
         "kl": float(kl_BT.sum(1).mean()),
         "kl_per_token": float(kl_BT.sum() / lengths_B.sum()),
         "entropy": batch.entropy,
         "length": float(lengths_B.mean()),
         "eos_rate": float(batch.ended_B.float().mean()),
         "score_length_correlation": loss.correlation(batch.scores_B, lengths_B),
-        "unread": float((batch.scores_B == UNREAD).float().mean()),
+        "unread": float(batch.unread_B.mean()),
         "reward_clipped": float((batch.scores_B.abs() > settings.reward_clip).float().mean()),
     }
     if batch.sampled_BT is not None:
@@ -200,6 +208,18 @@ def describe(batch: Rollout, settings: PPOConfig) -> dict[str, float]:
     if batch.values_BT is not None:
         told["explained_variance"] = loss.explained_variance(batch.values_BT, batch.returns_BT, batch.mask_BT)
     return told
+
+
+def spread(scores_B: Tensor) -> float:
+    """Their standard deviation; exactly 0 where all are one number, which rounding would hide."""
+    return float(scores_B.std(correction=0)) if scores_B.min() < scores_B.max() else 0.0
+
+
+def fitted(run: runs.Run) -> dict[str, int]:
+    """What memory sufficed for before this run was resumed, where it did not suffice for what was asked."""
+    known = run.record.get("fitting")
+    return {name: size for name in ("sample_batch", "micro_batch")
+            if isinstance(known, dict) and isinstance(size := known.get(name), int) and size >= 1}
 
 
 def sampler_gap(batch: Rollout) -> float | None:

@@ -55,10 +55,11 @@ class Learner:
     Several processes share a minibatch's micro-batches and add their gradients up; each then takes the same step.
     """
 
-    def __init__(self, run: runs.Run, actors: Actors, settings: PPOConfig, importance_cap: float) -> None:
-        self.run, self.actors, self.settings, self.importance_cap = run, actors, settings, importance_cap
-        known = run.record.get("fitting", {})  # what memory sufficed for before this run was resumed
-        self.micro_batch = known.get("micro_batch", settings.micro_batch)
+    def __init__(self, run: runs.Run, actors: Actors, settings: PPOConfig, micro_batch: int,
+                 importance_cap: float) -> None:
+        """`micro_batch` is as many rows as memory has sufficed for."""
+        self.run, self.actors, self.settings = run, actors, settings
+        self.micro_batch, self.importance_cap = micro_batch, importance_cap
         named = list(actors.model.named_parameters())
         self.policy = [weight for name, weight in named if weight.requires_grad and f".{actors.policy}." in name]
         self.critic = [weight for name, weight in named if weight.requires_grad and f".{actors.value}." in name]
@@ -121,7 +122,6 @@ class Learner:
                 raise RunError("out of memory with micro-batches of 1: lower train.max_new_tokens, or set "
                                f"train.gradient_checkpointing=true or model.four_bit=true; {self.run.last_good()}")
             self.micro_batch = size // 2
-            self.run.note(fitting={**self.run.record.get("fitting", {}), "micro_batch": self.micro_batch})
             print(f"out of memory with micro-batches of {size}; going on with {size // 2}", flush=True)
 
     def policy_gradients(self, batch: Rollout, part: list[list[int]], micros: list[list[int]], tally: Tally) -> float:
@@ -142,7 +142,7 @@ class Learner:
                 tally.add("approx_kl", kl_N)
                 tally.peak("ratio_max", float(ratios_N.max()))
         if not self.ratio_checked:
-            self.check_ratio(gap, cut_otherwise=self.micro_batch != batch.micro_batch)
+            self.check_ratio(gap, cut_otherwise=batch.cut or self.micro_batch != batch.micro_batch)
         return approximate_kl
 
     def check_ratio(self, gap: float, cut_otherwise: bool) -> None:

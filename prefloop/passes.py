@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prefloop import memory
+from prefloop.errors import RequestError
 
 LOGITS_AT_ONCE = 2**24  # 64 MB in fp32
 
@@ -65,7 +66,9 @@ def logprobs(model: nn.Module, hidden_NH: Tensor, tokens_N: Tensor, temperature:
     gradient with respect to the hidden states, NH, which is made along with them. The output head must be frozen.
     """
     head: nn.Module = plain(model).get_output_embeddings()  # type: ignore[assignment]
-    assert not (torch.is_grad_enabled() and any(weight.requires_grad for weight in head.parameters()))
+    if torch.is_grad_enabled() and any(weight.requires_grad for weight in head.parameters()):
+        raise RequestError("the adapter that is trained changes the model's output layer, which log-probabilities are "
+                           "read from here; train the SFT run with model.lora_targets without it (all-linear is)")
     chunk = max(1, LOGITS_AT_ONCE // plain(model).config.get_text_config().vocab_size)
     found = [_Logprobs.apply(*piece, head, temperature, entropy)
              for piece in zip(hidden_NH.split(chunk), tokens_N.split(chunk), strict=True)]

@@ -83,11 +83,12 @@ def test_what_is_no_reward_model_is_refused(place: Place, capsys: pytest.Capture
 @pytest.mark.parametrize(("override", "said"), [
     ("train.clip=0", "train.clip"), ("train.gamma=1.5", "train.gamma"), ("train.rollout=3", "train.rollouts"),
     ("train.critic_warmup=3", "critic_warmup"), ("train.minibatches=17", "minibatches"),
+    ("train.kl_horizon=15 train.kl_target=6", "train.kl_horizon=15"),
     ("train.save_total_limit=0", "save_total_limit"), ("model.whole=true", "model.whole"),
     ("train.max_new_tokens=60", "context is 64"), ("train.max_prompt_tokens=2", "train.max_prompt_tokens=2")])
 def test_a_wrong_request_is_one_line(place: Place, override: str, said: str,
                                      capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(place.asked(override)) == 2
+    assert cli.main(place.asked(*override.split())) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("prefloop ppo:")]
     assert said in line
 
@@ -175,3 +176,26 @@ def test_every_prompt_is_answered_once_a_pass_and_every_episode_learnt_from_once
     assert sorted(n for part in minibatches for micro in part for n in micro) == list(range(6))
     assert len(minibatches) == 3
     assert minibatches != rollout.split([5, 1, 4, 2, 3, 6], 0, 1, settings)
+
+
+def test_a_judging_that_ran_out_of_memory_is_known(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What judging sufficed for is what the update begins with, and the ratio is checked where cuts are alike."""
+    made = place.trainer("cut", rollouts=2, micro_batch=8)
+    logprobs = rollout.answer_logprobs
+
+    def limited(actors: Actors, rows: list[list[int]], *given: Any, **named: Any) -> torch.Tensor:
+        if len(rows) > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return logprobs(actors, rows, *given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rollout, "answer_logprobs", limited)
+        first = made.collect()
+        assert (first.cut, first.micro_batch, made.learner.micro_batch) == (True, 2, 2)
+        made.learn(first)
+        assert not made.learner.ratio_checked
+        second = made.collect()
+    assert not second.cut
+    made.learn(second)
+    assert made.learner.ratio_checked
+    assert made.run.record["fitting"] == {"micro_batch": 2}

@@ -22,9 +22,9 @@ from twins import differences
 from prefloop import encoders, heads, linear, models, remote, runs, scoring
 from prefloop.errors import RequestError, RunError
 from prefloop.formats import snapshot
-from prefloop.ppo import judging
+from prefloop.ppo import judging, rollout
 from prefloop.ppo import served as serving
-from prefloop.ppo.settings import RewardConfig
+from prefloop.ppo.settings import PPOConfig, RewardConfig
 from prefloop.records import Message, Prompt
 from prefloop.reward import linear as learning
 from prefloop.reward.judgements import gathered
@@ -84,9 +84,11 @@ def test_an_answer_too_long_to_be_read_counts_as_bad_and_not_as_an_error(loop: L
     assert isinstance(judge, judging.ThroughText)
     assert isinstance(judge.reader, encoders.EncoderScorer)
     short = replace(judge, reader=replace(judge.reader, reader=replace(judge.reader.reader, max_length=5)))
-    whole, cut = judge.scores(rows, starts, 4), short.scores(rows, starts, 4)
-    assert (cut == judging.UNREAD).tolist() == [False, True, True, False]
-    assert not (whole == judging.UNREAD).any()
+    (_, none_B), (cut_B, unread_B) = (rollout.scores(one, rows, starts, PPOConfig()) for one in (judge, short))
+    assert not none_B.any()
+    assert unread_B.tolist() == [0, 1, 1, 0]
+    assert cut_B[[1, 2]].tolist() == [rollout.UNREAD, rollout.UNREAD]
+    assert cut_B[0] == cut_B[3] != rollout.UNREAD
 
 
 def test_a_scale_from_the_answers_of_the_sft_model() -> None:

@@ -12,7 +12,8 @@ import torch
 from ppo_place import Place, make_place, make_run, record
 
 from prefloop import checkpoints, cli, heads, models, runs
-from prefloop.ppo import ranges, rollout, trainer, watch
+from prefloop.formats import snapshot
+from prefloop.ppo import held_out, ranges, rollout, trainer, watch
 from prefloop.ppo.watch import Evaluation
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -189,7 +190,9 @@ def test_what_cannot_be_learned_from_stops_it(place: Place, what: str, told: str
         if number == 2:
             with torch.no_grad():
                 if what == "constant":
-                    actors.judge.head.linear.weight.zero_()
+                    head = actors.judge.head
+                    head.linear.weight.zero_()
+                    head.linear.bias.fill_(head.shift + 0.1 * head.scale)  # whose mean is not quite itself in fp32
                 elif what == "exploded":
                     for name, weight in actors.model.named_parameters():
                         if ".policy." in name:
@@ -210,3 +213,19 @@ def test_what_cannot_be_learned_from_stops_it(place: Place, what: str, told: str
     assert f"rollout 3: {told}" in said
     assert f"the last good checkpoint is {run / 'checkpoint-1'}" in said  # 2 is what sampled this rollout
     assert record(run)["status"] == "failed"
+
+
+def test_a_watch_without_held_out_prompts_is_refused(place: Place, opposed: Path,
+                                                     capsys: pytest.CaptureFixture[str]) -> None:
+    data = snapshot.write(place.folder / "train-only", prompts=snapshot.read(place.data).prompts_of("train"))
+    assert cli.main(place.asked("run.name=blind", f"watch.reward={opposed}", f"data.path={data}")) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("prefloop ppo:")]
+    assert "watch.reward: " in line
+    assert "no held-out prompts" in line
+
+
+def test_the_last_word_is_not_from_the_answers_that_chose(place: Place) -> None:
+    made = place.trainer("draws")
+    prompts = made.prompts[:16]
+    watched, compared = (held_out.judged(made.actors, None, prompts, made.settings, draw=draw) for draw in (0, 1))
+    assert watched.answers != compared.answers
