@@ -283,8 +283,9 @@ def hub() -> Iterator[Finding]:
 def fits(settings: DoctorConfig) -> tuple[footprint.Need, bool]:
     """What the config would take on a GPU, with rows as long as it allows, and whether its base is in 4 bits."""
     path = Path(settings.config)
-    stage = settings.stage or plan.stage_of(path, "doctor.stage")
-    case = plan.case_of(path, config.read(stage, path, []).sections, stage, settings.base, gpu=True, look=False)
+    stage = settings.stage or plan.stage_of(path, "doctor")
+    case = plan.case_of(path, config.read(stage, path, []).sections, stage, settings.base, gpu=True, look=False,
+                        asker="doctor")
     return case.need, case.held.four_bit
 
 

@@ -234,7 +234,7 @@ def save_merged(model: PeftModel | PreTrainedModel, chat: Chat, folder: Path, dt
 
     from prefloop import finite
 
-    merged = (unloaded(model) if hasattr(model, "peft_config") else model).to(getattr(torch, dtype))
+    merged: Any = (unloaded(model) if hasattr(model, "peft_config") else model).to(getattr(torch, dtype))
     bad = finite.culprit(merged)
     if bad:
         raise RunError(f"{bad} does not fit into {dtype}; export.dtype=bfloat16 reaches as far as 32 bits do")
@@ -247,7 +247,7 @@ def generation(model: PreTrainedModel, chat: Chat) -> GenerationConfig:
     would draw from another distribution than was trained, and transformers does not save some that hubs hold."""
     from transformers import GenerationConfig
 
-    told = model.generation_config or GenerationConfig()
+    told: Any = model.generation_config or GenerationConfig()
     ends = [told.eos_token_id] if isinstance(told.eos_token_id, int) else list(told.eos_token_id or [])
     return GenerationConfig(eos_token_id=[chat.end_id, *(end for end in ends if end != chat.end_id)],
                             pad_token_id=chat.pad_id, bos_token_id=told.bos_token_id)

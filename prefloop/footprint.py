@@ -8,11 +8,11 @@ whole stages on a CPU. Not yet held against a GPU.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefloop import checkpoints
 from prefloop.errors import RequestError
 
 NF4 = (4 + 8 / 64 + 32 / (64 * 256)) / 8  # bytes a weight: blocks of 64 share 8 bits, 256 such blocks share 32
@@ -24,6 +24,8 @@ COPIES = {"ours": 4, "trl": 9}  # fp32 numbers alive for each logit: softmax, it
 HEAP = 1.5  # what activations take of a CPU's heap, which does not give back all that is freed
 PICKED = 16  # bytes for each logit while a token is drawn: fp32, its weight, what lies between
 ANSWERS = 4  # of a prompt, where nothing says how many
+STAGES = ("sft", "reward", "dpo", "ppo", "generate", "compare", "score")  # whose memory is reckoned
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Shape:
 
     @property
     def linears(self) -> list[tuple[int, int]]:
-        """(in, out) of the seven linear maps of a layer."""
+        """(in, out) of the seven linear maps of a layer, in the order of LINEARS."""
         query, key = self.heads * self.head, self.kv_heads * self.head
         return [(self.hidden, query), (self.hidden, key), (self.hidden, key), (query, self.hidden),
                 (self.hidden, self.inner), (self.hidden, self.inner), (self.inner, self.hidden)]
@@ -65,12 +67,23 @@ ON_GPU, ON_CPU = Held(True, BF16, True), Held(False, FP32, False)
 
 
 @dataclass(frozen=True)
+class Judge:
+    """A model that scores: how many adapters on the policy's base it is, or the bytes of one that stands beside it."""
+
+    adapters: int = 0
+    beside: float = 0.0
+
+
+@dataclass(frozen=True)
 class Load:
     """What a stage brings to the base. `rows` of at most `row` tokens go through a pass together, and of each `said`
-    have logits; `sampled` rows grow together from `prompt` by `answer` tokens."""
+    have logits; `sampled` rows grow together from `prompt` by `answer` tokens. `trained` and `frozen` count adapters;
+    `beside` is the bytes of models that have a base of their own."""
 
     trained: int = 0
     frozen: int = 0
+    beside: float = 0.0
+    whole: bool = False  # every weight of the base is trained, and there is no adapter
     rows: int = 0
     row: int = 0
     said: int = 0
@@ -109,9 +122,14 @@ class Need:
         return max(self.phases.values())
 
 
-def need(shape: Shape, load: Load, held: Held, rank: int) -> Need:
-    each = rank * adapter_width(shape)
-    adapters = each * (TRAINED * load.trained + FP32 * load.frozen)
+def need(shape: Shape, load: Load, held: Held, each: int) -> Need:
+    """What `load` takes, with adapters of `each` weights."""
+    base, adapters = base_bytes(shape, held), each * (TRAINED * load.trained + FP32 * load.frozen)
+    saved = FP32 * each * load.trained
+    if load.whole:  # in fp32 as it learns; what it began as, and copies to save, are in the machine's memory
+        base = base_bytes(shape, ON_CPU)
+        adapters, saved = (3.0, 0.0) if held.gpu else (4.0, base)
+        adapters *= base
     passed, said = load.rows * load.row, load.rows * load.said
     heap = 1.0 if held.gpu else HEAP
     quietly = heap * pass_bytes(shape, held, passed) + logit_bytes(shape, held, said, load.logits)
@@ -119,13 +137,13 @@ def need(shape: Shape, load: Load, held: Held, rank: int) -> Need:
     if load.shares:  # an answer sees its prompt and not its neighbours: who sees whom is kept with every layer
         kept += load.rows * load.row**2 * FP32 * (1 if load.checkpointing else shape.layers)
     return Need(
-        base_bytes(shape, held), adapters,
+        base + load.beside, adapters,
         loading=0.0,
         sampling=load.sampled * ((load.prompt + load.answer) * cache_bytes(shape, held) + shape.vocab * PICKED)
         + pass_bytes(shape, held, load.sampled * load.prompt),
         scoring=quietly if load.frozen and passed else 0.0,
         updating=quietly + kept if load.learns and passed else 0.0,
-        saving=2.0 * FP32 * each if load.trained else 0.0,  # a copy on its way to disk, another read back
+        saving=2.0 * saved,  # a copy on its way to disk, another read back
         rest=rest_bytes(held, load.learns))
 
 
@@ -136,9 +154,10 @@ def base_bytes(shape: Shape, held: Held) -> float:
             + shape.vocab * shape.hidden * (1 if shape.tied else 2) * held.wide)
 
 
-def adapter_width(shape: Shape) -> int:
-    """Weights of LoRA on all linear maps, for each unit of its rank."""
-    return shape.layers * sum(wide + high for wide, high in shape.linears)
+def adapter_width(shape: Shape, targets: tuple[str, ...] = LINEARS) -> int:
+    """Weights of LoRA on these linear maps of every layer, for each unit of its rank."""
+    return shape.layers * sum(wide + high for name, (wide, high) in zip(LINEARS, shape.linears, strict=True)
+                              if name in targets)
 
 
 def kept_bytes(shape: Shape, held: Held, tokens: int, checkpointing: bool) -> float:
@@ -199,56 +218,109 @@ class Lengths:
 
 def limits(stage: str, told: dict[str, Any]) -> Lengths:
     """As long as the settings allow, which is all that is known without the data."""
-    train, sampling = told.get("train"), told.get("sampling")
-    if stage in ("ppo", "generate", "compare"):
-        asked = train if stage == "ppo" else sampling
+    train, online = told.get("train"), online_of(told)
+    asked = train if stage == "ppo" else told.get("sampling")
+    longest = getattr(train, "max_length", None) or 1024
+    if online:
+        answer = online.max_new_tokens
+        prompt = max(longest - answer, 1)
+    elif stage in ("ppo", "generate", "compare"):
         prompt, answer = asked.max_prompt_tokens, asked.max_new_tokens  # type: ignore[union-attr]
     else:
-        longest = getattr(train, "max_length", None) or 1024
         prompt, answer = longest // 2, longest - longest // 2
     return Lengths(prompt, answer, prompt, answer, answers={"reward": ANSWERS, "dpo": 2}.get(stage, 1))
 
 
-def load_of(stage: str, told: dict[str, Any], lengths: Lengths) -> Load:
-    """What `stage` holds under its sections (the objects that its config became) on rows of these lengths."""
-    train, sampling = told.get("train"), told.get("sampling")
+def online_of(told: dict[str, Any]) -> Any | None:
+    """The settings of online DPO, where that is what is asked for."""
+    online = told.get("online")
+    return online if getattr(online, "reward", "") else None
+
+
+def load_of(stage: str, told: dict[str, Any], lengths: Lengths, judges: tuple[Judge, ...] = ()) -> Load:
+    """What `stage`, one of STAGES, holds under its sections (the objects that its config became) on rows of these
+    lengths, beside the `judges` that it asks."""
+    train, sampling, online = told.get("train"), told.get("sampling"), online_of(told)
     # transformers renamed the key; PPO's settings, ours, know only the older name.
     checkpointing = bool(getattr(train, "activation_checkpointing", getattr(train, "gradient_checkpointing", False)))
     long, prompt, answer = lengths.longest, lengths.longest_prompt, lengths.longest_answer
+    judging, beside = sum(judge.adapters for judge in judges), sum(judge.beside for judge in judges)
     if stage in ("sft", "reward", "dpo"):
         size = train.per_device_train_batch_size  # type: ignore[union-attr]
         if stage == "reward":  # the answers to a prompt share it, and no logits are made
-            return Load(1, 0, size, prompt + lengths.answers * answer, checkpointing=checkpointing, shares=True)
-        rows = size * (2 if stage == "dpo" else 1)
-        return Load(1, int(stage == "dpo"), rows, long, long, checkpointing=checkpointing, logits="trl")
+            return Load(1, rows=size, row=prompt + lengths.answers * answer, checkpointing=checkpointing, shares=True)
+        if stage == "sft":
+            whole = told["model"].whole
+            return Load(int(not whole), whole=whole, rows=size, row=long, said=long, checkpointing=checkpointing,
+                        logits="trl")
+        return Load(1, 1 + judging, beside, rows=2 * size, row=long, said=long, prompt=prompt,
+                    sampled=online.sample_batch if online else 0, answer=online.max_new_tokens if online else 0,
+                    checkpointing=checkpointing, logits="trl")
     if stage == "ppo":
-        both = 1 + bool(getattr(train, "critic", True))
-        return Load(both, 2, train.micro_batch, long, answer, train.sample_batch, prompt,  # type: ignore[union-attr]
-                    train.max_new_tokens, checkpointing=checkpointing)  # type: ignore[union-attr]
-    if stage in ("generate", "compare"):
-        batch, new = sampling.batch, sampling.max_new_tokens  # type: ignore[union-attr]
-        return Load(0, 2, sampled=batch, prompt=prompt, answer=new, learns=False)
+        assert train is not None
+        sampled = 0 if told["sampler"].url else train.sample_batch
+        return Load(1 + train.critic, 1 + judging, beside, rows=train.micro_batch, row=long, said=answer,
+                    sampled=sampled, prompt=prompt, answer=train.max_new_tokens, checkpointing=checkpointing)
     if stage == "score":
-        return Load(0, 1, learns=False)
-    raise RequestError(f"{stage} takes no GPU memory worth reckoning; name a config of sft, reward, ppo, dpo, "
-                       f"generate, compare or score")
+        return Load(0, 1, rows=told["score"].batch, row=long, learns=False)
+    return Load(0, 2, sampled=sampling.batch, prompt=prompt, answer=sampling.max_new_tokens,  # type: ignore[union-attr]
+                learns=False)
 
 
-def shape_of(base: str) -> Shape:
-    """The shape of a base: one that configs/ name, a model folder, or a run's base. Nothing is downloaded."""
+def shape_of(named: str, asker: str = "plan") -> Shape:
+    """The shape of a base: one that configs/ name, a model folder, or what a run or checkpoint stands on. Nothing is
+    downloaded. `asker` is the section that may name another."""
+    base = base_under(named)
     if base in KNOWN:
         return KNOWN[base]
-    run = Path(base) / "run.json"
-    if run.is_file():
-        parents = json.loads(run.read_text(encoding="utf-8")).get("parents", {})
-        own = next((parent["base"] for parent in parents.values() if parent.get("base")), "")
-        return shape_of(own)
     path = Path(base) / "config.json"
     if not path.is_file():
-        raise RequestError(f"{base}: neither a model folder or run here nor a base that configs/ name; "
-                           f"name one as doctor.base")
-    told = json.loads(path.read_text(encoding="utf-8"))
-    hidden, heads = told["hidden_size"], told["num_attention_heads"]
-    return Shape(hidden, told["num_hidden_layers"], heads, told.get("num_key_value_heads") or heads,
-                 told.get("head_dim") or hidden // heads, told["intermediate_size"], told["vocab_size"],
-                 bool(told.get("tie_word_embeddings", False)))
+        raise RequestError(f"{named}: neither a model folder, run or checkpoint here nor a base that configs/ name; "
+                           f"name one as {asker}.base")
+    outer = object_in(path)
+    told = outer["text_config"] if isinstance(outer.get("text_config"), dict) else outer
+    hidden, layers, heads, inner, vocab = (size_in(told, name, path) for name in (
+        "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"))
+    return Shape(hidden, layers, heads, size_in(told, "num_key_value_heads", path, heads),
+                 size_in(told, "head_dim", path, hidden // heads), inner, vocab,
+                 bool(told.get("tie_word_embeddings", outer.get("tie_word_embeddings", False))))
+
+
+def size_in(told: dict[str, Any], name: str, path: Path, absent: int | None = None) -> int:
+    """A size that config.json says: a whole number of at least 1, or `absent` where it may be."""
+    size = absent if told.get(name) is None else told[name]
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise RequestError(f"{path}: {name} is {'missing' if size is None else repr(size)[:40]}, where a whole number "
+                           f"of at least 1 is wanted; is this the config of a language model?")
+    return size
+
+
+def base_under(named: str) -> str:
+    """What a run or checkpoint says that it stands on; all else is a base itself."""
+    folder = checkpoint_in(named)
+    base = object_in(folder / checkpoints.MANIFEST).get("base") or ""
+    if not base and not (folder / "config.json").is_file():
+        parents = object_in(Path(named) / "run.json").get("parents")
+        every = parents.values() if isinstance(parents, dict) else ()
+        base = next((one["base"] for one in every if isinstance(one, dict) and one.get("base")), "")
+    where = Path(base) if base and isinstance(base, str) else folder
+    return str(where.resolve()) if where.is_dir() else str(where) if base else named
+
+
+def checkpoint_in(named: str) -> Path:
+    """The folder with the weights of a run, once it is done; else the one that is named."""
+    final = Path(named) / "final"
+    return final if named and final.is_dir() else Path(named or "nothing is named")
+
+
+def object_in(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; an empty one where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        told = checkpoints.read_json(path)
+    except RecursionError:
+        told = None
+    if not isinstance(told, dict):
+        raise RequestError(f"{path}: not a JSON object")
+    return told

@@ -121,7 +121,14 @@ def test_what_no_base_can_be_found_for_is_told(tmp_path: Path, capsys: pytest.Ca
     assert tiny.launch("doctor", f"doctor.config={tmp_path / 'none.yaml'}") == 2
     assert "which stage is it for? Say doctor.stage" in capsys.readouterr().err
     assert tiny.launch("doctor", f"doctor.config={ROOT / 'configs/import.yaml'}") == 2
-    assert "no GPU memory worth reckoning" in capsys.readouterr().err
+    assert "no plan is made for import; it takes configs of sft" in capsys.readouterr().err
+
+
+def test_a_base_whose_config_is_broken_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    asked = ("doctor", f"doctor.config={ROOT / 'configs/8b/ppo.yaml'}", f"doctor.base={tmp_path}")
+    assert tiny.launch(*asked) == 2
+    assert f"{tmp_path / 'config.json'}: hidden_size is missing" in capsys.readouterr().err
 
 
 def test_a_larger_adapter_takes_more(tmp_path: Path) -> None:
