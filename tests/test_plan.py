@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -228,6 +229,17 @@ def test_what_is_not_counted_is_said(loop: Loop) -> None:
     watched = replace(here, judges=(Judge(1), Judge(beside=1.0)))
     assert "base of its own" in next(plan.left_out(watched))
     assert plan.paced(watched, SLOW) == near
+
+
+def test_the_gpu_tests_foretell_as_the_plan_does(loop: Loop) -> None:
+    import torch
+
+    foretold = runpy.run_path(str(ROOT / "tests/gpu/foretold.py"))["foretold"]
+    words = [word for word in loop.asked("ppo", "planned")[1:] if not word.startswith("run.")]
+    said = foretold("ppo", ROOT / "configs/tiny/ppo.yaml", "", words, torch.device("cpu"))
+    case = case_of(loop, "ppo")
+    assert (said["episodes"], said["prompt"]) == (8, case.lengths.prompt)
+    assert list(said["gb_by_phase"]) == list(case.need.phases)
 
 
 def test_online_dpo_is_planned_as_what_it_is(loop: Loop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

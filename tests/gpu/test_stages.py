@@ -70,8 +70,9 @@ def measured(home: tuple[Path, str], stage: str, *overrides: str) -> dict[str, f
     assert done.returncode in ((0, 3, 4) if stage == "compare" else (0,)), done.stderr[-3000:] + done.stdout[-2000:]
     figures = json.loads(done.stdout.splitlines()[-1])
     need, _ = doctor.fits(DoctorConfig(config=str(config), base=hub))
-    rows = runs.read_lines(root / stage / "metrics.jsonl")
-    steps = {name: round(own, 2) for row in rows for name, own in row.items() if name.startswith("seconds_")}
+    # The last rollout's; a row of the watch may come after it.
+    rows = [row for row in runs.read_lines(root / stage / "metrics.jsonl") if "seconds_sampling" in row]
+    steps = {name: round(own, 2) for name, own in (rows[-1] if rows else {}).items() if name.startswith("seconds_")}
     print(json.dumps({"size": size, "gpu": torch.cuda.get_device_name(0), **figures,
                       "reckoned_gb": round(need.total / 1e9, 2), **steps}), flush=True)
     return figures
