@@ -11,21 +11,23 @@ measures by how much, corrects for it token by token, and ends the run where the
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import threading
-from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from prefloop import models, passes, ranks, remote
+from prefloop import checkpoints, models, passes, ranks, remote
 from prefloop.errors import RequestError, RunError
-from prefloop.remote import Remote
+from prefloop.remote import Calls, Refused, Remote
 
 from .actors import Actors
 from .settings import PPOConfig, SamplerConfig
 
 SEEDS = 2**31  # vLLM's seeds are below it
+MOST_LOADS = 4  # of one rollout's adapter, by a server that starts again and again
 
 
 @dataclass(frozen=True)
@@ -48,44 +50,37 @@ class Sampler:
     def sample(self, actors: Actors, prompts: list[list[int]], seeds: list[int], rollout: int,
                settings: PPOConfig) -> Sampled:
         """From the policy as it is now. Each process asks for its share, and each has all of the answers."""
-        name = f"prefloop-{self.folder.parent.name}-{rollout}"
-        # A folder of its own for each rollout: vLLM's prefix cache would take one that it knows for the same weights.
-        adapter = self.folder / str(rollout)
-        ranks.by_first(f"{name} loads", lambda: self._load(actors, name, adapter))
-        own = ranks.share(range(len(prompts)))
         vocabulary = passes.plain(actors.model).config.get_text_config().vocab_size
-        pool, over = ThreadPoolExecutor(self.connections), threading.Event()
-        patient = replace(self, server=replace(self.server, sleep=lambda seconds: pause(over, seconds)))
+        server = replace(self.server, calls=Calls())
+        pool = ThreadPoolExecutor(self.connections)
         try:
-            asked = [pool.submit(patient._answer, name, prompts[n], seeds[n], actors.chat.end_id, vocabulary, settings)
-                     for n in own]
-            found = {n: one.result() for n, one in zip(own, asked, strict=True)}
+            adapter = self._adapter(actors, server, rollout)
+            ranks.by_first(f"rollout {rollout} loads its adapter", adapter.load)
+            asked = {pool.submit(self._answer, adapter, prompts[n], seeds[n], actors.chat.end_id, vocabulary,
+                                 settings): n for n in ranks.share(range(len(prompts)))}
+            found = {asked[one]: one.result() for one in as_completed(asked)}
+            ranks.by_first(f"rollout {rollout} unloads its adapter", adapter.unload)
         finally:  # where one failed, or Ctrl-C came, the others do not go on asking
-            over.set()
+            server.calls.end()
             pool.shutdown(wait=False, cancel_futures=True)
-        ranks.by_first(f"{name} unloads", lambda: self._unload(name, adapter))
         whole = {n: one for part in ranks.from_all(found) for n, one in part.items()}
         return Sampled([whole[n][0] for n in range(len(prompts))], [whole[n][1] for n in range(len(prompts))])
 
-    def _load(self, actors: Actors, name: str, adapter: Path) -> None:
-        models.save_adapter(actors.model, actors.policy, adapter)
-        try:
-            self.server.patiently("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(adapter.resolve()),
-                                                            "load_inplace": True})
-        except RunError as error:
-            raise RunError(f"{error}; the server runs with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, --enable-lora and a "
-                           f"--max-lora-rank of at least the adapter's, and can read {adapter.resolve()}") from None
+    def _adapter(self, actors: Actors, server: Remote, rollout: int) -> Adapter:
+        """The policy's, on disk. vLLM caches by name, over runs too: other weights never have the same one."""
+        folder = (self.folder / str(rollout)).resolve()
+        ranks.by_first(f"rollout {rollout} saves its adapter",
+                       lambda: models.save_adapter(actors.model, actors.policy, folder))
+        known = f"{checkpoints.file_sha256(folder / models.ADAPTER)} {folder}" if ranks.first() else ""
+        mark = hashlib.sha256(ranks.from_all(known)[0].encode("utf-8", "surrogateescape")).hexdigest()[:12]
+        return Adapter(server, folder, f"prefloop-{self.folder.parent.name}-{rollout}-{mark}")
 
-    def _unload(self, name: str, adapter: Path) -> None:
-        self.server.patiently("/v1/unload_lora_adapter", {"lora_name": name})
-        shutil.rmtree(adapter)
-
-    def _answer(self, name: str, prompt: list[int], seed: int, end_id: int, vocabulary: int,
+    def _answer(self, adapter: Adapter, prompt: list[int], seed: int, end_id: int, vocabulary: int,
                 settings: PPOConfig) -> tuple[list[int], list[float]]:
         """One answer. Everything that a server's own defaults could bend is said: nothing but the temperature may
         stand between the model's distribution and the sample, and only our end token ends it."""
-        told = self.server.patiently("/v1/completions", {
-            "model": name, "prompt": prompt, "max_tokens": settings.max_new_tokens, "n": 1, "seed": seed % SEEDS,
+        told = adapter.complete({
+            "prompt": prompt, "max_tokens": settings.max_new_tokens, "n": 1, "seed": seed % SEEDS,
             "temperature": settings.temperature, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0,
             "presence_penalty": 0.0, "frequency_penalty": 0.0, "ignore_eos": True, "stop_token_ids": [end_id],
             "logprobs": 0, "return_token_ids": True})
@@ -107,10 +102,48 @@ class Sampler:
         return ids, [float(one) for one in logprobs]
 
 
-def pause(over: threading.Event, seconds: float) -> None:
-    """Wait before asking again, but not once it is `over`."""
-    if over.wait(seconds):
-        raise CancelledError
+@dataclass
+class Adapter:
+    """One rollout's: a folder, and a name at the server, which forgets it when it starts again. Threads share it."""
+
+    server: Remote
+    folder: Path
+    name: str
+    loads: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def load(self, known: int = 0) -> None:
+        """Unless another thread has done so since there were `known` loads."""
+        with self.lock:
+            if self.loads != known:
+                return
+            try:
+                self.server.patiently("/v1/load_lora_adapter", {"lora_name": self.name, "lora_path": str(self.folder),
+                                                                "load_inplace": True})
+            except RunError as error:
+                raise RunError(f"{error}; the server runs with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, --enable-lora "
+                               "and a --max-lora-rank of at least the adapter's, and can read "
+                               f"{self.folder}") from None
+            self.loads += 1
+
+    def complete(self, body: dict[str, Any]) -> Any:
+        """The completion by this adapter, loaded again where the server does not know it any more."""
+        while True:
+            known = self.loads
+            try:
+                return self.server.patiently("/v1/completions", {"model": self.name, **body})
+            except Refused as refused:
+                if refused.status != 404 or known >= MOST_LOADS:
+                    raise
+            self.load(known)
+
+    def unload(self) -> None:
+        try:
+            self.server.patiently("/v1/unload_lora_adapter", {"lora_name": self.name})
+        except Refused as refused:
+            if refused.status != 404:  # one that it has forgotten
+                raise
+        shutil.rmtree(self.folder)
 
 
 def connect(config: SamplerConfig, run: Path) -> Sampler | None:

@@ -8,7 +8,6 @@ What a server says is checked, and never believed: as many finite numbers as wer
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,8 @@ from prefloop.records import Prompt
 from prefloop.remote import Remote, shortened
 
 from .settings import RewardConfig
+
+LARGEST = 1e30  # a score; float32, in which scores are reckoned with, ends at 3e38
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Server:
                            "number for each")
         bad = [one for one in scores if not number(one)]
         if bad:
-            raise RunError(f"{url}: it gave {shortened(bad[0])} as a score, where a finite number was due")
+            raise RunError(f"{url}: it gave {shortened(bad[0])} as a score, where a finite number was due, below "
+                           f"{LARGEST:g} in size")
         if told.get("model", self.model) != self.model:
             raise RunError(f"{url}: another model answers there now ({shortened(told['model'])}) than when this run "
                            f"began ({shortened(self.model)}); serve that one again, and resume")
@@ -76,8 +78,5 @@ def connect(config: RewardConfig, key: str = "reward.url") -> Server:
 
 
 def number(value: object) -> bool:
-    """Whether it is a finite number, and one that a float can hold."""
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:
-        return False
+    """Whether it is a finite number that can be reckoned with."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST

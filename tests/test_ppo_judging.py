@@ -186,10 +186,21 @@ def stub(*replies: tuple[int, Any] | bytes | None) -> Iterator[tuple[str, list[A
             server.shutdown()
 
 
-def connected(url: str, **settings: Any) -> serving.Server:
+class Hurried(remote.Calls):
+    """Nobody waits, but for how long one would have is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses: list[float] = []
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+
+def connected(url: str, calls: remote.Calls | None = None, **settings: Any) -> serving.Server:
     """A server that is not waited for."""
     server = serving.connect(RewardConfig(url=url, **settings))
-    return replace(server, remote=replace(server.remote, sleep=lambda seconds: None))
+    return replace(server, remote=replace(server.remote, calls=calls or Hurried()))
 
 
 def test_a_server_is_asked_in_pieces_and_in_order() -> None:
@@ -204,13 +215,11 @@ def test_a_server_is_asked_in_pieces_and_in_order() -> None:
 def test_a_server_that_was_away_is_asked_again(capsys: pytest.CaptureFixture[str]) -> None:
     good = (200, {"scores": [0.0] * 5, "model": "m"})
     with stub((503, {"error": "busy"}), None, b"no HTTP", (429, b""), (502, b"<html>"), good) as (url, asked):
-        pauses: list[float] = []
-        server = connected(url)
-        server = replace(server, remote=replace(server.remote, sleep=pauses.append))
-        assert server.score(ASKED).mean_N.tolist() == [0.0] * 5
-    assert pauses == [1, 2, 4, 8, 16]
+        calls = Hurried()
+        assert connected(url, calls).score(ASKED).mean_N.tolist() == [0.0] * 5
+    assert calls.pauses == [1, 2, 4, 8, 16]
     assert len(asked) == 6
-    assert f"{url}: status 503, busy; asking again in 1 seconds" in capsys.readouterr().out
+    assert capsys.readouterr().out == f"{url}: status 503, busy; asking again for 300 seconds\n"
 
 
 @pytest.mark.parametrize(("reply", "told"), [
@@ -220,6 +229,8 @@ def test_a_server_that_was_away_is_asked_again(capsys: pytest.CaptureFixture[str
     ((200, b'{"scores": [1, 2, NaN, 4, 5]}'), "it gave nan as a score"),
     ((200, b'{"scores": [1, 2, -Infinity, 4, 5]}'), "it gave -inf as a score"),
     ((200, b'{"scores": [1, 2, 1' + b"0" * 400 + b', 4, 5]}'), "where a finite number was due"),
+    ((200, {"scores": [1, 2, 1e300, 4, 5]}), "it gave 1e+300 as a score"),
+    ((200, {"scores": [1, 2, -1e30, 4, 5]}), "it gave -1e+30 as a score"),
     ((200, {"scores": [1, 2, True, 4, 5]}), "it gave True as a score"),
     ((200, {"scores": [1, 2, {"a": "\x1b[31m"}, 4, 5]}), "it gave {'a': '\\x1b[31m'} as a score"),
     ((200, {"scores": [1.0] * 5, "model": "another"}), "another model answers there now (another)"),
@@ -239,7 +250,7 @@ def test_what_a_server_says_is_not_believed(reply: Any, told: str) -> None:
     assert str(failed.value).isprintable()
 
 
-def test_a_server_that_stays_away_or_drips_ends_the_run_with_its_name() -> None:
+def test_a_server_that_stays_away_or_breaks_off_ends_the_run_with_its_name() -> None:
     with stub((503, b"")) as (url, asked):
         with pytest.raises(RunError, match=f"{url}: status 503.*asked for 5 seconds") as failed:
             connected(url, patience=5.0).score(ASKED)

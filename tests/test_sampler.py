@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +37,9 @@ class Engine:
     asked: list[dict[str, Any]] = field(default_factory=list)
     gap: float = 0.0
     busy_after: float = math.inf
+    stuck_until: float = 0  # these first ones are never answered
+    forgets_at: tuple[int, ...] = ()  # it starts again, and knows no adapter
+    released: threading.Event = field(default_factory=threading.Event)
     spoil: Callable[[dict[str, Any]], Any] = lambda told: told
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -50,12 +54,22 @@ class Engine:
                 self.loaded.append(body["lora_name"])
                 return 200, "Success: LoRA adapter added successfully."
             if path == "/v1/unload_lora_adapter":
+                if body["lora_name"] not in self.model.peft_config:
+                    return 404, {"error": {"message": "The lora adapter cannot be found."}}
                 self.model.delete_adapter(body["lora_name"])
                 return 200, "Success"
             self.asked.append(body)
+            if len(self.asked) in self.forgets_at and body["model"] in self.model.peft_config:
+                self.model.delete_adapter(body["model"])
+            if body["model"] not in self.model.peft_config:
+                return 404, {"error": {"message": f"The model `{body['model']}` does not exist."}}
             if len(self.asked) > self.busy_after:
                 return 503, {"error": "busy"}
-            return 200, self.spoil(self.completion(body))
+            stuck = len(self.asked) <= self.stuck_until
+            told = self.spoil(self.completion(body))
+        if stuck:
+            self.released.wait()
+        return 200, told
 
     def completion(self, body: dict[str, Any]) -> dict[str, Any]:
         (end_id,) = body["stop_token_ids"]
@@ -92,6 +106,7 @@ def engine(place: Place) -> Iterator[tuple[Engine, str]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield engine, f"http://127.0.0.1:{server.server_port}"
+    engine.released.set()
     server.shutdown()
     server.server_close()
 
@@ -106,7 +121,7 @@ def test_ppo_learns_from_answers_that_a_server_sampled(kind: str, place: Place, 
     rows = [row for row in runs.read_lines(place.folder / name / "metrics.jsonl") if "score" in row]
     assert record(place.folder / name)["metrics"]["score_gain_low"] > 0
     assert max(row["sampler_gap"] for row in rows) < 1e-4  # every rollout from the policy as it then was
-    assert served.loaded == [f"prefloop-{name}-{n}" for n in range(8)]
+    assert [loaded.rpartition("-")[0] for loaded in served.loaded] == [f"prefloop-{name}-{n}" for n in range(8)]
     assert len({body["seed"] for body in served.asked}) == 8 * 32
     assert all(body["ignore_eos"] and body["top_p"] == 1 and body["top_k"] == 0 for body in served.asked)
     assert not list((place.folder / name / "rollouts").glob("*"))
@@ -141,14 +156,47 @@ def test_what_a_server_says_is_checked(spoilt: dict[str, Any], place: Place, eng
     assert url in line
 
 
-def test_when_one_answer_fails_the_others_are_not_waited_for(place: Place, engine: tuple[Engine, str]) -> None:
+def test_other_weights_never_have_a_name_that_the_server_knows(place: Place, engine: tuple[Engine, str],
+                                                                tmp_path: Path) -> None:
+    """It would answer from its cache. A run in another root, and one in the place of a run that was deleted."""
     served, url = engine
-    served.busy_after = 4
+
+    def loaded(root: Path, *overrides: str) -> list[str]:
+        served.loaded.clear()
+        assert cli.main(place.asked("run.name=same", f"run.root={root}", f"sampler.url={url}", "watch.every=null",
+                                    "train.rollouts=2", *overrides)) == 0
+        return list(served.loaded)
+
+    one, other = loaded(tmp_path / "one"), loaded(tmp_path / "other")
+    assert len({*one, *other}) == 4
+    shutil.rmtree(tmp_path / "one")
+    again = loaded(tmp_path / "one", "train.learning_rate=3e-3")
+    assert again[0] == one[0]  # the SFT model's weights, as before
+    assert again[1] != one[1]
+
+
+def test_a_server_that_starts_again_gets_the_adapter_again(place: Place, engine: tuple[Engine, str],
+                                                           capsys: pytest.CaptureFixture[str]) -> None:
+    served, url = engine
+    served.forgets_at = (5, 23)  # of a rollout of 16, and of the next
+    assert cli.main(place.asked("run.name=forgetful", f"sampler.url={url}", "train.rollouts=2")) == 0
+    assert [served.loaded.count(name) for name in dict.fromkeys(served.loaded)] == [2, 2]
+    assert len({body["seed"] for body in served.asked}) == 2 * 16
+    served.forgets_at = tuple(range(len(served.asked), 10_000))
+    assert cli.main(place.asked("run.name=amnesiac", f"sampler.url={url}")) == 1
+    assert "does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("others", ["busy", "stuck"])
+def test_when_one_answer_fails_the_others_are_not_waited_for(others: str, place: Place,
+                                                             engine: tuple[Engine, str]) -> None:
+    served, url = engine
+    served.busy_after, served.stuck_until = (4, 0) if others == "busy" else (math.inf, 4)
     served.spoil = lambda told: {"choices": []}
     began = time.monotonic()
-    assert cli.main(place.asked("run.name=alone", f"sampler.url={url}", "sampler.connections=8")) == 1
+    assert cli.main(place.asked(f"run.name=all-{others}", f"sampler.url={url}", "sampler.connections=8")) == 1
     while any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate()):
-        assert time.monotonic() < began + 100, "a thread still asks"  # it would for sampler.patience, 300 seconds
+        assert time.monotonic() < began + 100, "a thread still asks"  # for sampler.patience or timeout, 300 or 600
         time.sleep(0.05)
 
 
