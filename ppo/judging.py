@@ -118,7 +118,9 @@ def find(config: RewardConfig, policy: Checkpoint) -> Found:
     if config.rescale and found.on_base:
         raise RequestError(f"reward.rescale: {config.path} has its scale from answers of its own base already; drop "
                            "it")
-    return replace(found, scaled=not config.rescale)
+    assert found.checkpoint is not None
+    own_unit = models.reward_kind(found.checkpoint) != "linear"  # whose scores are log-odds, in no unit of spread
+    return replace(found, scaled=own_unit if config.rescale is None else not config.rescale)
 
 
 def found_at(path: str, policy: Checkpoint, key: str) -> Found:
@@ -130,6 +132,13 @@ def found_at(path: str, policy: Checkpoint, key: str) -> Found:
     on_base = kind == "adapter" and found.base_checksum == policy.base_checksum and (
         models.probe_rows(models.load_chat(found)) == models.probe_rows(models.load_chat(policy)))
     return Found(path, found.lineage(), found, on_base=on_base)
+
+
+def require_another(reward: Found, second: Found | None) -> None:
+    """The model that watches must not be the one whose score is raised."""
+    if second and second.lineage["checksum"] == reward.lineage["checksum"]:
+        raise RequestError(f"watch.reward: {second.name} is the reward that PPO raises itself, and sees nothing else; "
+                           "name one trained with another seed, on other raters, or of another kind")
 
 
 def hold(found: Found, role: str, model: PeftModel, chat: Chat, texts: Texts, config: ModelConfig) -> Judge:

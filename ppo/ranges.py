@@ -107,7 +107,8 @@ TABLE = (
     Range("watch_score", "score on held-out prompts, against before training", -0.3, inf,
           "on prompts that it does not train on the policy is worse than the SFT model", "", "difference"),
     Range("watch_second", "the second reward model's score of the same answers", -0.1, inf,
-          f"by the second reward model the policy is worse than the SFT model: {HACKED} shows it already",
+          "by the second reward model the policy is worse than the SFT model: read samples of it; the policy may have "
+          "found what fools the reward",
           "", "difference"),
     Range("watch_kl", "KL on held-out prompts, nats per answer", -0.5, 10.0,
           "it cannot be negative: the answers were not sampled as their probabilities are computed",
@@ -135,7 +136,8 @@ def outside(row: Row, first: Row, warmup: int = 0) -> dict[str, str]:
         value = one.value(row, first)
         if value is not None and row["step"] > warmup + one.after and not one.low <= value <= one.high:
             says = one.low_says if value < one.low else one.high_says
-            found[one.metric] = f"{one.metric} is {row[one.metric]:.3g}, and healthy is {one.told()}: {says}"
+            was = f" (first {first[one.metric]:.3g})" if one.against else ""
+            found[one.metric] = f"{one.metric} is {row[one.metric]:.3g}{was}, and healthy is {one.told()}: {says}"
     return found
 
 

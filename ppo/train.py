@@ -46,6 +46,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
     checkpoint = models.resolve_policy(model_config.path, model_config.revision)
     reward = judging.find(reward_config, checkpoint)
     second = judging.found_at(watching.reward, checkpoint, "watch.reward") if watching.reward else None
+    judging.require_another(reward, second)
     parents: dict[str, Any] = {"policy": checkpoint.lineage(), "reward": reward.lineage, "data": source.lineage()}
     if second:
         parents["second"] = second.lineage
@@ -139,7 +140,8 @@ def conclude(run: runs.Run, trainer: Trainer) -> None:
     """For the card: which policy final/ is, who watched, and what was warned of."""
     watch, kept = trainer.watch, trainer.watch.best()
     if kept is not None:
-        said = (f"final/ is the policy after rollout {kept} of {trainer.done}: the best by the second reward model on "
+        which = f"after rollout {kept} of {trainer.done}" + ("" if kept else ", which is the SFT model unchanged")
+        said = (f"final/ is the policy {which}: the best by the second reward model on "
                 f"{len(watch.prompts)} held-out prompts, at a KL of at most {watch.settings.max_kl:g} nats an answer.")
         if hacked := watch.hacked():
             said = f"Stopped after rollout {trainer.done} of {trainer.settings.rollouts} for {hacked}. {said}"

@@ -186,7 +186,8 @@ def _typed(value: Any, hint: Any, key: str) -> Any:
     enumerated = any(issubclass(option, str) for option in classes) and isinstance(value, str)
     if not classes or isinstance(value, classes) or enumerated or (isinstance(value, str) and Path in classes):
         return Path(value) if isinstance(value, str) and Path in classes and str not in classes else value
-    raise RequestError(f"{key}: expected {_names(plain)}, got {value!r}")
+    hint = f"; write [{value}]" if list in plain and isinstance(value, str | int | float) else ""
+    raise RequestError(f"{key}: expected {_names(plain)}, got {value!r}{hint}")
 
 
 def _names(options: list[Any]) -> str:

@@ -115,6 +115,12 @@ def test_ppo_by_an_encoder_rescaled(loop: Loop, kinds: dict[str, Path], tmp_path
     assert row["explained_variance"] == pytest.approx(0, abs=1e-4)  # the critic begins silent
 
 
+@pytest.mark.parametrize(("kind", "scaled"), [("adapter", True), ("encoder", True), ("linear", False)])
+def test_a_linear_models_log_odds_have_no_unit(loop: Loop, kinds: dict[str, Path], kind: str, scaled: bool) -> None:
+    policy = models.resolve_policy(str(loop.root / "runs/sft"))
+    assert judging.find(RewardConfig(path=str(kinds[kind])), policy).scaled == scaled
+
+
 def test_a_scale_is_not_asked_of_what_has_it(loop: Loop, kinds: dict[str, Path], tmp_path: Path,
                                              said: Callable[[], str]) -> None:
     loop.run("ppo", "p", "reward.rescale=true", root=tmp_path, code=2)

@@ -141,8 +141,8 @@ HEALTHY = {"step": 20.0, "score": 0.5, "score_std": 1.0, "kl": 3.0, "kl_per_toke
 
 @pytest.mark.parametrize(("changed", "told"), [
     ({}, []), ({"kl": 12.0}, ["kl is 12, and healthy is -0.5 to 10: far from the SFT model"]),
-    ({"length": 40.0}, ["length is 40, and healthy is 0.5 to 1.5 times its first value: answers grow"]),
-    ({"length": 9.0}, ["length is 9, and healthy is 0.5 to 1.5 times its first value: answers shrink"]),
+    ({"length": 40.0}, ["length is 40 (first 20), and healthy is 0.5 to 1.5 times its first value: answers grow"]),
+    ({"length": 9.0}, ["length is 9 (first 20), and healthy is 0.5 to 1.5 times its first value: answers shrink"]),
     ({"eos_rate": 0.2, "unread": 0.1}, ["unread is 0.1, and healthy is at most 0", "eos_rate is 0.2, and healthy is at"
                                                                                   " least 0.7: many answers are cut"]),
     ({"explained_variance": -1.0}, ["explained_variance is -1, and healthy is 0 to 1: the critic is worse"]),
@@ -229,3 +229,9 @@ def test_the_last_word_is_not_from_the_answers_that_chose(place: Place) -> None:
     prompts = made.prompts[:16]
     watched, compared = (held_out.judged(made.actors, None, prompts, made.settings, draw=draw) for draw in (0, 1))
     assert watched.answers != compared.answers
+
+
+def test_the_reward_itself_is_no_watch(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(place.asked("run.name=itself", f"watch.reward={place.reward}")) == 2
+    assert "is the reward that PPO raises itself" in capsys.readouterr().err
+    assert not (place.folder / "itself").exists()
