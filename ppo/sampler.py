@@ -146,7 +146,7 @@ class Adapter:
         shutil.rmtree(self.folder)
 
 
-def connect(config: SamplerConfig, run: Path) -> Sampler | None:
+def connect(config: SamplerConfig) -> Remote | None:
     """The server that `sampler.url` names, if any; it must answer now."""
     if config.url is None:
         return None
@@ -159,7 +159,7 @@ def connect(config: SamplerConfig, run: Path) -> Sampler | None:
                            f"docs/ppo.md says") from None
     if not isinstance(told, dict) or not isinstance(told.get("data"), list):
         raise RequestError(f"sampler.url: {config.url}: its /v1/models lists no models; it is no vLLM server")
-    return Sampler(server, run / "rollouts", config.connections)
+    return server
 
 
 def clear(run: Path) -> None:

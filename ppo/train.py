@@ -47,6 +47,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
     reward = judging.find(reward_config, checkpoint)
     second = judging.found_at(watching.reward, checkpoint, "watch.reward") if watching.reward else None
     judging.require_another(reward, second)
+    server = sampler.connect(sampling)
     parents: dict[str, Any] = {"policy": checkpoint.lineage(), "reward": reward.lineage, "data": source.lineage()}
     if second:
         parents["second"] = second.lineage
@@ -66,7 +67,7 @@ def main(asked: config.Asked, resume: Path | None = None) -> None:
         if not reward.scaled:
             actors = held_out.centred(run, actors, list(prompts.values()), settings)
         watch = Watch(watching, list(tests.values())[: watching.prompts], actors.second)
-        trainer = Trainer(run, actors, list(prompts.values()), settings, checkpoint, watch, sampling)
+        trainer = Trainer(run, actors, list(prompts.values()), settings, checkpoint, watch, sampling, server)
         if run.resumed_from:
             trainer.restore(run.resumed_from)
         else:

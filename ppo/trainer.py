@@ -16,10 +16,12 @@ from tqdm import tqdm
 from prefloop import checkpoints, heads, models, ranks, runs, training
 from prefloop.errors import RunError
 from prefloop.models import Checkpoint
+from prefloop.remote import Remote
 
-from . import loss, ranges, sampler
+from . import loss, ranges
 from .actors import Actors
 from .rollout import Rollout, collect
+from .sampler import Sampler
 from .settings import PPOConfig, SamplerConfig
 from .update import Learner
 from .watch import Watch
@@ -27,13 +29,15 @@ from .watch import Watch
 
 class Trainer:
     def __init__(self, run: runs.Run, actors: Actors, prompts: list[list[int]], settings: PPOConfig,
-                 checkpoint: Checkpoint, watch: Watch, sampling: SamplerConfig | None = None) -> None:
+                 checkpoint: Checkpoint, watch: Watch, sampling: SamplerConfig | None = None,
+                 server: Remote | None = None) -> None:
+        """`server` samples the rollouts, as `sampling` says; without one this process does."""
         self.run, self.actors, self.prompts, self.watch, self.asked = run, actors, prompts, watch, settings
         known = fitted(run)
         self.settings = replace(settings, sample_batch=known.get("sample_batch", settings.sample_batch))
         self.checkpoint = checkpoint
         self.sampling = sampling or SamplerConfig()
-        self.sampler = sampler.connect(self.sampling, run.path)
+        self.sampler = Sampler(server, run.path / "rollouts", self.sampling.connections) if server else None
         self.learner = Learner(run, actors, settings, known.get("micro_batch", settings.micro_batch),
                                self.sampling.importance_cap)
         self.began = {name: training.Moved(nn.ParameterList(own)) for name, own in self.learner.networks().items()}

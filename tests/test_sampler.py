@@ -205,6 +205,7 @@ def test_when_one_answer_fails_the_others_are_not_waited_for(others: str, place:
 def test_a_server_that_is_none_is_refused(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(place.asked("sampler.url=http://127.0.0.1:9")) == 2
     assert "sampler.url: http://127.0.0.1:9: no answer" in capsys.readouterr().err
+    assert not list(place.folder.glob("ppo-0*"))  # said before a run is begun
     assert cli.main(place.asked("sampler.url=localhost:8000")) == 2
     assert "sampler.url is such as" in capsys.readouterr().err
 
