@@ -8,6 +8,7 @@ import math
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -39,7 +40,10 @@ class Engine:
     gap: float = 0.0
     busy_after: float = math.inf
     stuck_until: float = 0  # these first ones are never answered
-    forgets_at: tuple[int, ...] = ()  # it starts again, and knows no adapter
+    forgets_after: float = math.inf  # so many answers of an adapter it starts again, and knows it no more
+    forgets_again: bool = False  # each time that it is loaded, and not the first time only
+    given: Counter[str] = field(default_factory=Counter)
+    forgotten: set[str] = field(default_factory=set)
     released: threading.Event = field(default_factory=threading.Event)
     spoil: Callable[[dict[str, Any]], Any] = lambda told: told
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -60,17 +64,23 @@ class Engine:
                 self.model.delete_adapter(body["lora_name"])
                 return 200, "Success"
             self.asked.append(body)
-            if len(self.asked) in self.forgets_at and body["model"] in self.model.peft_config:
-                self.model.delete_adapter(body["model"])
+            self.forget(body["model"])
             if body["model"] not in self.model.peft_config:
                 return 404, {"error": {"message": f"The model `{body['model']}` does not exist."}}
             if len(self.asked) > self.busy_after:
                 return 503, {"error": "busy"}
             stuck = len(self.asked) <= self.stuck_until
             told = self.spoil(self.completion(body))
+            self.given[body["model"]] += 1
         if stuck:
             self.released.wait()
         return 200, told
+
+    def forget(self, name: str) -> None:
+        if self.given[name] >= self.forgets_after and name in self.model.peft_config and (
+                self.forgets_again or name not in self.forgotten):
+            self.model.delete_adapter(name)
+            self.forgotten.add(name)
 
     def completion(self, body: dict[str, Any]) -> dict[str, Any]:
         (end_id,) = body["stop_token_ids"]
@@ -180,11 +190,11 @@ def test_other_weights_never_have_a_name_that_the_server_knows(place: Place, eng
 def test_a_server_that_starts_again_gets_the_adapter_again(place: Place, engine: tuple[Engine, str],
                                                            capsys: pytest.CaptureFixture[str]) -> None:
     served, url = engine
-    served.forgets_at = (5, 23)  # of a rollout of 16, and of the next
+    served.forgets_after = 5  # of a rollout of 16
     assert cli.main(place.asked("run.name=forgetful", f"sampler.url={url}", "train.rollouts=2")) == 0
     assert [served.loaded.count(name) for name in dict.fromkeys(served.loaded)] == [2, 2]
     assert len({body["seed"] for body in served.asked}) == 2 * 16
-    served.forgets_at = tuple(range(len(served.asked), 10_000))
+    served.forgets_again = True
     assert cli.main(place.asked("run.name=amnesiac", f"sampler.url={url}")) == 1
     assert "does not exist" in capsys.readouterr().err
 
