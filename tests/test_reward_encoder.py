@@ -88,14 +88,6 @@ def test_compare_takes_it_and_tells_its_disagreement(home: Path, loop: Loop, tmp
     assert "win_rate" in report["runs"][str(loop.root / "base")]
 
 
-def test_ppo_says_what_it_needs(home: Path, loop: Loop, tmp_path: Path, said: Callable[[], str]) -> None:
-    loop.run("ppo", "p", f"reward.path={home / 'judge'}", root=tmp_path, code=2)
-    line = said()
-    assert "a reward model of kind encoder" in line
-    assert "model.kind=adapter" in line
-    assert not (tmp_path / "p").exists()
-
-
 def test_a_weight_that_comes_back_changed_fails_the_run(home: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch,
                                                         said: Callable[[], str]) -> None:
     load = Head.load
