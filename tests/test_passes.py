@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prefloop import generate, passes
+from prefloop.errors import RequestError
 
 VOCABULARY, HIDDEN = 37, 8
 
@@ -52,7 +53,7 @@ def test_a_head_that_learns_is_not_for_these_gradients(model: LlamaForCausalLM) 
     hidden_NH, tokens_N = torch.randn(2, HIDDEN), torch.tensor([1, 2])
     model.lm_head.requires_grad_(True)
     try:
-        with pytest.raises(AssertionError):
+        with pytest.raises(RequestError, match="lora_targets"):
             passes.logprobs(model, hidden_NH, tokens_N)
         with torch.no_grad():
             assert passes.logprobs(model, hidden_NH, tokens_N).shape == (2,)
