@@ -43,7 +43,7 @@ REPEATS = 1 if SMALL else 3
 WORLD = ROOT / "launch" / "world" / "base"
 LEARNT, ROLLOUTS, HELD_OUT = 64, 2 if SMALL else 16, 200  # episodes of a rollout, rollouts, prompts judged on
 ANSWER, RANKINGS = 96, 200 if SMALL else 800  # tokens at most; prompts that the reward is trained on
-RATES = (1e-3,) if SMALL else (3e-4, 1e-3, 3e-3)
+RATES = (1e-3,) if SMALL else (1e-3, 3e-3, 6e-3)
 
 
 def main() -> None:
