@@ -64,8 +64,8 @@ class Learner:
         self.policy = [weight for name, weight in named if weight.requires_grad and f".{actors.policy}." in name]
         self.critic = [weight for name, weight in named if weight.requires_grad and f".{actors.value}." in name]
         self.critic += list(actors.critic.parameters()) if actors.critic else []
-        groups = [own for own in (self.policy, self.critic) if own]
-        self.optimizer = torch.optim.AdamW([{"params": own} for own in groups], eps=1e-5, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW([{"params": own} for own in self.networks().values()], eps=1e-5,
+                                           weight_decay=0.0)
         self.ratio_checked = False
         memory.keep_freed()
         if settings.gradient_checkpointing:

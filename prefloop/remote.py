@@ -221,7 +221,7 @@ def require_url(url: str, key: str) -> None:
     except ValueError:  # so is UnicodeError, of a name that is none
         usable = False
     if not usable:
-        raise ValueError(f"{key} is such as http://127.0.0.1:8000, not {url!r}")
+        raise ValueError(f"{key} is such as http://HOST:PORT, not {url!r}")
 
 
 def token_of(path: str | None, key: str) -> str:

@@ -137,7 +137,8 @@ def test_a_server_ranks_too(home: Path, capsys: pytest.CaptureFixture[str]) -> N
         dpo_run(home, "no-token", f"online.reward={url}", code=1)
         assert "status 401" in capsys.readouterr().err
         run = dpo_run(home, "by-server", f"online.reward={url}", f"online.token_file={home / 'token'}")
-    own, alone = tiny.record(run), [row for row in lines(home / "runs" / "done") if "round" in row]
+    here = dpo_run(home, "by-itself")
+    own, alone = tiny.record(run), [row for row in lines(here) if "round" in row]
     assert own["parents"]["reward"]["path"] == url
     for mine, there in zip([row for row in lines(run) if "round" in row], alone, strict=True):
         assert mine["score"] == pytest.approx(there["score"], abs=1e-3)
@@ -269,7 +270,7 @@ def test_every_pair_is_dealt_before_one_comes_again() -> None:
     (["online.pairs=best"], "expected 'extremes' or 'all'"),
     (["online.max_new_tokens=60"], "no prompt to train on"),
     (["online.reward=HOME/runs/sft"], "is no reward model"),
-    (["online.reward=ftp://host"], "online.reward is such as http://127.0.0.1:8000"),
+    (["online.reward=ftp://host"], "online.reward is such as http://HOST:PORT"),
     (["online.reward=http://127.0.0.1:9"], "online.reward: http://127.0.0.1:9: no answer"),
     (["online.reward=http://127.0.0.1:9", "online.token_file=HOME/none"],
      "online.token_file: HOME/none: No such file"),

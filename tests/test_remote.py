@@ -124,7 +124,7 @@ def test_an_outage_is_told_once_for_all_threads(capsys: pytest.CaptureFixture[st
     "http://reward..example:80", f"http://{'a' * 64}.example", "http://b\u00fccher..example", "http://x/\u00fc",
     "http://x/a b", "http://x/a\tb", "http://x\n", "http://x/\x7f", "http://", "http:///path", "x:80", "http://x:0"])
 def test_an_address_that_cannot_be_asked_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=r"^reward.url is such as http://127.0.0.1:8000, not "):
+    with pytest.raises(ValueError, match=r"^reward.url is such as http://HOST:PORT, not "):
         require_url(url, "reward.url")
 
 
