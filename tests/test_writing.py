@@ -1,6 +1,5 @@
 """Group commit: each job by itself, all of a batch on disk together, and nothing acknowledged that is not there."""
 
-import os
 import signal
 import sqlite3
 import subprocess
@@ -131,8 +130,11 @@ with Store({url!r}) as store:
             receipt = store.submit(lease.token, rater, Judgement((1, 2, 3)), key=lease.token)
             sys.stdout.write(f"{{receipt.answer}} {{lease.token}}\\n")
             sys.stdout.flush()
-    for n in range(8):
-        threading.Thread(target=work, args=(f"rater {{n}} of {round}",)).start()
+    raters = [threading.Thread(target=work, args=(f"rater {{n}} of {round}",)) for n in range(8)]
+    for one in raters:
+        one.start()
+    for one in raters:  # the store stays open while they work
+        one.join()
 """
 
 
@@ -152,8 +154,8 @@ def test_what_was_acknowledged_outlives_a_kill(tmp_path: Path) -> None:
         reading.start()
         while len(lines) < 10 + 7 * number and child.poll() is None:  # however slow the disk is
             time.sleep(0.001)
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
+        child.kill()
+        assert child.wait() == -signal.SIGKILL, "it was at work until then"
         reading.join()
         whole = [line.split() for line in lines if line.endswith("\n")]
         acknowledged |= {token: int(answer) for answer, token in whole}
