@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefloop import config, wire
-from prefloop.compare import HoldConfig
+from prefloop.compare.settings import HoldConfig
 from prefloop.doors import address, listening
 from prefloop.errors import RequestError
 from prefloop.generate import SamplingConfig

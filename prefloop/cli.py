@@ -39,7 +39,7 @@ COMMANDS = {
     "probe": ("prefloop.reward.probes", "try how a reward model takes answers that were changed on purpose"),
     "ppo": ("prefloop.ppo.train", "improve a policy by PPO against a reward model"),
     "dpo": ("prefloop.ppo.dpo", "improve a policy by DPO on rankings"),
-    "compare": ("prefloop.compare", "sample from checkpoints on the same prompts and give a verdict"),
+    "compare": ("prefloop.compare.recipe", "sample from checkpoints on the same prompts and give a verdict"),
     "arena": ("prefloop.feedback_ui.arena", "look at checkpoints side by side, try prompts, vote blind"),
     "export": ("prefloop.export", "write a policy as plain files, merged into 16 bits or as an adapter"),
     "runs": ("prefloop.runs", "list runs, or follow one (run.name=NAME)"),

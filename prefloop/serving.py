@@ -103,7 +103,8 @@ def arrived(inbox: SimpleQueue[wire.Request], wait: bool) -> Iterator[wire.Reque
 
 def look_up(setup: wire.Setup) -> tuple[list[Checkpoint], list[Prompt], int]:
     """The runs, verified, and the prompts; what is wrong is said before a base is loaded."""
-    from prefloop import compare, models
+    from prefloop import models
+    from prefloop.compare.answering import shared_prompts
     from prefloop.formats import snapshot
     from prefloop.generate import SamplingConfig
 
@@ -114,18 +115,20 @@ def look_up(setup: wire.Setup) -> tuple[list[Checkpoint], list[Prompt], int]:
         raise RequestError("arena.runs names one run twice, by two paths: its folder and its final/")
     if source is None:
         return found, [], 0
-    return found, *compare.shared_prompts(source, found, setup.split, setup.limit, SamplingConfig(**setup.sampling))
+    return found, *shared_prompts(source, found, setup.split, setup.limit, SamplingConfig(**setup.sampling))
 
 
 def load(found: list[Checkpoint], setup: wire.Setup) -> list[Writer]:
     """Every base once, with the adapters of the runs that stand on it."""
-    from prefloop import compare, models
+    from prefloop import models
+    from prefloop.compare.answering import hosted
+    from prefloop.compare.settings import HoldConfig
 
-    hold = compare.HoldConfig(setup.four_bit, setup.dtype)  # type: ignore[arg-type]
+    hold = HoldConfig(setup.four_bit, setup.dtype)  # type: ignore[arg-type]
     writers: dict[str, Writer] = {}
     for base in dict.fromkeys(one.base_checksum for one in found):
         own = [one for one in found if one.base_checksum == base]
-        model, roles = compare.hosted(own, hold)
+        model, roles = hosted(own, hold)
         writers |= {one.path: Writer(model, role, models.load_chat(one)) for one, role in zip(own, roles, strict=True)}
     return [writers[one.path] for one in found]
 

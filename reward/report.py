@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from prefloop import checkpoints, report, runs
+from prefloop import checkpoints, pages, runs
 
 TEMPLATE = Path(__file__).with_name("report.html")
 SIDE = 220.0  # of a square plot, in CSS pixels
@@ -28,7 +28,7 @@ def write(run: runs.Run, facts: dict[str, Any]) -> None:
 
 
 def page(facts: dict[str, Any], losses: Sequence[tuple[float, float]] = ()) -> str:
-    return report.rendered(TEMPLATE, facts=facts, line=line(facts), titles=TITLES, side=SIDE, curve=CURVE,
+    return pages.rendered(TEMPLATE, facts=facts, line=line(facts), titles=TITLES, side=SIDE, curve=CURVE,
                            losses=drawn(losses), step=losses[-1][0] if losses else 0,
                            bars=histogram_bars(facts.get("scores", {}).get("histogram", [])))
 

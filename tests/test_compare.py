@@ -11,7 +11,8 @@ import pytest
 import tiny
 import torch
 
-from prefloop import compare, encoders, heads, models
+from prefloop import encoders, heads, models
+from prefloop.compare import answering, figures, recipe, settings
 from prefloop.formats import snapshot
 from prefloop.generate import SamplingConfig
 from prefloop.records import Prompt
@@ -52,7 +53,7 @@ def test_three_runs_on_two_bases(home: Path, tmp_path: Path, capsys: pytest.Capt
     monkeypatch.setattr(models, "load_base", lambda one, settings: (loaded.append(one.base), load(one, settings))[1])
     code, report = verdict(home, tmp_path, ["sft", "other", "whole"], f"compare.reward={home / 'runs' / 'reward'}")
     assert len(loaded) == len(set(loaded)) == 2
-    assert code == compare.EXIT[report["verdict"]]
+    assert code == recipe.EXIT[report["verdict"]]
     assert report["prompts"] == 20
     assert "win_rate" not in report["runs"]["sft"]
     assert "kl" not in report["runs"]["sft"]
@@ -161,7 +162,7 @@ def test_log_probabilities_are_those_of_the_saved_runs(home: Path) -> None:
     found = [models.resolve(str(home / "runs" / name)) for name in ("sft", "other")]
     prompts = snapshot.read(home / "data").prompts_of("train")[:5]
     sampling = SamplingConfig(answers=2, max_new_tokens=8, temperature=0.7)
-    _, other = compare.answered(found, None, prompts, compare.HoldConfig(), sampling)
+    _, other = answering.answered(found, None, prompts, settings.HoldConfig(), sampling)
     assert other.baseline_logprobs is not None
     for one, values in zip(found, (other.baseline_logprobs, other.own_logprobs), strict=True):
         base = AutoModelForCausalLM.from_pretrained(home / "base")
@@ -176,16 +177,16 @@ def test_log_probabilities_are_those_of_the_saved_runs(home: Path) -> None:
 
 
 def test_kl_by_hand() -> None:
-    figures = compare.kl_figures([[-1.0, -3.0], [-2.0, -2.0]], [[-2.0, -4.0], [-5.0, -5.0]], [[2, 4], [5, 5]], 0.95)
-    assert figures["kl"]["value"] == 2.0  # prompts 1 and 3 nats
-    assert figures["kl_per_token"] == 0.5  # answers of 3 and 5 tokens
-    assert 1.0 <= figures["kl"]["low"] < figures["kl"]["high"] <= 3.0
+    found = figures.kl_figures([[-1.0, -3.0], [-2.0, -2.0]], [[-2.0, -4.0], [-5.0, -5.0]], [[2, 4], [5, 5]], 0.95)
+    assert found["kl"]["value"] == 2.0  # prompts 1 and 3 nats
+    assert found["kl_per_token"] == 0.5  # answers of 3 and 5 tokens
+    assert 1.0 <= found["kl"]["low"] < found["kl"]["high"] <= 3.0
 
 
 def test_win_rate_by_hand() -> None:
-    figures = compare.reward_figures([[1.0, 0.0], [2.0, 2.0]], [[0.0, 0.0], [3.0, 1.0]], 0.95)
-    assert figures["win_rate"]["value"] == pytest.approx((0.75 + 0.5) / 2)  # a win and a tie; a loss and a win
-    assert figures["reward_gain"]["value"] == pytest.approx(0.25)
+    found = figures.reward_figures([[1.0, 0.0], [2.0, 2.0]], [[0.0, 0.0], [3.0, 1.0]], 0.95)
+    assert found["win_rate"]["value"] == pytest.approx((0.75 + 0.5) / 2)  # a win and a tie; a loss and a win
+    assert found["reward_gain"]["value"] == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(("intervals", "said"), [
@@ -198,7 +199,7 @@ def test_win_rate_by_hand() -> None:
 def test_the_verdict(intervals: list[tuple[float, float]], said: str) -> None:
     wins = {f"run{n}": {"value": (low + high) / 2, "low": low, "high": high}
             for n, (low, high) in enumerate(intervals)}
-    word, line = compare.decide("base", wins)
+    word, line = figures.decide("base", wins)
     assert word == said
     assert line.startswith(said)
     assert f"run{len(intervals) - 1}" in line  # the best of each list is its last

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from prefloop import report
+from prefloop.compare import report
+from prefloop.pages import Bar
 
 HOSTILE = '<script>alert(1)</script><img src="http://example.com/x.png" onerror=alert(1)>{{ 7 * 7 }}'
 
@@ -73,8 +74,8 @@ def test_contrasts_go_from_the_largest_loss_to_the_largest_gain() -> None:
 
 
 def test_bars_stand_where_the_numbers_say() -> None:
-    assert report.Bar.of(estimate(0.75, 0.5, 1.0)) == report.Bar(50.0, 75.0, 100.0)
-    assert report.Bar.of(estimate(1.0, 0.0, 2.0), -1.0, 3.0) == report.Bar(25.0, 50.0, 75.0)
+    assert Bar.of(estimate(0.75, 0.5, 1.0)) == Bar(50.0, 75.0, 100.0)
+    assert Bar.of(estimate(1.0, 0.0, 2.0), -1.0, 3.0) == Bar(25.0, 50.0, 75.0)
     assert report.reward_axis(told()) == (-0.2, 1.2)
 
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
-from markupsafe import Markup
+from prefloop.pages import rendered
 
-TEMPLATE, STYLE = Path(__file__).with_name("report.html"), Path(__file__).with_name("report.css")
+TEMPLATE = Path(__file__).with_name("report.html")
 SHOWN = 5  # prompts on either side
 
 
@@ -23,20 +22,6 @@ class Contrast:
     gain: float
 
 
-@dataclass(frozen=True)
-class Bar:
-    """An interval on an axis from `least` to `most`, in per cent of its width."""
-
-    low: float
-    value: float
-    high: float
-
-    @classmethod
-    def of(cls, estimate: dict[str, float], least: float = 0.0, most: float = 1.0) -> Bar:
-        return cls(*(100 * (min(max(estimate[key], least), most) - least) / (most - least)
-                     for key in ("low", "value", "high")))
-
-
 def page(report: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """The HTML of a report (as report.json holds it) and its answers (the rows of answers.jsonl)."""
     best = best_of(report)
@@ -45,13 +30,6 @@ def page(report: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     gains = [one for one in reversed(ordered[-SHOWN:]) if one.gain > 0]
     return rendered(TEMPLATE, report=report, best=best, reward_axis=reward_axis(report), sides=(
         ("Got worse", "the reward fell most", losses), ("Got better", "the reward rose most", gains)))
-
-
-def rendered(template: Path, **facts: Any) -> str:
-    """A page in the style of all reports. Texts from outside are escaped."""
-    made = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        template.read_text(encoding="utf-8"))
-    return made.render(style=Markup(STYLE.read_text(encoding="utf-8")), Bar=Bar, **facts)
 
 
 def best_of(report: dict[str, Any]) -> str | None:
