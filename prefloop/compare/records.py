@@ -40,6 +40,14 @@ class Answer:
         return not self.text.strip()
 
 
+def by_rule(first: Answer, second: Answer) -> float | None:
+    """1 where the first wins, 0 where it loses, 1/2 for a tie: the same text is a tie, and an empty answer loses
+    against one that is not. None: somebody has to judge."""
+    if first.text == second.text or (first.empty and second.empty):
+        return 0.5
+    return float(second.empty) if first.empty or second.empty else None
+
+
 @dataclass(frozen=True)
 class Contestant:
     """A checkpoint and its answers, QK: `answers[q][k]` is sample k of question q. `key` tells it from others: its
