@@ -14,6 +14,7 @@ import tiny
 from tiny_loop import Loop
 
 from prefloop import checkpoints, scoring
+from prefloop import edits as wording
 from prefloop.records import Message, Pair, Prompt, Ranking, Response
 from prefloop.reward import edits, probes, report
 
@@ -48,8 +49,8 @@ def test_edits_that_keep_the_meaning_change_the_text_and_nothing_else() -> None:
     assert len(set(found)) >= 9
     assert edits.reworded("?", 3, Random(0)) != "?"
     assert found == [edits.reworded(TEXT, n, Random(0)) for n in range(10)]
-    assert edits.replaced("Do not be sad; she is not", edits.SHORT) == "Don't be sad; she isn't"
-    words = edits.typos(TEXT, Random(1)).split(" ")
+    assert wording.replaced("Do not be sad; she is not", wording.SHORT) == "Don't be sad; she isn't"
+    words = wording.typos(TEXT, Random(1)).split(" ")
     assert [sorted(word) for word in words] == [sorted(word) for word in TEXT.split(" ")]
     assert words != TEXT.split(" ")
 
@@ -65,7 +66,7 @@ def test_edits_take_any_text(text: str) -> None:
         edit(text)
     edits.padded(text, choose)
     edits.falsified(text, choose)
-    assert edits.replaced("I'm sure i'm it, It's", {"I'm": "I am", "it's": "it is"}) == "I am sure I am it, It is"
+    assert wording.replaced("I'm sure i'm it, It's", {"I'm": "I am", "it's": "it is"}) == "I am sure I am it, It is"
 
 
 def test_numbers_keep_their_length_and_all_digits_change() -> None:
