@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,13 @@ def by_rule(first: Answer, second: Answer) -> float | None:
     return float(second.empty) if first.empty or second.empty else None
 
 
+def length_gap(first: Answer, second: Answer) -> float:
+    """log(tokens of the first / tokens of the second); 0 where either is empty."""
+    if first.empty or second.empty or not (first.tokens and second.tokens):
+        return 0.0
+    return math.log(first.tokens / second.tokens)
+
+
 @dataclass(frozen=True)
 class Contestant:
     """A checkpoint and its answers, QK: `answers[q][k]` is sample k of question q. `key` tells it from others: its
@@ -74,9 +82,10 @@ class Rewards:
 class Contests:
     """D contests between two of the `players` on a question, judged by somebody.
 
-    `prompt_D` is the question's number, `rater_D` a number for who said it, `first_D` and `second_D` are players,
-    `won_D` is 1 where the first won, 0 where it lost, 1/2 for a tie. `gap_D` is log(tokens of the first / tokens of
-    the second), 0 where either is empty. Each pair of players stands once for a vote, in either order.
+    `prompt_D` is the question's number, `rater_D` a number for who said it (-1: nobody, it is so by rule), `first_D`
+    and `second_D` are players, `won_D` is 1 where the first won, 0 where it lost, 1/2 for a tie. `gap_D` is
+    log(tokens of the first / tokens of the second), 0 where either is empty. Each pair of players stands once for a
+    vote, in either order.
     """
 
     players: tuple[str, ...]

@@ -1,0 +1,148 @@
+"""People's votes: rankings out of stores and snapshots, as contests between the checkpoints that are compared.
+
+A ranking of K answers is a contest between each two of them. What is the same text, or empty, nobody was asked about:
+those contests are decided by rule.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prefloop.compare.records import HELD_OUT, Answer, Contestant, Contests, Question, by_rule, length_gap
+from prefloop.errors import RequestError
+from prefloop.formats import snapshot
+from prefloop.records import Ranking, Response
+from prefloop.store import Store
+
+JOIN = ", "  # between the names, and the checksums, of checkpoints that wrote the same text
+COUNTED, KEYS, TWICE = "counted", "gold and repeats", "the same vote twice"
+PROMPTS, CHECKPOINTS, TEXTS = "on other prompts", "on other checkpoints", "on other answers of these"
+
+
+class Contest(NamedTuple):
+    """One contest between two answers; the fields are those of Contests."""
+
+    prompt: int
+    rater: str
+    first: int
+    second: int
+    won: float
+    gap: float
+
+
+def contests(sources: Sequence[str], contestants: Sequence[Contestant],
+             questions: Sequence[Question]) -> tuple[Contests, dict[str, int]]:
+    """What people said of these contestants' answers to these questions, and how many votes did and did not count.
+
+    A vote counts where it is on the very texts that the contestants wrote. It is no vote if it is of a gold item, a
+    repeat or a practice round, if it was changed or withdrawn later, or if the same one stands in two sources.
+    """
+    found, counted = voted(rankings(sources), contestants, questions)
+    ruled = list(by_rules(contestants, questions))
+    known = {(one.prompt, one.first, one.second) for one in (*found, *ruled)}
+    missing = sum((n, i, j) not in known for n, question in enumerate(questions) if question.set == HELD_OUT
+                  for i, j in combinations(range(len(contestants)), 2))
+    if not found and missing:  # nobody has voted: then ties that nobody saw say nothing either
+        ruled = []
+    return table(contestants, [*found, *ruled], missing), counted
+
+
+def rankings(sources: Sequence[str]) -> Iterator[Ranking]:
+    """The rankings that count in each source: a store's URL, or a snapshot's folder."""
+    for source in sources:
+        if "://" in source:
+            with Store(source, read_only=True) as store:
+                yield from store.rankings()
+        elif Path(source).is_file():
+            raise RequestError(f"compare.votes: {source} is a file; a store is named as sqlite:///{source}")
+        else:
+            yield from snapshot.read(source).rankings
+
+
+def voted(given: Iterable[Ranking], contestants: Sequence[Contestant],
+          questions: Sequence[Question]) -> tuple[list[Contest], dict[str, int]]:
+    places: dict[str, list[int]] = {}
+    for n, question in enumerate(questions):
+        places.setdefault(question.prompt.id, []).append(n)
+    found: list[Contest] = []
+    seen: set[str] = set()
+    counted: Counter[str] = Counter({COUNTED: 0})
+    for ranking in given:
+        why = _unfit(ranking, places, seen)
+        if not why:
+            new = [one for n in places[ranking.prompt.id] for one in _contests_of(ranking, contestants, n)]
+            wrote = [any(wrote_it(one, response) for response in ranking.responses) for one in contestants]
+            why = COUNTED if new else TEXTS if sum(wrote) > 1 else CHECKPOINTS
+            found += new
+        counted[why] += 1
+    return found, dict(counted)
+
+
+def _unfit(ranking: Ranking, places: dict[str, list[int]], seen: set[str]) -> str:
+    """Why this is no vote on these questions, or nothing; it is then remembered in `seen`."""
+    if ranking.kind != "normal":
+        return KEYS
+    if ranking.prompt.id not in places:
+        return PROMPTS
+    same = json.dumps(ranking.to_json(), sort_keys=True)
+    if same in seen:
+        return TWICE
+    seen.add(same)
+    return ""
+
+
+def _contests_of(ranking: Ranking, contestants: Sequence[Contestant], question: int) -> Iterator[Contest]:
+    """Each two contestants whose answers to this question were ranked. What was left unranked is below all that was
+    not, and ties with its like; so do answers of which none is acceptable and none was ranked."""
+    last = len(ranking.ranks) + max((rank for rank in ranking.ranks if rank is not None), default=0)
+    ranked = [last if rank is None else rank for rank in ranking.ranks]
+    standing: dict[int, tuple[int, Answer]] = {}
+    for number, one in enumerate(contestants):
+        own = ((rank, answer) for answer in one.answers[question]
+               for rank, response in zip(ranked, ranking.responses, strict=True)
+               if response.text == answer.text and wrote_it(one, response))
+        if first := next(own, None):
+            standing[number] = first
+    for (i, (rank, answer)), (j, (other, rival)) in combinations(standing.items(), 2):
+        if answer.text != rival.text:
+            won = 0.5 if rank == other else float(rank < other)
+            yield Contest(question, ranking.rater, i, j, won, length_gap(answer, rival))
+
+
+def wrote_it(one: Contestant, response: Response) -> bool:
+    """By checksum; by name where the vote has none, for another checkpoint may have had the name before."""
+    if response.checksum:
+        return one.key in response.checksum.split(JOIN)
+    return response.policy == one.name or one.name in response.policy.split(JOIN)
+
+
+def by_rules(contestants: Sequence[Contestant], questions: Sequence[Question]) -> Iterator[Contest]:
+    """The contests between first answers that need nobody."""
+    for n, _ in enumerate(questions):
+        for (i, one), (j, other) in combinations(enumerate(contestants), 2):
+            first, second = one.answers[n][0], other.answers[n][0]
+            if (won := by_rule(first, second)) is not None:
+                yield Contest(n, "", i, j, won, length_gap(first, second))
+
+
+def table(contestants: Sequence[Contestant], found: Sequence[Contest], asked: int) -> Contests:
+    """Contests as arrays; those without a rater have -1 as theirs."""
+    raters = sorted({one.rater for one in found if one.rater})
+    numbers = {"": -1, **{name: n for n, name in enumerate(raters)}}
+
+    def whole(values: Iterable[int]) -> NDArray[np.int64]:
+        return np.array([*values], dtype=np.int64)
+
+    return Contests(
+        tuple(one.name for one in contestants), tuple(raters), prompt_D=whole(one.prompt for one in found),
+        rater_D=whole(numbers[one.rater] for one in found), first_D=whole(one.first for one in found),
+        second_D=whole(one.second for one in found), won_D=np.array([one.won for one in found], dtype=np.float64),
+        gap_D=np.array([one.gap for one in found], dtype=np.float64), asked=asked)

@@ -1,0 +1,152 @@
+"""People's votes as contests: matched by checksum and text, out of stores and snapshots."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from prefloop.compare import people
+from prefloop.compare.records import Answer, Contestant, Contests, Question, by_rule, length_gap
+from prefloop.errors import RequestError
+from prefloop.formats import snapshot
+from prefloop.records import Answers, Message, Prompt, Ranking, Response
+from prefloop.store import Judgement, Store
+
+NAMES = ("sft", "dpo", "ppo")
+TEXTS = (("one two", "three", "four five six"), ("same", "same", "other"), ("", "full", ""), ("a b", "c d", "e f"))
+
+
+def prompt(number: int) -> Prompt:
+    return Prompt((Message("user", f"question {number}"),))
+
+
+def contestants(*texts: tuple[str, ...]) -> list[Contestant]:
+    """By name, the answers of each question."""
+    return [Contestant(name, f"sum-{name}", tuple((Answer(own[number], len(own[number].split()), True),)
+                                                  for own in texts)) for number, name in enumerate(NAMES)]
+
+
+ALL = contestants(*TEXTS)
+QUESTIONS = [Question(prompt(number)) for number in range(len(TEXTS))]
+
+
+def response(number: int, who: int, checksum: str | None = None) -> Response:
+    return Response(TEXTS[number][who], NAMES[who], f"sum-{NAMES[who]}" if checksum is None else checksum)
+
+
+def vote(number: int, *ranks: int | None, rater: str = "ann", whose: tuple[int, ...] = (0, 1, 2),
+         **more: object) -> Ranking:
+    return Ranking(prompt(number), tuple(response(number, who) for who in whose), ranks, rater,
+                   **more)  # type: ignore[arg-type]
+
+
+def said(found: list[people.Contest]) -> list[tuple[int, str, float]]:
+    return [(one.prompt, f"{NAMES[one.first]}-{NAMES[one.second]}", one.won) for one in found]
+
+
+def all_of(found: Contests) -> set[tuple[int, int, int, int, float]]:
+    return set(zip(*(column.tolist() for column in (found.prompt_D, found.rater_D, found.first_D, found.second_D,
+                                                    found.won_D)), strict=True))
+
+
+def test_what_needs_nobody() -> None:
+    full, other, empty = Answer("a", 1, True), Answer("b", 1, True), Answer(" ", 1, True)
+    pairs = ((full, full), (full, other), (full, empty), (empty, full), (empty, empty))
+    assert [by_rule(*pair) for pair in pairs] == [0.5, None, 1.0, 0.0, 0.5]
+    assert by_rule(empty, Answer("", 0, True)) == 0.5
+    assert length_gap(Answer("a b", 2, True), full) == pytest.approx(math.log(2))
+    assert length_gap(full, empty) == 0.0
+
+
+def test_a_ranking_is_a_contest_of_each_two() -> None:
+    found, counted = people.voted([vote(0, 2, 1, 2), vote(3, 1, None, None)], ALL, QUESTIONS)
+    assert said(found) == [(0, "sft-dpo", 0.0), (0, "sft-ppo", 0.5), (0, "dpo-ppo", 1.0),
+                           (3, "sft-dpo", 1.0), (3, "sft-ppo", 1.0), (3, "dpo-ppo", 0.5)]
+    assert found[0].gap == pytest.approx(math.log(2)), "two tokens against one"
+    assert counted == {people.COUNTED: 2}
+    bad, _ = people.voted([vote(0, None, None, None, none_acceptable=True)], ALL, QUESTIONS)
+    assert [one.won for one in bad] == [0.5] * 3, "none is acceptable, and none was put above another"
+    ranked, _ = people.voted([vote(0, 1, 2, 3, none_acceptable=True)], ALL, QUESTIONS)
+    assert [one.won for one in ranked] == [1.0] * 3
+
+
+def test_two_wrote_the_text_that_lost() -> None:
+    shared = Ranking(prompt(1), (Response("same", "sft, dpo", "sum-sft, sum-dpo"), response(1, 2)), (2, 1), "ann")
+    found, _ = people.voted([shared], ALL, QUESTIONS)
+    assert said(found) == [(1, "sft-ppo", 0.0), (1, "dpo-ppo", 0.0)]
+
+
+def test_votes_that_do_not_count_are_told() -> None:
+    elsewhere = Ranking(prompt(9), (Response("x"), Response("y")), (1, 2), "ann")
+    old = Ranking(prompt(0), (response(0, 0), response(0, 1, "sum-old")), (1, 2), "ann")
+    reworded = Ranking(prompt(0), (response(0, 0), Response("3", "dpo", "sum-dpo")), (1, 2), "ann")
+    given = [vote(0, 1, 2, whose=(0, 1)), vote(0, 1, 2, whose=(0, 1)), vote(0, 2, 1, whose=(0, 1), rater="bea"),
+             vote(3, 1, 2, 3, kind="gold"), vote(3, 1, 2, 3, kind="repeat"), elsewhere, old, reworded]
+    found, counted = people.voted(given, ALL, QUESTIONS)
+    assert counted == {people.COUNTED: 2, people.TWICE: 1, people.KEYS: 2, people.PROMPTS: 1, people.CHECKPOINTS: 1,
+                       people.TEXTS: 1}
+    assert said(found) == [(0, "sft-dpo", 1.0), (0, "sft-dpo", 0.0)]
+
+
+def test_by_name_only_where_a_vote_has_no_checksum() -> None:
+    unsummed = Ranking(prompt(0), (response(0, 0, ""), response(0, 1, "")), (1, 2), "ann")
+    assert said(people.voted([unsummed], ALL, QUESTIONS)[0]) == [(0, "sft-dpo", 1.0)]
+    renamed = Ranking(prompt(0), (Response("one two", "moved", "sum-sft"), response(0, 1)), (1, 2), "ann")
+    assert said(people.voted([renamed], ALL, QUESTIONS)[0]) == [(0, "sft-dpo", 1.0)]
+
+
+def stored(path: Path) -> str:
+    """Ann changes her mind on question 0 and withdraws question 3; Bea votes on question 0."""
+    url = f"sqlite:///{path}"
+    with Store(url) as store:
+        store.add_items([Answers(prompt(number), tuple(response(number, who) for who in range(3)))
+                         for number in (0, 3)], need=2)
+        receipts = [store.submit(lease.token, "ann", Judgement((1, 2, 3)))
+                    for _ in range(2) if (lease := store.lease("ann", 60))]
+        store.revise(receipts[0].answer, "ann", Judgement((3, 2, 1)))
+        store.withdraw(receipts[1].answer, "ann")
+        lease = store.lease("bea", 60)
+        assert lease
+        store.submit(lease.token, "bea", Judgement((1, 1, 2)))
+    return url
+
+
+def test_out_of_a_store_and_its_snapshot(tmp_path: Path) -> None:
+    url = stored(tmp_path / "votes.db")
+    found, counted = people.contests([url], ALL, QUESTIONS)
+    assert counted == {people.COUNTED: 2}
+    assert found.raters == ("ann", "bea")
+    assert found.players == NAMES
+    votes = {(0, 0, 0, 1, 0.0), (0, 0, 0, 2, 0.0), (0, 0, 1, 2, 0.0), (0, 1, 0, 1, 0.5), (0, 1, 0, 2, 1.0),
+             (0, 1, 1, 2, 1.0)}
+    rules = {(1, -1, 0, 1, 0.5), (2, -1, 0, 1, 0.0), (2, -1, 0, 2, 0.5), (2, -1, 1, 2, 1.0)}
+    assert all_of(found) == votes | rules
+    assert found.asked == 5, "two pairs of question 1, three of question 3"
+    with Store(url, read_only=True) as store:
+        snapshot.write(tmp_path / "votes", list(store.rankings()))
+    both, counted = people.contests([url, str(tmp_path / "votes")], ALL, QUESTIONS)
+    assert all_of(both) == all_of(found)
+    assert counted == {people.COUNTED: 2, people.TWICE: 2}
+    alone, _ = people.contests([str(tmp_path / "votes")], ALL, QUESTIONS)
+    assert all_of(alone) == all_of(found)
+
+
+def test_where_nobody_voted_nothing_is_decided(tmp_path: Path) -> None:
+    with Store(f"sqlite:///{tmp_path / 'empty.db'}"):
+        pass
+    none, counted = people.contests([f"sqlite:///{tmp_path / 'empty.db'}"], ALL, QUESTIONS)
+    assert (len(none), none.asked, counted) == (0, 8, {people.COUNTED: 0})
+    itself = contestants(("a", "a", "a"), ("", "", ""))
+    twins, _ = people.contests([], itself, QUESTIONS[:2])
+    assert (twins.won_D.tolist(), twins.asked) == ([0.5] * 6, 0), "where nothing is left to ask, that is the answer"
+
+
+def test_a_source_that_is_none_is_named(tmp_path: Path) -> None:
+    stored(tmp_path / "votes.db")
+    for source, words in ((str(tmp_path / "votes.db"), f"named as sqlite:///{tmp_path / 'votes.db'}"),
+                          (f"sqlite:///{tmp_path / 'gone.db'}", "there is no store here"),
+                          (str(tmp_path / "gone"), "not a snapshot")):
+        with pytest.raises(RequestError, match=words):
+            people.contests([source], ALL, QUESTIONS)
