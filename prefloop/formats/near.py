@@ -131,6 +131,27 @@ def leaks(signed: Signatures) -> np.ndarray:
     return _found(signed, ((("prompt", start, ROWS),) for start in range(0, HASHES, ROWS)), alike)
 
 
+def resembling(texts: Sequence[str], known: Sequence[str]) -> list[int]:
+    """For each text, the place in `known` of one that is nearly its own; -1 where there is none."""
+    signed, others = _signed(texts), _signed(known)
+    like = np.full(len(texts), -1)
+    for start in range(0, HASHES, ROWS):
+        own, theirs = (np.ascontiguousarray(one[:, start: start + ROWS]).view("<u4")[:, 0] for one in (signed, others))
+        order = np.argsort(theirs, kind="stable")
+        first, last = (theirs[order].searchsorted(own, side) for side in ("left", "right"))
+        for place in np.flatnonzero((last > first) & (like < 0)):
+            same_band = order[first[place]: last[place]]
+            shares = (others[same_band] == signed[place]).mean(axis=1)
+            if shares.max() >= ALIKE:
+                like[place] = same_band[shares.argmax()]
+    return like.tolist()
+
+
+def _signed(texts: Sequence[str]) -> np.ndarray:
+    return np.concatenate([np.zeros((0, HASHES), np.uint8), *(signatures(list(texts[start: start + COMPARED]))
+                                                              for start in range(0, len(texts), COMPARED))])
+
+
 def _found(signed: Signatures, bands: Iterable[tuple[tuple[str, int, int], ...]],
            alike: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
     """Records that share a band with an earlier one are compared with its first and with the two before them."""

@@ -192,6 +192,12 @@ def read(folder: Path | str) -> Snapshot:
                     tuple(_records(folder / PROMPTS, Prompt.from_json)))
 
 
+def read_prompts(folder: Path) -> tuple[tuple[Prompt, ...], str]:
+    """The prompts of the snapshot in `folder` and its checksum, without its rankings, which may be very many."""
+    _, checksum = verified(folder)
+    return tuple(_records(folder / PROMPTS, Prompt.from_json)), checksum
+
+
 def verified(folder: Path) -> tuple[dict[str, Any], str]:
     """The manifest of `folder`, after every file was found to be what it says, and the snapshot's checksum."""
     try:
