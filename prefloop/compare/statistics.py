@@ -18,10 +18,11 @@ from scipy import special
 
 from prefloop import stats
 from prefloop.compare import lengths
-from prefloop.compare.clusters import FEW, Array, Numbers, Resampled, spread
+from prefloop.compare.clusters import Array, Numbers, Resampled, spread
 from prefloop.compare.records import Contests, Judge
 
 POWER = 0.8  # how often a difference that is there should be found
+LEAST = 30  # prompts of a slice that may be coloured
 SMOOTHING = 0.5  # wins added to every direction of every pair, only where strengths have no finite value
 
 
@@ -146,7 +147,7 @@ def sliced(votes: Votes, slices: Mapping[str, Sequence[str]], level: float) -> l
         name_D = np.asarray(names, dtype=object)[votes.question_D]
         found += [(by, str(name), win_rate(votes.only(name_D == name))) for name in sorted(set(name_D))]
     p_S = [one.p() for _, _, one in found]
-    large = [n for n, (_, _, one) in enumerate(found) if one.prompts >= FEW]
+    large = [n for n, (_, _, one) in enumerate(found) if one.prompts >= LEAST]
     adjusted = dict(zip(large, map(float, stats.adjusted([p_S[n] for n in large])), strict=True)) if large else {}
     return [{"by": by, "name": name, "prompts": one.prompts, "win_rate": one.share(level)._asdict(), "p": p_S[n],
              "adjusted": adjusted.get(n), "coloured": adjusted.get(n, 1.0) <= 1 - level}
