@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
+from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-STYLE = Path(__file__).with_name("report.css")
+HERE = Path(__file__).parent
+STYLE = HERE / "report.css"
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,39 @@ class Bar:
 
 
 def rendered(template: Path, **facts: Any) -> str:
-    """A page in the style of all reports. Texts from outside are escaped."""
-    made = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        template.read_text(encoding="utf-8"))
+    """A page in the style of all reports. Texts from outside are escaped. It may import plots.html."""
+    pages = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True,
+                        loader=FileSystemLoader([template.parent, HERE]))
+    pages.filters |= {"share": share, "number": number, "between": between, "whole": whole}
+    made = pages.get_template(template.name)
     return made.render(style=Markup(STYLE.read_text(encoding="utf-8")), Bar=Bar, **facts)
+
+
+def share(value: float | None, signed: bool = False) -> str:
+    """A part of 1, in per cent."""
+    return _told(value, f"{100 * (value or 0):{'+' if signed else ''}.1f}%")
+
+
+def number(value: float | None, signed: bool = False) -> str:
+    """Three figures that matter, and no exponent where none is needed."""
+    size = abs(value or 0)
+    if 0 < size < 0.001 or size >= 1e7:
+        return _told(value, f"{value:{'+' if signed else ''}.1e}")
+    places = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
+    return _told(value, f"{value or 0:{'+' if signed else ''},.{places}f}")
+
+
+def whole(value: float | None) -> str:
+    return _told(value, f"{round(value):,}" if value is not None and isfinite(value) else "")
+
+
+def between(estimate: Mapping[str, float], percent: bool = False) -> str:
+    """An interval in words."""
+    low, high = estimate["low"], estimate["high"]
+    if percent:
+        return f"{share(low).removesuffix('%')} to {share(high)}"
+    return f"{number(low)} to {number(high)}"
+
+
+def _told(value: float | None, words: str) -> str:
+    return words if value is not None and isfinite(value) else "–"

@@ -1,0 +1,176 @@
+"""The plots of a report, from what report.json holds. Each is None where the report has nothing for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prefloop import plots
+from prefloop.pages import between, number, share
+from prefloop.plots import Axis, Lane, Plot, Series
+
+FEW = 30  # prompts, under which a figure is grey
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Rows of intervals on one axis."""
+
+    axis: Axis
+    lanes: tuple[Lane, ...]
+    level: float | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """A bar of a histogram, in per cent of the plot's width and height."""
+
+    left: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the rewards of one run are spread: a histogram, and the 5th, 25th, 50th, 75th and 95th percentile."""
+
+    lane: Lane
+    blocks: tuple[Block, ...]
+    quantiles: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    axis: Axis
+    shapes: tuple[Shape, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A win rate with a name, before it has a place on an axis."""
+
+    name: str
+    estimate: dict[str, float]
+    note: str = ""
+    tone: str = ""
+
+
+def win_rates(rows: list[Row]) -> Lanes | None:
+    """Win rates in lanes, around 50%."""
+    if not rows:
+        return None
+    axis = plots.numbers(plots.ends(row.estimate for row in rows), share=True, hold=(0.5,), span=0.2)
+    return Lanes(axis, tuple(Lane(row.name, row.note, plots.span_of(axis, row.estimate), share(row.estimate["value"]),
+                                  between(row.estimate, percent=True), row.tone) for row in rows), 0.5)
+
+
+def by_judge(judged: Mapping[str, Any]) -> Lanes | None:
+    """One judge's win rate of every run against the baseline."""
+    return win_rates([Row(name, own["win_rate"], f"{own['prompts']} prompts") for name, own in judged["runs"].items()
+                      if own.get("win_rate")])
+
+
+def by_length(own: Mapping[str, Any]) -> Lanes | None:
+    """A run's win rate in fifths of how long its answer is beside the baseline's; then over all, and at equal length."""
+    fifths = [Row(f"{number(one['low'])} to {number(one['high'])} times as long", one["win_rate"],
+                  f"{one['prompts']} prompts", "faint" if one["prompts"] < FEW else "")
+              for one in own.get("quintiles") or () if one.get("win_rate")]
+    if not fifths:
+        return None
+    ends = [Row(name, own[key]) for name, key in (("all", "win_rate"), ("at equal length", "length_controlled"))
+            if own.get(key)]
+    return win_rates([*fifths, *ends])
+
+
+def by_slice(own: Mapping[str, Any]) -> list[tuple[str, Lanes]]:
+    """A run's win rate in slices of the prompts, by what they are sliced by."""
+    found: dict[str, list[Row]] = {}
+    for one in own.get("slices") or ():
+        said = f"{one['prompts']} prompts" + (f", q {one['adjusted']:.3f}" if one.get("adjusted") is not None else "")
+        found.setdefault(one["by"], []).append(Row(one["name"], one["win_rate"], said, tone_of(one)))
+    return [(by, drawn) for by, rows in found.items() if (drawn := win_rates(rows))]
+
+
+def tone_of(one: Mapping[str, Any]) -> str:
+    """Grey under FEW prompts; coloured only where the difference stands after Benjamini and Hochberg."""
+    if one["prompts"] < FEW:
+        return "faint"
+    return ("ship" if one["win_rate"]["value"] > 0.5 else "reject") if one.get("coloured") else "plain"
+
+
+def strengths(judged: Mapping[str, Any]) -> Lanes | None:
+    """Bradley-Terry strengths of all runs, the strongest first, with the places that they may have."""
+    found = judged.get("strengths") or {}
+    if len(found) < 3:
+        return None
+    ordered = sorted(found.items(), key=lambda one: (one[1]["rank"], one[0]))
+    axis = plots.numbers(plots.ends(own for _, own in ordered), hold=(0.0,))
+    return Lanes(axis, tuple(
+        Lane(name, rank_of(own), plots.span_of(axis, own), f"{own['value']:+.2f}", between(own))
+        for name, own in ordered), 0.0)
+
+
+def rank_of(own: Mapping[str, Any]) -> str:
+    low, high = own["rank_low"], own["rank_high"]
+    return f"place {own['rank']:g}" + (f" ({low:g} to {high:g})" if low != high else "")
+
+
+def rewards(judged: Mapping[str, Any]) -> Shapes | None:
+    """How one reward model's rewards of every run are spread."""
+    means, quantiles = judged.get("reward") or {}, judged.get("quantiles") or {}
+    histogram = judged.get("histogram") or {"edges": [], "counts": {}}
+    edges = histogram["edges"]
+    if not means:
+        return None
+    axis = plots.numbers([*edges, *(one for own in quantiles.values() for one in own)] or plots.ends(means.values()))
+    most = max((count / (sum(own) or 1) for own in histogram["counts"].values() for count in own), default=0) or 1
+    return Shapes(axis, tuple(
+        Shape(Lane(name, reward_note(judged, name), None, number(mean["value"], signed=True), between(mean)),
+              blocks(axis, edges, histogram["counts"].get(name, []), most),
+              tuple(axis.at(one) for one in quantiles.get(name, ())))
+        for name, mean in means.items()))
+
+
+def blocks(axis: Axis, edges: list[float], counts: list[int], most: float) -> tuple[Block, ...]:
+    """Bars as high as their share of the answers, `most` being the full height."""
+    places = [axis.at(edge) for edge in edges]
+    every = sum(counts) or 1
+    return tuple(Block(left, right - left, 100 * count / every / most)
+                 for left, right, count in zip(places, places[1:], counts, strict=False) if count)
+
+
+def reward_note(judged: Mapping[str, Any], name: str) -> str:
+    said = []
+    if gain := (judged.get("gain") or {}).get(name):
+        said.append(f"gain {number(gain['value'], signed=True)} ({between(gain)})")
+    if (extreme := (judged.get("extreme") or {}).get(name)) is not None:
+        said.append(f"{share(extreme)} above the baseline's top 1%")
+    if apart := (judged.get("disagreement") or {}).get(name):
+        said.append(f"members {number(apart['value'])} apart")
+    return "; ".join(said)
+
+
+def overoptimisation(found: Mapping[str, Any] | None) -> list[Plot]:
+    """Against the root of the KL: what the proxy gives, and below it how often another judge prefers the run."""
+    points = (found or {}).get("points") or []
+    if not found or not points:
+        return []
+    x = plots.numbers([one["root_kl"] for one in points], hold=(0.0,))
+    drawn = []
+    for key, name, share_of in (("proxy", f"reward over the baseline's, by {found['proxy']}", False),
+                                ("other", f"win rate, by {found['other']}", True)):
+        told = [one for one in sorted(points, key=lambda one: one["root_kl"]) if one.get(key)]
+        if not told:
+            continue
+        level = 0.5 if share_of else 0.0
+        y = plots.numbers(plots.ends(one[key] for one in told), share_of, (level,), 0.2 if share_of else 0.0)
+        drawn.append(Plot(x, y, "√KL from the baseline (KL in nats)", name, (Series("", 1 if share_of else 0, tuple(
+            plots.point(x, y, one["root_kl"], one[key], said(one, key, share_of),
+                        "flagged" if one.get("flagged") else "") for one in told)),), level))
+    return drawn
+
+
+def said(one: Mapping[str, Any], key: str, share_of: bool) -> str:
+    value = one[key]["value"]
+    return f"{one['run']}: {share(value) if share_of else number(value, signed=True)} at √KL {number(one['root_kl'])}"
