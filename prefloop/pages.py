@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup
 
 HERE = Path(__file__).parent
@@ -30,30 +30,33 @@ class Bar:
 
 
 def rendered(template: Path, **facts: Any) -> str:
-    """A page in the style of all reports. Texts from outside are escaped. It may import plots.html."""
-    pages = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True,
+    """A page in the style of all reports. Texts from outside are escaped; what is absent is nothing. It may import
+    plots.html."""
+    pages = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=ChainableUndefined,
                         loader=FileSystemLoader([template.parent, HERE]))
     pages.filters |= {"share": share, "number": number, "between": between, "whole": whole}
     made = pages.get_template(template.name)
     return made.render(style=Markup(STYLE.read_text(encoding="utf-8")), Bar=Bar, **facts)
 
 
-def share(value: float | None, signed: bool = False) -> str:
+def share(value: Any, signed: bool = False) -> str:
     """A part of 1, in per cent."""
-    return _told(value, f"{100 * (value or 0):{'+' if signed else ''}.1f}%")
+    return f"{100 * value:{'+' if signed else ''}.1f}%" if _known(value) else "–"
 
 
-def number(value: float | None, signed: bool = False) -> str:
+def number(value: Any, signed: bool = False) -> str:
     """Three figures that matter, and no exponent where none is needed."""
-    size = abs(value or 0)
+    if not _known(value):
+        return "–"
+    size, sign = abs(value), "+" if signed else ""
     if 0 < size < 0.001 or size >= 1e7:
-        return _told(value, f"{value:{'+' if signed else ''}.1e}")
+        return f"{value:{sign}.1e}"
     places = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
-    return _told(value, f"{value or 0:{'+' if signed else ''},.{places}f}")
+    return f"{value:{sign},.{places}f}"
 
 
-def whole(value: float | None) -> str:
-    return _told(value, f"{round(value):,}" if value is not None and isfinite(value) else "")
+def whole(value: Any) -> str:
+    return f"{round(value):,}" if _known(value) else "–"
 
 
 def between(estimate: Mapping[str, float], percent: bool = False) -> str:
@@ -64,5 +67,5 @@ def between(estimate: Mapping[str, float], percent: bool = False) -> str:
     return f"{number(low)} to {number(high)}"
 
 
-def _told(value: float | None, words: str) -> str:
-    return words if value is not None and isfinite(value) else "–"
+def _known(value: Any) -> bool:
+    return isinstance(value, int | float) and isfinite(value)

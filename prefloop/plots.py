@@ -53,6 +53,7 @@ class Point:
     low: float
     high: float
     told: str
+    label: str = ""
     tone: str = ""
 
 
@@ -130,9 +131,10 @@ def span_of(axis: Axis, estimate: dict[str, Any]) -> tuple[float, float, float]:
     return low, value, high
 
 
-def point(x: Axis, y: Axis, place: float, estimate: dict[str, Any], told: str, tone: str = "") -> Point:
+def point(x: Axis, y: Axis, place: float, estimate: dict[str, Any], told: str, label: str = "",
+          tone: str = "") -> Point:
     low, value, high = span_of(y, estimate)
-    return Point(x.at(place), 100 - value, 100 - low, 100 - high, told, tone)
+    return Point(x.at(place), 100 - value, 100 - low, 100 - high, told, label, tone)
 
 
 def ends(estimates: Iterable[dict[str, Any] | None]) -> list[float]:

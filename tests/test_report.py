@@ -1,20 +1,37 @@
-"""The report that a person reads: what it shows, in which order, and that hostile answers stay text."""
+"""The report that a person reads: what it shows, in which order, where marks stand, and that text stays text."""
 
 from __future__ import annotations
 
+import math
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
-from prefloop.compare import report
+from prefloop import pages, plots
+from prefloop.compare import drawings, report
+from prefloop.compare.wording import LONGEST, changes
 from prefloop.pages import Bar
 
 HOSTILE = '<script>alert(1)</script><img src="http://example.com/x.png" onerror=alert(1)>{{ 7 * 7 }}'
+SFT, DPO, PPO = "runs/sft", "runs/dpo", "runs/ppo"
+NAMES = (SFT, DPO, PPO)
 
 
-def estimate(value: float, low: float, high: float) -> dict[str, float]:
+def estimate(value: float, low: float, high: float) -> dict[str, Any]:
     return {"value": value, "low": low, "high": high}
+
+
+def against(value: float, **more: Any) -> dict[str, Any]:
+    """One run's figures by one judge."""
+    return {"win_rate": estimate(value, value - 0.1, value + 0.1), "prompts": 40,
+            "length_controlled": estimate(value - 0.05, value - 0.2, value + 0.1), "quintiles": [], "slices": [],
+            "power": {"decisive": 64, "design_effect": 1.25, "detectable": 0.625, "needed": 784, "more": 720}, **more}
+
+
+def judged(kind: str = "people", **more: Any) -> dict[str, Any]:
+    return {"kind": kind, "proxy": False, "raters": 3, "contests": 1234, "missing": 0, "votes": 1234,
+            "runs": {DPO: against(0.55), PPO: against(0.6)}, **more}
 
 
 def run(**figures: Any) -> dict[str, Any]:
@@ -22,35 +39,34 @@ def run(**figures: Any) -> dict[str, Any]:
 
 
 def told(**more: Any) -> dict[str, Any]:
-    runs = {"runs/sft": run(reward=estimate(0.0, -0.2, 0.2)),
-            "runs/ppo": run(reward=estimate(1.0, 0.8, 1.2), kl=estimate(3.0, 2.5, 3.5),
-                            win_rate=estimate(0.75, 0.6, 0.8)),
-            "runs/dpo": run(reward=estimate(0.3, 0.1, 0.5), kl=estimate(0.3, 0.2, 0.4),
-                            win_rate=estimate(0.8, 0.55, 0.9))}
-    return {"prompts": 3, "over_length": 0, "unread": 0, "split": "test", "level": 0.95, "reward": "runs/reward",
-            "sampling": {"answers": 1, "temperature": 1.0}, "baseline": "runs/sft", "verdict": "ship",
-            "line": "ship runs/ppo", "runs": runs, **more}
+    runs = {SFT: run(), DPO: run(kl=estimate(0.3, 0.2, 0.4)), PPO: run(kl=estimate(3.0, 2.5, 3.5), mean_length=45.0)}
+    return {"format": 2, "made": "2026-03-04T05:06:07Z", "prompts": 40, "over_length": 0, "split": "test",
+            "level": 0.95, "sampling": {"answers": 1, "temperature": 1.0}, "baseline": SFT, "best": PPO,
+            "by": "people", "verdict": "undecided", "line": f"undecided: {PPO} wins 60.0%", "runs": runs,
+            "judges": {"people": judged()}, **more}
 
 
 def row(number: int, before: float, after: float, text: str = "fine") -> dict[str, Any]:
     return {"prompt": {"messages": [{"role": "user", "content": f"question {number}"}]},
-            "answers": {"runs/sft": ["old"], "runs/ppo": [text], "runs/dpo": ["other"]},
-            "rewards": {"runs/sft": [before], "runs/ppo": [after], "runs/dpo": [0.0]}}
+            "answers": {SFT: ["old"], PPO: [text], DPO: ["other"]},
+            "rewards": {"runs/reward": {SFT: [before], PPO: [after], DPO: [0.0]}}}
 
 
-ROWS = [row(1, 0.0, 1.0), row(2, 0.5, -1.5, HOSTILE), row(3, 0.0, 0.25)]
+ROWS = [row(0, 0.0, 1.0), row(1, 0.5, -1.5, HOSTILE), row(2, 0.0, 0.25)]
+LOST = {"prompt": "p1", "number": 1, "set": "held out", "title": "question 1", "loss": 0.75,
+        "before": "a dark night", "after": HOSTILE}
 
 
 class Seen(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.tags: list[str] = []
-        self.attributes: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
         self.text = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.attributes += [name for name, _ in attrs]
+        self.attributes += attrs
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -62,40 +78,180 @@ def seen(html: str) -> Seen:
     return parser
 
 
-def test_the_run_of_the_verdict_has_the_highest_lower_bound() -> None:
-    assert report.best_of(told()) == "runs/ppo"
-    assert report.best_of(told(runs={"runs/sft": run()})) is None
-
-
-def test_contrasts_go_from_the_largest_loss_to_the_largest_gain() -> None:
-    found = report.contrasts("runs/sft", "runs/ppo", ROWS)
-    assert [(one.conversation[0]["content"], one.gain) for one in found] == [
-        ("question 2", -2.0), ("question 3", 0.25), ("question 1", 1.0)]
-
-
-def test_bars_stand_where_the_numbers_say() -> None:
-    assert Bar.of(estimate(0.75, 0.5, 1.0)) == Bar(50.0, 75.0, 100.0)
-    assert Bar.of(estimate(1.0, 0.0, 2.0), -1.0, 3.0) == Bar(25.0, 50.0, 75.0)
-    assert report.reward_axis(told()) == (-0.2, 1.2)
+def shown(html: str) -> str:
+    """The words of the body, with single spaces."""
+    return " ".join(seen(html[html.index("<main>"):].replace("<", " <")).text.split())
 
 
 def test_the_page_says_what_the_report_says() -> None:
-    page = seen(report.page(told(), ROWS))
-    for words in ("ship runs/ppo", "75.0%", "60.0 to 80.0", "3.00", "question 2", "Got worse", "Got better", "-2.00"):
-        assert words in page.text
-    assert page.text.index("Got worse") < page.text.index("question 2") < page.text.index("Got better")
-    assert page.text.index("Got better") < page.text.index("question 1") < page.text.index("question 3")
+    page = shown(report.page(told(reasons=["too few votes"], looks=3), []))
+    for words in (f"{PPO} wins 60.0%", "60.0% 50.0 to 70.0%", "at equal length 55.0% 40.0 to 70.0%",
+                  "3.00 2.50 to 3.50", "1.50 ×", "votes still needed 720", "too few votes",
+                  "The verdict goes by people alone",
+                  "look 3", "2026-03-04 05:06:07 UTC", "1,234"):
+        assert words in page, words
+    assert "votes still needed" not in shown(report.page(told(verdict="ship"), []))
 
 
-def test_answers_cannot_become_markup() -> None:
-    page = seen(report.page(told(line=HOSTILE), ROWS))
+SECTIONS = {
+    "Gates": {"runs": {SFT: run(), PPO: run(gates={"length": {"passed": None, "detail": "not yet"}})}},
+    "All runs among themselves": {"judges": {"people": judged(strengths={
+        name: {**estimate(n - 1.0, n - 1.5, n - 0.5), "rank": 3 - n, "rank_low": max(1, 2 - n), "rank_high": 3 - n}
+        for n, name in enumerate(NAMES)})}},
+    "Does it win by length?": {"judges": {"people": judged(runs={PPO: against(0.6, quintiles=[
+        {"low": 0.5, "high": 0.9, "win_rate": estimate(0.4, 0.2, 0.6), "prompts": 40}])})}},
+    "Where it wins, and where not": {"judges": {"people": judged(runs={PPO: against(0.6, slices=[
+        {"by": "stratum", "name": "chat", "prompts": 12, "win_rate": estimate(0.9, 0.7, 1.0), "p": 0.01,
+         "adjusted": None, "coloured": False}])})}},
+    "How rewards are spread": {"judges": {"runs/reward": judged("reward", reward={SFT: estimate(0.1, 0.0, 0.2)},
+                                                                 quantiles={SFT: [-1.0, -0.5, 0.0, 0.5, 1.0]},
+                                                                 histogram={"edges": [-1.0, 0.0, 1.0],
+                                                                            "counts": {SFT: [3, 1]}})},
+                               "by": "runs/reward"},
+    "Over-optimisation": {"overoptimisation": {
+        "proxy": "runs/reward", "other": "people", "flagged": True, "words": "the reward rises alone",
+        "points": [{"run": PPO, "kl": 9.0, "root_kl": 3.0, "proxy": estimate(1.0, 0.8, 1.2),
+                    "other": estimate(0.5, 0.4, 0.6), "flagged": True}]}},
+    "Metrics": {"runs": {SFT: run(metrics={"held out": {"rouge_l": estimate(0.5, 0.4, 0.6)}})}, "best": None},
+    "Robustness": {"robustness": {SFT: {"typos": {"rouge_l": estimate(-0.1, -0.2, 0.0)}}}},
+    "Got worse": {"regressions": {"best": [LOST], "must_pass": None}},
+    "Cost": {"runs": {SFT: run(cost={"tokens": 900, "seconds": 2.0, "tokens_per_second": 450.0, "peak_mb": None,
+                                     "adapter_mb": 0.5})}, "best": None},
+}
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_a_section_is_there_when_the_report_has_something_for_it(title: str) -> None:
+    assert f"<h2>{title}</h2>" not in report.page(told(), [])
+    assert f"<h2>{title}</h2>" in report.page(told(**SECTIONS[title]), [])
+
+
+def test_the_verdicts_judge_stands_first_and_its_details_are_open() -> None:
+    strengths = SECTIONS["All runs among themselves"]["judges"]["people"]["strengths"]
+    page = report.page(told(judges={"gpt": judged("ai", strengths=strengths), "people": judged(strengths=strengths)}),
+                       [])
+    folds = [part[: part.index("</summary>")] for part in page.split("<details")[1:]]
+    assert [("open" in fold, fold.rpartition(">")[2]) for fold in folds] == [(True, "people"), (False, "gpt")]
+
+
+def test_nobody_judged_is_said() -> None:
+    page = shown(report.page(told(by=None, best=None, judges={}), ROWS))
+    assert "Nobody judged" in page
+    assert "Win rates" not in page
+    assert "Got better" not in page
+
+
+def test_the_interval_of_the_verdict_stands_below_its_judge() -> None:
+    wide = estimate(0.6, 0.45, 0.75)
+    lanes = drawings.side_by_side({"people": judged(runs={PPO: against(0.6, decide=wide)}),
+                                   "gpt": judged("ai", runs={PPO: against(0.6, decide=wide)})}, "people", NAMES)
+    ((name, drawn),) = lanes
+    assert name == PPO
+    assert [lane.name for lane in drawn.lanes] == ["people", "what the verdict goes by", "gpt"]
+    assert drawn.lanes[1].interval == "45.0 to 75.0%"
+
+
+def test_gains_go_from_the_largest_and_regressions_come_as_they_are_given() -> None:
+    page = shown(report.page(told(regressions={"best": [LOST], "must_pass": {"asked": 3, "passed": 2, "unjudged": 0,
+                                                                             "failed": [LOST]}},
+                                  judges={"runs/reward": judged("reward")}, by="runs/reward"), ROWS))
+    assert "Of 3 earlier regressions 2 passed. Failed: question 1" in page
+    better = page[page.index("Got better"):]
+    assert better.index("reward +1.00") < better.index("question 0") < better.index("reward +0.25")
+    assert "question 1" not in better
+
+
+def test_hostile_text_stays_text_everywhere() -> None:
+    def poisoned(value: Any) -> Any:
+        """Every word and every name of the report is hostile."""
+        if isinstance(value, dict):
+            return {HOSTILE + key if key in NAMES or key in ("people", "rouge_l", "typos", "held out") else key:
+                    poisoned(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return [poisoned(one) for one in value]
+        return HOSTILE + value if isinstance(value, str) else value
+
+    facts = told()
+    for section in SECTIONS.values():
+        for key in section:
+            facts[key] = ({**facts.get(key, {}), **section[key]} if isinstance(section[key], dict) else facts[key])
+    facts["runs"] = {SFT: run(), PPO: run(metrics={"held out": {"rouge_l": estimate(0.5, 0.4, 0.6)}})}
+    html = report.page(poisoned(facts), [poisoned(one) for one in ROWS])
+    page = seen(html)
     assert HOSTILE in page.text
     assert not {"script", "img", "iframe", "link", "a"} & set(page.tags)
-    assert not [name for name in page.attributes if name.startswith("on") or name in ("src", "href")]
+    assert not [name for name, _ in page.attributes if name.startswith("on") or name in ("src", "href")]
 
 
-@pytest.mark.parametrize("rows", [[], [{"prompt": {"messages": []}, "answers": {"runs/sft": ["x"]}}]])
-def test_without_a_reward_model_there_is_a_table_and_no_contrast(rows: list[dict[str, Any]]) -> None:
-    page = seen(report.page(told(reward="", verdict="undecided", runs={"runs/sft": run(), "runs/b": run()}), rows))
-    assert "undecided" in page.text
-    assert "Got worse" not in page.text
+@pytest.mark.parametrize(("before", "after", "went", "came"), [
+    ("a b c", "a x c", "b ", "x "),
+    ("", "new", "", "new"),
+    ("same  words", "same words", "", ""),  # spaces alone are no change
+    ("one\ntwo", "one\ntwo three", "", "three"),
+])
+def test_word_differences(before: str, after: str, went: str, came: str) -> None:
+    old, new = changes(before, after)
+    assert ["".join(one.text for one in parts) for parts in (old, new)] == [before, after]
+    assert ["".join(one.text for one in parts if one.changed) for parts in (old, new)] == [went, came]
+
+
+def test_a_text_that_is_too_long_to_compare_stays_whole() -> None:
+    old, new = changes("a " * (LONGEST + 1), "b")
+    assert [[one.changed for one in parts] for parts in (old, new)] == [[False], [False]]
+
+
+@pytest.mark.parametrize(("values", "share", "words"), [
+    ([0.53, 0.61], True, ["50%", "55%", "60%", "65%"]),
+    ([0.0, 1.0], True, ["0%", "20%", "40%", "60%", "80%", "100%"]),
+    ([0.501, 0.502], True, ["50.10%", "50.12%", "50.14%", "50.16%", "50.18%", "50.20%"]),
+    ([-3.0, 7.5], False, ["-5", "0", "5", "10"]),
+    ([1200.0, 1300.0], False, ["1200", "1220", "1240", "1260", "1280", "1300"]),
+])
+def test_axes_have_round_ticks_and_hold_every_value(values: list[float], share: bool, words: list[str]) -> None:
+    axis = plots.numbers(values, share, hold=(0.5,) if values[0] == 0.53 else ())
+    assert [word for _, word in axis.ticks] == words
+    assert all(axis.holds(value) for value in values)
+    assert axis.ticks[0][0] == 0.0
+    assert axis.ticks[-1][0] == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize("values", [[], [0.0], [5.0, 5.0], [math.nan, math.inf], [-1e-12, 1e-12], [1e9, 1e9 + 1]])
+def test_an_axis_has_a_length_whatever_it_is_given(values: list[float]) -> None:
+    axis = plots.numbers(values)
+    assert axis.least < axis.most
+    assert len({word for _, word in axis.ticks}) >= 2
+    assert 0.0 <= axis.at(1e12) <= 100.0
+
+
+@pytest.mark.parametrize(("days", "first"), [(0.0, "12:00"), (0.2, "12:00"), (3.0, "10 Mar"), (60.0, "26 Mar"),
+                                             (4000.0, "17 Dec 2029")])
+def test_times_have_round_ticks(days: float, first: str) -> None:
+    noon = 1_773_057_600.0  # 9 March 2026, 12:00 UTC
+    axis = plots.times([noon, noon + 86400 * days])
+    assert first in [word for _, word in axis.ticks]
+    assert 1 <= len(axis.ticks) <= 7
+    assert axis.least < noon <= noon + 86400 * days < axis.most
+
+
+def test_marks_stand_where_the_numbers_say() -> None:
+    assert Bar.of(estimate(0.75, 0.5, 1.0)) == Bar(50.0, 75.0, 100.0)
+    assert Bar.of(estimate(1.0, 0.0, 2.0), -1.0, 3.0) == Bar(25.0, 50.0, 75.0)
+    drawn = drawings.win_rates([drawings.Row("a", estimate(0.6, 0.5, 0.7))])
+    assert drawn is not None
+    assert (drawn.axis.least, drawn.axis.most) == pytest.approx((0.5, 0.7))
+    assert drawn.lanes[0].span == pytest.approx((0.0, 50.0, 100.0))
+    axis = plots.numbers([0.0, 1.0])
+    assert [(one.left, one.height) for one in drawings.blocks(axis, [0.0, 0.5, 1.0], [1, 3], 0.75)] == [
+        (0.0, pytest.approx(100 / 3)), (pytest.approx(50.0), pytest.approx(100.0))]
+
+
+@pytest.mark.parametrize(("prompts", "value", "coloured", "tone"), [
+    (29, 0.9, True, "faint"), (30, 0.9, True, "ship"), (30, 0.1, True, "reject"), (300, 0.9, False, "plain")])
+def test_small_slices_have_no_colour(prompts: int, value: float, coloured: bool, tone: str) -> None:
+    assert drawings.tone_of({"prompts": prompts, "win_rate": {"value": value}, "coloured": coloured}) == tone
+
+
+@pytest.mark.parametrize(("value", "words"), [(0.0, "0.000"), (0.1234, "0.123"), (9.876, "9.88"), (98.76, "98.8"),
+                                              (1234.5, "1,234"), (2e-5, "2.0e-05"), (None, "–"), (math.nan, "–")])
+def test_numbers_have_three_figures(value: float | None, words: str) -> None:
+    assert pages.number(value) == words

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ from prefloop.pages import between, number, share
 from prefloop.plots import Axis, Lane, Plot, Series
 
 FEW = 30  # prompts, under which a figure is grey
+LABELLED = 8  # points, over which their names would cover each other
+KINDS = {"people": "people", "ai": "AI judge", "reward": "reward model"}
 
 
 @dataclass(frozen=True)
@@ -56,23 +58,42 @@ class Row:
     tone: str = ""
 
 
-def win_rates(rows: list[Row]) -> Lanes | None:
+def win_rates(rows: list[Row], axis: Axis | None = None) -> Lanes | None:
     """Win rates in lanes, around 50%."""
     if not rows:
         return None
-    axis = plots.numbers(plots.ends(row.estimate for row in rows), share=True, hold=(0.5,), span=0.2)
+    axis = axis or around_half(rows)
     return Lanes(axis, tuple(Lane(row.name, row.note, plots.span_of(axis, row.estimate), share(row.estimate["value"]),
                                   between(row.estimate, percent=True), row.tone) for row in rows), 0.5)
 
 
-def by_judge(judged: Mapping[str, Any]) -> Lanes | None:
-    """One judge's win rate of every run against the baseline."""
-    return win_rates([Row(name, own["win_rate"], f"{own['prompts']} prompts") for name, own in judged["runs"].items()
-                      if own.get("win_rate")])
+def around_half(rows: list[Row]) -> Axis:
+    return plots.numbers(plots.ends(row.estimate for row in rows), share=True, hold=(0.5,), span=0.2)
+
+
+def side_by_side(judges: Mapping[str, Mapping[str, Any]], by: str | None,
+                 runs: Iterable[str]) -> list[tuple[str, Lanes]]:
+    """Every run's win rate against the baseline by every judge, all on one axis."""
+    rows = {run: list(of_judges(judges, by, run)) for run in runs}
+    axis = around_half([row for own in rows.values() for row in own])
+    return [(run, drawn) for run, own in rows.items() if (drawn := win_rates(own, axis))]
+
+
+def of_judges(judges: Mapping[str, Mapping[str, Any]], by: str | None, run: str) -> Iterator[Row]:
+    """A run's win rates; below that of the verdict's judge the interval that it goes by, where that is another."""
+    for name, judged in judges.items():
+        own = (judged.get("runs") or {}).get(run) or {}
+        if not own.get("win_rate"):
+            continue
+        yield Row(name, own["win_rate"], f"{KINDS.get(judged['kind'], judged['kind'])}, {own['prompts']} prompts")
+        taken = own.get("anytime") or own.get("decide")
+        if name == by and taken and taken != own["win_rate"]:
+            why = "may be looked at at any time" if own.get("anytime") else "wider, for several candidates"
+            yield Row("what the verdict goes by", taken, why, "plain")
 
 
 def by_length(own: Mapping[str, Any]) -> Lanes | None:
-    """A run's win rate in fifths of how long its answer is beside the baseline's; then over all, and at equal length."""
+    """A run's win rate in fifths of how long its answer is beside the baseline's, over all, and at equal length."""
     fifths = [Row(f"{number(one['low'])} to {number(one['high'])} times as long", one["win_rate"],
                   f"{one['prompts']} prompts", "faint" if one["prompts"] < FEW else "")
               for one in own.get("quintiles") or () if one.get("win_rate")]
@@ -156,7 +177,7 @@ def overoptimisation(found: Mapping[str, Any] | None) -> list[Plot]:
     points = (found or {}).get("points") or []
     if not found or not points:
         return []
-    x = plots.numbers([one["root_kl"] for one in points], hold=(0.0,))
+    x, few = plots.numbers([one["root_kl"] for one in points], hold=(0.0,)), len(points) <= LABELLED
     drawn = []
     for key, name, share_of in (("proxy", f"reward over the baseline's, by {found['proxy']}", False),
                                 ("other", f"win rate, by {found['other']}", True)):
@@ -165,10 +186,15 @@ def overoptimisation(found: Mapping[str, Any] | None) -> list[Plot]:
             continue
         level = 0.5 if share_of else 0.0
         y = plots.numbers(plots.ends(one[key] for one in told), share_of, (level,), 0.2 if share_of else 0.0)
-        drawn.append(Plot(x, y, "√KL from the baseline (KL in nats)", name, (Series("", 1 if share_of else 0, tuple(
-            plots.point(x, y, one["root_kl"], one[key], said(one, key, share_of),
+        drawn.append(Plot(x, y, "√KL from the baseline (KL in nats)", name, (Series("", 0, tuple(
+            plots.point(x, y, one["root_kl"], one[key], said(one, key, share_of), label(one) if few else "",
                         "flagged" if one.get("flagged") else "") for one in told)),), level))
     return drawn
+
+
+def label(one: Mapping[str, Any]) -> str:
+    """The last part of a path, and of a checkpoint only its step."""
+    return str(one["run"]).rstrip("/").rpartition("/")[2].removeprefix("checkpoint-")
 
 
 def said(one: Mapping[str, Any], key: str, share_of: bool) -> str:

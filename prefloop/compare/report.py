@@ -33,12 +33,11 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Judged:
-    """What one judge said, in plots. The slices and the fifths by length are the best run's."""
+    """What one judge said, in plots. The slices, the fifths by length and the power are the best run's."""
 
     name: str
     facts: dict[str, Any]
-    best: dict[str, Any]
-    win_rates: Lanes | None
+    power: dict[str, Any]
     strengths: Lanes | None
     lengths: Lanes | None
     slices: list[tuple[str, Lanes]]
@@ -46,21 +45,24 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A figure on one set of questions; `gap` is how far it is from the run's own on the held-out ones."""
+class Table:
+    """Figures of every run; None where a run has none."""
 
-    estimate: dict[str, Any] | None
-    gap: float | None
+    title: str
+    columns: list[str]
+    rows: list[tuple[str, list[dict[str, Any] | None]]]
 
 
 def page(report: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """The HTML of a report (as report.json holds it) and its answers (the rows of answers.jsonl)."""
-    best = report.get("best")
-    judges = [judged(name, own, best) for name, own in in_order(report).items()]
+    best, ordered = report.get("best"), in_order(report)
+    judges = [judged(name, own, best) for name, own in ordered.items()]
+    wins = drawings.side_by_side(ordered, report.get("by"), report["runs"])
     regressions = (report.get("regressions") or {}).get("best") or []
-    return rendered(TEMPLATE, report=report, best=best, judges=judges, headline=headline(report),
+    return rendered(TEMPLATE, report=report, best=best, judges=judges, wins=wins, headline=headline(report),
                     regressions=[regression(one, rows) for one in regressions[:SHOWN]], found=len(regressions),
-                    gains=gains(report, rows), metrics=metric_tables(report), robustness=robustness_tables(report),
+                    gains=gains(report, rows), metrics=tables(by_metric(report)),
+                    robustness=tables(report.get("robustness") or {}),
                     overoptimisation=drawings.overoptimisation(report.get("overoptimisation")))
 
 
@@ -72,10 +74,9 @@ def in_order(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def judged(name: str, own: dict[str, Any], best: str | None) -> Judged:
-    runs = own.get("runs") or {}
-    of_best = runs.get(best) or {}
-    return Judged(name, own, of_best, drawings.by_judge({"runs": runs}), drawings.strengths(own),
-                  drawings.by_length(of_best), drawings.by_slice(of_best), drawings.rewards(own))
+    of_best = (own.get("runs") or {}).get(best) or {}
+    return Judged(name, own, of_best.get("power") or {}, drawings.strengths(own), drawings.by_length(of_best),
+                  drawings.by_slice(of_best), drawings.rewards(own))
 
 
 def headline(report: dict[str, Any]) -> dict[str, Any]:
@@ -114,29 +115,21 @@ def gains(report: dict[str, Any], rows: list[dict[str, Any]]) -> list[Contrast]:
             for gain, row in risen[:GAINS] if gain > 0]
 
 
-def metric_tables(report: dict[str, Any]) -> list[tuple[str, list[str], list[tuple[str, list[Cell]]]]]:
-    """For every metric its sets of questions, the held-out ones first, and a row of cells for every run."""
-    runs = {name: own.get("metrics") or {} for name, own in report["runs"].items()}
-    metrics = list(dict.fromkeys(metric for own in runs.values() for found in own.values() for metric in found))
-    tables = []
-    for metric in metrics:
-        sets = list(dict.fromkeys(one for own in runs.values() for one in own if metric in own[one]))
-        sets.sort(key=lambda one: one != HELD_OUT)
-        tables.append((metric, sets, [(name, [cell(own, metric, one) for one in sets]) for name, own in runs.items()]))
-    return tables
+def by_metric(report: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """For every run its metrics, and of each the figure on every set of questions."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, own in report["runs"].items():
+        for of, metrics in (own.get("metrics") or {}).items():
+            for metric, figure in metrics.items():
+                found.setdefault(name, {}).setdefault(metric, {})[of] = figure
+    return found
 
 
-def cell(own: dict[str, Any], metric: str, of: str) -> Cell:
-    here, held_out = own.get(of, {}).get(metric), own.get(HELD_OUT, {}).get(metric)
-    return Cell(here, here["value"] - held_out["value"] if here and held_out and of != HELD_OUT else None)
-
-
-def robustness_tables(report: dict[str, Any]) -> list[tuple[str, list[str], list[tuple[str, list[Any]]]]]:
-    """For every variant of the prompts its measures, and a row of paired changes for every run."""
-    found = report.get("robustness") or {}
-    tables = []
-    for variant in dict.fromkeys(variant for own in found.values() for variant in own):
-        measures = list(dict.fromkeys(measure for own in found.values() for measure in own.get(variant, {})))
-        tables.append((variant, measures, [(name, [own.get(variant, {}).get(one) for one in measures])
+def tables(found: dict[str, dict[str, dict[str, Any]]]) -> list[Table]:
+    """One table for each title of {run: {title: {column: figure}}}, with a row for every run."""
+    made = []
+    for title in dict.fromkeys(title for own in found.values() for title in own):
+        columns = list(dict.fromkeys(column for own in found.values() for column in own.get(title, {})))
+        made.append(Table(title, columns, [(name, [own.get(title, {}).get(one) for one in columns])
                                            for name, own in found.items()]))
-    return tables
+    return made
