@@ -4,10 +4,16 @@
 // While votes can be given no name stands anywhere in the page: what Look shows is emptied when it is left.
 
 const words = {
-  orders: [["given", "in the given order"], ["worse", "reward fell most"], ["better", "reward rose most"],
+  orders: [["given", "in the given order"], ["worse", "fell most"], ["better", "rose most"],
     ["longer", "grew most"], ["shorter", "shrank most"]],
   search: "Search prompts and answers",
-  differing: "only where they differ",
+  only: [["all", "all prompts"], ["differing", "where they differ"], ["worse", "that got worse"],
+    ["cut", "with a cut answer"], ["empty", "with an empty answer"]],
+  judged: (name) => `judged by ${name}`,
+  allSets: "all sets",
+  allStrata: "all kinds",
+  marks: { cut: "cut", empty: "empty" },
+  kl: (nats) => `KL ${nats.toFixed(1)}`,
   diff: "Words that differ",
   against: (name) => `${name} against the first`,
   place: (n, of) => (of ? `${n} of ${of}` : "none"),
@@ -16,7 +22,6 @@ const words = {
   toCome: "still to come",
   tokens: (n) => `${n} tokens`,
   letters: (n) => `${n} characters`,
-  reward: "reward",
   cut: "Cut at the longest answer allowed.",
   same: "The same as the first.",
   empty: "(no text)",
@@ -167,7 +172,7 @@ function table(rows) {
   };
   const share = (n) => `${(100 * n).toFixed(1)}%`;
   made.append(line("th", words.heads), ...rows.map(({ name, win_rate: rate, best, strength }) =>
-    line("td", [name, `${share(rate.value)} [${share(rate.low)}, ${share(rate.high)}]`, best, strength.toFixed(2)])));
+    line("td", [name, rate ? `${share(rate.value)} [${share(rate.low)}, ${share(rate.high)}]` : "", best, strength.toFixed(2)])));
   return made;
 }
 
@@ -215,10 +220,10 @@ find(".ar-form").addEventListener("submit", (event) => {
 let typed = 0;
 find(".ar-search").addEventListener("input", () => {
   clearTimeout(typed);
-  typed = setTimeout(list, 200);
+  typed = setTimeout(list, 60);
 });
 // Another order shows what now comes first.
-[".ar-order", ".ar-against", ".ar-differing"].forEach((one) => find(one).addEventListener("change", () => {
+[".ar-against", ...Object.values(WISHES)].forEach((one) => find(one).addEventListener("change", () => {
   shown = null;
   list();
 }));
@@ -244,8 +249,8 @@ document.addEventListener("keydown", (event) => {
 
 find(".ar-search").placeholder = words.search;
 find(".ar-box").placeholder = words.ask;
-find(".ar-differing").nextElementSibling.textContent = words.differing;
 find(".ar-diff").append(words.diff, " ", make("kbd", "", "D"));
-find(".ar-order").append(...words.orders.map(([value, name]) => new Option(name, value)));
+for (const [select, options] of [[".ar-order", words.orders], [".ar-only", words.only]])
+  find(select).append(...options.map(([value, name]) => new Option(name, value)));
 words.keys.forEach(([key, meaning]) => find(".pl-keys").append(make("dt", "", key), make("dd", "", meaning)));
 watch();

@@ -18,10 +18,11 @@ from prefloop.records import Prompt
 from prefloop.store import Store
 
 from .child import Child
-from .held_out import Contestant, HeldOut, read
+from .held_out import Contestant, HeldOut, answers_of, read
 from .queueing import MOST_ANSWERS
 from .server import require_local, until_stopped
 from .trying import Tries
+from .votes_seen import with_votes
 from .voting import Voting
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class ArenaConfig:
 
     runs: list[str] = field(default_factory=list)
     answers: str = ""
+    people: list[str] = field(default_factory=list)
     split: str = "test"
     limit: int | None = 100
     folder: str = "arena"
@@ -50,6 +52,10 @@ class ArenaConfig:
                              "an answers.jsonl that `prefloop compare` wrote")
         if self.runs and not 2 <= len(self.runs) <= MOST_ANSWERS:
             raise ValueError(f"arena.runs names {len(self.runs)} runs; 2 to {MOST_ANSWERS} stand side by side")
+        if self.people and not self.answers:
+            raise ValueError("arena.people needs arena.answers: people voted on the answers of a `prefloop compare`")
+        if not all(isinstance(one, str) and one for one in self.people):
+            raise ValueError("arena.people is a list of stores and snapshots: arena.people=[sqlite:///feedback.db]")
         if not all(isinstance(one, str) and one for one in self.runs):
             raise ValueError("arena.runs is a list of runs: arena.runs=[runs/a,runs/b]")
         places = [str(Path(one).resolve()) for one in self.runs]
@@ -119,7 +125,9 @@ def ready(stack: ExitStack, settings: ArenaConfig, data: HeldOutPrompts, samplin
           hold: HoldConfig) -> tuple[Arena, Store, socket.socket]:
     """All that the page needs, and the port it will be served at."""
     folder = Path(settings.folder)
-    kept = read(Path(settings.answers)) if settings.answers else None
+    kept = read(answers_of(settings.answers)) if settings.answers else None
+    if kept and settings.people:
+        print(with_votes(kept, settings.people))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -29,9 +29,12 @@ MOST_TOKENS = 4096
 
 class Search(Body):
     text: str = Field("", max_length=1000)
-    differing: bool = False
+    only: looking.Only = "all"
     order: looking.Order = "given"
     against: int = -1
+    judge: str = Field("", max_length=1000)
+    stratum: str = Field("", max_length=1000)
+    set: str = Field("", max_length=1000)
 
 
 class Look(Body):
@@ -81,9 +84,10 @@ def _look_routes(app: FastAPI, arena: Arena) -> None:
     async def search(body: Search) -> dict[str, Any]:
         if not -len(held_out.contestants) <= body.against < len(held_out.contestants):
             raise RequestError("against: there is no such checkpoint")
-        lines = looking.listed(held_out, body.text, body.differing, body.order, body.against)
-        return {"lines": [asdict(line) for line in lines], "names": [one.name for one in held_out.contestants],
-                "rewards": any(one.rewards for own in held_out.written for one in own.values())}
+        lines = looking.listed(held_out, looking.Wish(**body.model_dump()))
+        return {"lines": [vars(line) for line in lines], "names": [one.name for one in held_out.contestants],
+                "judges": looking.judges(held_out), "sets": list(dict.fromkeys(held_out.sets)),
+                "strata": sorted({prompt.stratum for prompt in held_out.prompts} - {""})}
 
     @app.post("/api/arena/look")
     async def look(body: Look) -> dict[str, Any]:
@@ -92,8 +96,8 @@ def _look_routes(app: FastAPI, arena: Arena) -> None:
         arena.voting.look(body.number)
         row = held_out.row(body.number)
         return {"number": body.number, "conversation": held_out.prompts[body.number].chat(),
-                "stratum": held_out.prompts[body.number].stratum,
-                "answers": [{"name": one.name, **(asdict(own) | {"reward": own.reward} if own else {"texts": None})}
+                "stratum": held_out.prompts[body.number].stratum, "set": held_out.sets[body.number],
+                "answers": [{"name": one.name, **(vars(own) if own else {"texts": None})}
                             for one, own in zip(held_out.contestants, row, strict=True)]}
 
 

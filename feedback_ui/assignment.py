@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from string import ascii_uppercase
 from typing import Any
 
-from prefloop.records import Message, digest
+from prefloop.records import JOIN, Message, digest
 from prefloop.store import Judgement, Lease, Receipt, Store
 
 from . import names
@@ -63,7 +63,8 @@ def next_task(store: Store, rater: str, lease_minutes: float = 30, skipped: bool
 
 
 def task_of(lease: Lease) -> Task:
-    hidden = (*lease.campaign.hide, *names.of_policies([response.policy for response in lease.responses]))
+    writers = [name for response in lease.responses for name in response.policy.split(JOIN)]
+    hidden = (*lease.campaign.hide, *names.of_policies([*writers, *(name for name, _ in lease.campaign.contestants)]))
     return Task(lease.token, lease.prompt.messages, tuple(lease.responses[place].text for place in lease.shown),
                 lease.expires, lease.campaign.strength, lease.reason_required, lease.practice, hidden, lease.pictures)
 

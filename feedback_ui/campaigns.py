@@ -16,7 +16,7 @@ from prefloop.records import Answers, Ranking, digest
 from prefloop.store import Applied, Campaign, Store, item_name
 from prefloop.store.accounts import without_account
 
-from . import queueing
+from . import held_out, queueing
 
 NAMES = ("answers", "raters", "hide")  # lists of texts
 SHARES = ("overlap", "gold_share", "repeats", "reason_share", "qualification_pass")
@@ -28,7 +28,7 @@ NOTHING = "nothing to rate; name a file of answers, such as campaign.answers=run
 
 @dataclass(frozen=True)
 class CampaignConfig:
-    """`campaign:`. `answers` are files or run folders that `prefloop generate` wrote."""
+    """`campaign:`. `answers` are files or run folders that `prefloop generate` wrote, or one of `prefloop compare`."""
 
     name: str = "default"
     title: str = ""
@@ -50,6 +50,7 @@ class CampaignConfig:
     raters: tuple[str, ...] | str = ()
     hide: tuple[str, ...] | str = ()
     break_minutes: float = 50
+    reveal: bool = True
 
     def __post_init__(self) -> None:
         if not self.name.strip() or len(self.name) > 64 or not self.name.isprintable():
@@ -73,8 +74,7 @@ class CampaignConfig:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files of answers; a run folder stands for the answers.jsonl in it."""
-        named = map(Path, listed(self.answers))
-        return tuple(path / "answers.jsonl" if path.is_dir() else path for path in named)
+        return tuple(map(held_out.answers_of, listed(self.answers)))
 
     def resolved(self) -> CampaignConfig:
         """The same with whole paths, for a server that was started in another folder."""
@@ -132,10 +132,11 @@ class Files:
     keys: dict[str, list[Ranking]]
     guideline: str
     places: queueing.Places
+    contestants: tuple[tuple[str, str], ...]
 
 
 def read(settings: CampaignConfig) -> Files:
-    found = queueing.waiting(settings.files, settings.answers_per_item)
+    found = _waiting(settings.files, settings.answers_per_item)
     places = dict(found.places)
     keys = {name: _keys(getattr(settings, name), places) for name in ("gold", "qualification")}
     known = {_said(row) for own in keys.values() for row in own}
@@ -143,7 +144,17 @@ def read(settings: CampaignConfig) -> Files:
     twice = len(found.rows) - len(rows)
     if settings.scores:
         rows = queueing.disputed_first(rows, queueing.spreads(Path(settings.scores)))
-    return Files(rows, found.alone, twice, keys, settings.guideline_text(), places)
+    return Files(rows, found.alone, twice, keys, settings.guideline_text(), places, found.contestants)
+
+
+def _waiting(paths: Sequence[Path], most: int | None) -> queueing.Waiting:
+    compared = [path for path in paths if held_out.is_comparison(path)]
+    if not compared:
+        return queueing.waiting(paths, most)
+    if len(paths) > 1:
+        raise RequestError(f"campaign.answers: {compared[0]} is a comparison, and stands alone in its campaign; give "
+                           "it a campaign.name of its own")
+    return queueing.compared(compared[0], held_out.read(compared[0]), most)
 
 
 def apply(store: Store, settings: CampaignConfig, several: bool) -> str:
@@ -160,8 +171,10 @@ def apply(store: Store, settings: CampaignConfig, several: bool) -> str:
         shared = several and int(digest("overlap", item_name(row)), 16) / 16**16 < settings.overlap
         return max(settings.raters_per_item, settings.overlap_raters) if shared else settings.raters_per_item
 
-    came = store.apply(_campaign(settings), found.guideline, found.keys["gold"], found.keys["qualification"],
-                       found.rows, need, partial(queueing.pictured, found.places, missing))
+    before = next((one.contestants for one in store.campaigns() if one.name == settings.name), ())
+    came = store.apply(_campaign(settings, found.contestants or before), found.guideline, found.keys["gold"],
+                       found.keys["qualification"], found.rows, need,
+                       partial(queueing.pictured, found.places, missing))
     told = [f"{_many(came.new, 'item')} queued, {len(found.rows) - came.new} queued before, {_left_out(found)[0]}"]
     if settings.files and not found.rows:
         told.append("nothing to rate")
@@ -179,7 +192,8 @@ def apply(store: Store, settings: CampaignConfig, several: bool) -> str:
 
 
 def _left_out(found: Files) -> list[str]:
-    alone = f"{found.alone} left out (fewer than two distinct answers)"
+    what = "all wrote the same, or but one wrote anything" if found.contestants else "fewer than two distinct answers"
+    alone = f"{found.alone} left out ({what})"
     return [alone, f"{found.twice} left out, for they are gold or qualification items"] if found.twice else [alone]
 
 
@@ -210,8 +224,9 @@ def _keys(path: str | None, places: queueing.Places) -> list[Ranking]:
     return [row for _, row in found]
 
 
-def _campaign(settings: CampaignConfig) -> Campaign:
-    known: dict[str, Any] = {one.name: getattr(settings, one.name) for one in fields(Campaign)}
+def _campaign(settings: CampaignConfig, contestants: tuple[tuple[str, str], ...] = ()) -> Campaign:
+    known: dict[str, Any] = {one.name: getattr(settings, one.name) for one in fields(Campaign)
+                             if one.name != "contestants"}
     for name in ("raters", "hide"):
         known[name] = listed(known[name])
-    return Campaign(**known)
+    return Campaign(**known, contestants=contestants)

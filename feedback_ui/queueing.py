@@ -15,6 +15,7 @@ from prefloop.records import Answers, Prompt, Ranking, Response, digest
 from prefloop.store.items import Picture
 
 from . import rendering
+from .held_out import HELD_OUT, HeldOut
 
 MOST_ANSWERS = 8  # what the page has letters, keys and room for
 KEPT = 4  # one item of so many comes in the file's own order, whatever a reward model says of it
@@ -25,11 +26,29 @@ Places = dict[str, tuple[Path, int]]  # by a prompt's id, the file and the row i
 
 @dataclass(frozen=True)
 class Waiting:
-    """What files of answers come to: `rows` can be ranked, `alone` had fewer than two answers to compare."""
+    """What files of answers come to: `rows` can be ranked, `alone` had fewer than two answers to compare.
+
+    `contestants` are the names and checksums of the checkpoints that wrote them, where they are a comparison's.
+    """
 
     rows: tuple[Answers, ...]
     alone: int
     places: Places
+    contestants: tuple[tuple[str, str], ...] = ()
+
+
+def compared(path: Path, found: HeldOut, most: int | None = None) -> Waiting:
+    """The first answers of a comparison to its held-out prompts."""
+    asked = [n for n, of in enumerate(found.sets) if of == HELD_OUT]
+    rows = [(n, row) for n in asked if (row := found.item(n))]
+    for n, row in rows:
+        try:
+            _rankable(row)
+        except RequestError as error:
+            raise RequestError(f"{path}: question {n + 1}: {error}; nothing was queued") from None
+    return Waiting(tuple(drawn(row, most or MOST_ANSWERS) for _, row in rows), len(asked) - len(rows),
+                   {found.prompts[n].id: (path, n + 1) for n, _ in rows},
+                   tuple((one.name, one.checksum) for one in found.contestants))
 
 
 def waiting(paths: Iterable[Path], most: int | None = None) -> Waiting:
@@ -103,22 +122,28 @@ def _parsed(line: bytes, of: type[R]) -> R:
         if of is Ranking:
             _require_known(said)
         row = of.from_json(said)
-        line_again = json.dumps(row.to_json(), ensure_ascii=False, allow_nan=False)
-        if len(row.responses) > 1:  # can it be ranked at all?
-            Ranking(row.prompt, row.responses, (1,) * len(row.responses), rater="any")
-        line_again.encode("utf-8")
+        _rankable(row)
     except KeyError as error:
         raise RequestError(f"column {error} is missing") from None
     except UnicodeDecodeError as error:
         raise RequestError(f"byte {error.start + 1} of this row is not UTF-8; save the file as UTF-8") from None
-    except UnicodeEncodeError:
-        raise RequestError("text: it holds half of a surrogate pair (such as \\ud800), which is not text") from None
     except json.JSONDecodeError as error:  # its own text counts lines within the row, which has one
         what = error.msg.removesuffix(" starting at")
         raise RequestError(f"{wanted}: not JSON at column {error.colno}: {what}") from None
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise RequestError(f"{wanted}: {error}") from None
     return row
+
+
+def _rankable(row: Answers | Ranking) -> None:
+    """Can it be stored, and ranked?"""
+    line_again = json.dumps(row.to_json(), ensure_ascii=False, allow_nan=False)
+    if len(row.responses) > 1:
+        Ranking(row.prompt, row.responses, (1,) * len(row.responses), rater="any")
+    try:
+        line_again.encode("utf-8")
+    except UnicodeEncodeError:
+        raise RequestError("text: it holds half of a surrogate pair (such as \\ud800), which is not text") from None
 
 
 def _require_shapes(said: dict[str, Any]) -> None:

@@ -95,6 +95,8 @@ function begin(reply) {
   if (reply.task) open(reply.task);
   else if (gate) drawGate(reply);
   else if (unsent.some((one) => !one.refused)) later("saving", 700); // a rater is given only so many items at once
+  else if (reply.standings) screen(() => ({ title: t("revealed"), why: t("revealedWhy", { n: reply.standings.votes }),
+    tick: "✓", standings: reply.standings.standings, skipped: reply.progress.skipped }));
   else screen(() => ({ title: t("empty"), why: t("emptyWhy"), tick: "✓", skipped: reply.progress.skipped }));
   lookAhead();
 }

@@ -118,13 +118,14 @@ function screen(content) {
   window.scrollTo({ top: 0 });
 }
 
-function fill({ title, why, tick = "", html = null, agree = "", decline = false, skipped = 0 }) {
+function fill({ title, why, tick = "", html = null, agree = "", decline = false, skipped = 0, standings = [] }) {
   show(html === null ? "done" : "gate");
   const box = find(html === null ? ".pl-done" : ".pl-gate");
   box.querySelector("h2").textContent = title;
   if (html === null) {
     box.querySelector("p").textContent = why;
     find(".pl-tick").textContent = tick;
+    find(".pl-revealed").replaceChildren(...(standings.length ? [standingsTable(standings)] : []));
     find("[data-act=skipped]").hidden = !skipped;
     find("[data-act=skipped]").dataset.count = skipped;
     find("[data-act=skipped]").textContent = t("bringBack", { n: skipped });
@@ -134,6 +135,20 @@ function fill({ title, why, tick = "", html = null, agree = "", decline = false,
     find("[data-act=decline]").hidden = !decline;
   }
   return box;
+}
+
+// Who wrote what, and how each did: only a campaign that is done tells it.
+function standingsTable(rows) {
+  const made = make("table", "pl-standings");
+  const line = (tag, cells) => {
+    const row = make("tr", "");
+    row.append(...cells.map((cell) => make(tag, "", cell)));
+    return row;
+  };
+  const share = (n) => (100 * n).toLocaleString(language, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+  made.append(line("th", choices("revealedHeads")), ...rows.map(({ name, win_rate: rate, best }) =>
+    line("td", [name, rate ? `${share(rate.value)}% [${share(rate.low)}, ${share(rate.high)}]` : "–", best])));
+  return made;
 }
 
 function drawGate(reply) {

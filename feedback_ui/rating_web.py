@@ -14,7 +14,7 @@ from fastapi.responses import Response
 from prefloop.errors import RequestError
 from prefloop.store import Progress, Store
 
-from . import assignment, bodies, telling
+from . import assignment, bodies, revealing, telling
 from .server import FeedbackConfig
 
 Who = Callable[[Request], str]
@@ -105,13 +105,14 @@ def _rate(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who, p
         campaign = next((one for one in store.open_to(rater) if body.campaign in (None, one.name)), None)
         if campaign is None:
             return {"task": None, "gate": "not_admitted", "warning": "", "guideline": None, "qualification": None,
-                    "progress": asdict(Progress(0, 0, 0, 0, 0, 0))}
+                    "standings": None, "progress": asdict(Progress(0, 0, 0, 0, 0, 0))}
         task = assignment.next_task(store, rater, settings.lease_minutes, body.skipped, campaign=campaign.name,
                                     holding=body.holding)
         return {"task": task and telling.task(task), "gate": None if task else store.gate(rater, campaign.name),
                 "warning": telling.html(campaign.warning),
                 "guideline": telling.guideline(store.guideline(rater, campaign.name)),
                 "qualification": asdict(store.qualification(rater, campaign.name)),
+                "standings": None if task else revealing.standings(store, campaign),
                 "progress": progress(rater, campaign.name)}
 
     @app.post("/api/submit")

@@ -21,6 +21,7 @@ ROLES = ("system", "user", "assistant")
 STRENGTHS = ("negligibly", "slightly", "better", "significantly")
 KINDS = ("normal", "gold", "repeat")
 SPLITS = ("train", "validation", "test")
+JOIN = ", "  # between the names, and the checksums, of several that wrote the same text
 
 
 def digest(*parts: str) -> str:
@@ -108,7 +109,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Response:
-    """One answer to one prompt. `policy` names who wrote it (a run folder, a file), `checksum` its weights."""
+    """One answer to one prompt. `policy` names who wrote it (a run folder, a file), `checksum` its weights.
+
+    Where several wrote the same text, their names are joined by JOIN, and so are their checksums.
+    """
 
     text: str
     policy: str = ""
@@ -120,6 +124,10 @@ class Response:
         _typed(self, str, "text", "policy", "checksum")
         _typed(self, int, "seed")
         _typed(self, dict, "sampling")
+
+    def writers(self) -> list[str]:
+        """The checksums of those who wrote it; their names where no checksum is known."""
+        return (self.checksum or self.policy).split(JOIN)
 
     @property
     def id(self) -> str:

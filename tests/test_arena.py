@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import time
@@ -19,8 +20,10 @@ from prefloop import wire
 from prefloop.errors import RequestError
 from prefloop.feedback_ui import held_out, looking
 from prefloop.feedback_ui.held_out import Contestant, HeldOut, Written
+from prefloop.feedback_ui.looking import Wish
 from prefloop.feedback_ui.tally import tally
 from prefloop.feedback_ui.trying import Tries
+from prefloop.feedback_ui.votes_seen import PEOPLE, with_votes
 from prefloop.feedback_ui.voting import Voting
 from prefloop.records import Message, Prompt, Ranking, Response
 from prefloop.store import Judgement, Store
@@ -249,7 +252,7 @@ def test_answers_survive_a_torn_line(tmp_path: Path) -> None:
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-9])
     two = opened()
-    assert two.row(0) == [None, Written(("zero\u2028\x00",), tokens=2)]
+    assert two.row(0) == [None, Written(("zero\u2028\x00",), (2,), (True,))]
     assert two.owed() == [wire.HeldOut(0, ()), wire.HeldOut(1, (0,))]
     two.add(wire.Answered(1, (wire.Written(1, "one", 1, True),)))
     assert set(opened().written[1]) == {0, 1}
@@ -260,7 +263,11 @@ def test_answers_survive_a_torn_line(tmp_path: Path) -> None:
 def test_answers_of_compare_are_read_with_rewards_and_checksums(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     rows = [{"prompt": prompt(n).to_json(), "answers": {"runs/a": ["x", "y"], "runs/b": ["z", "x"]},
-             "rewards": {"runs/a": [1.0, 2.0], "runs/b": [0.0, 0.5]}} for n in range(2)]
+             "tokens": {"runs/a": [1, 3], "runs/b": [1, 1]},
+             "ended": {"runs/a": [True, False], "runs/b": [True, True]}, "set": ("held out", "typos")[n == 2],
+             "kl": {"runs/a": [0.0, 0.0], "runs/b": [2.5, None]},
+             "rewards": {"one": {"runs/a": [1.0, 2.0], "runs/b": [0.0, 0.5]}, "other": {"runs/a": [3.0, 3.0]}}}
+            for n in range(3)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     bare = held_out.read(path)
     assert [one.key for one in bare.contestants] == ["runs/a", "runs/b"]
@@ -271,10 +278,17 @@ def test_answers_of_compare_are_read_with_rewards_and_checksums(tmp_path: Path) 
     first, second = made.row(1)
     assert first is not None
     assert second is not None
-    assert (first.texts, first.reward, second.reward) == (("x", "y"), 1.5, 0.25)
+    assert (first.texts, first.tokens, first.ended, second.kl) == (("x", "y"), (1, 3), (True, False), (2.5, None))
+    assert [one.reward(judge) for judge in ("one", "other") for one in (first, second)] == [1.5, 0.25, 3.0, None]
+    assert (first.length, first.cut, second.cut, first.empty) == (2.0, True, False, False)
+    assert looking.judges(made) == ["one", "other"]
     item = made.item(1)
     assert item is not None
     assert item.responses == (Response("x", "runs/a", "aa", {}, 4), Response("z", "runs/b", "", {}, 4))
+    assert made.item(2) is None, "only held-out prompts are voted on"
+
+
+TWO = {"prompt": prompt(0).to_json(), "answers": {"a": ["x"], "b": ["y"]}}
 
 
 @pytest.mark.parametrize(("line", "why"), [
@@ -284,6 +298,10 @@ def test_answers_of_compare_are_read_with_rewards_and_checksums(tmp_path: Path) 
     (json.dumps({"prompt": prompt(0).to_json(), "answers": {"a": ["x"], "b": []}}), "not a list of texts"),
     (json.dumps({"prompt": prompt(0).to_json(), "answers": {"a": "xy", "b": ["z"]}}), "not a list of texts"),
     (json.dumps({"prompt": prompt(0).to_json(), "answers": {"a": ["x"], "b": [3]}}), "not a list of texts"),
+    (json.dumps(TWO | {"tokens": {"b": [1, 2]}}), "'b' has 1 answers, and not one figure for each"),
+    (json.dumps(TWO | {"rewards": {"a": [1.0], "b": [2.0]}}), "not a row that `prefloop compare` wrote"),
+    (json.dumps(TWO | {"rewards": {"judge": {"a": [math.nan]}}}), "a figure of 'a' is not finite"),
+    (json.dumps(TWO | {"kl": 3}), "not a row that `prefloop compare` wrote"),
 ])
 def test_a_file_that_compare_did_not_write_is_named(tmp_path: Path, line: str, why: str) -> None:
     (tmp_path / "answers.jsonl").write_text(line + "\n")
@@ -293,22 +311,53 @@ def test_a_file_that_compare_did_not_write_is_named(tmp_path: Path, line: str, w
 
 def test_the_list_is_searched_filtered_and_sorted() -> None:
     made = filled(("same", "same"), ("short", "much longer"), ("Needle", "x"))
-    made.written[0][1] = Written(("short",), (1.0,))
-    made.written[1][1] = Written(("much longer",), (0.25,))
+    made.written[0][1] = Written(("short",), rewards={"one": (1.0,), "other": (0.0,)})
+    made.written[1][1] = Written(("much longer",), rewards={"one": (0.25,), "other": (2.0,)})
 
     def numbers(**asked: Any) -> list[int]:
-        return [line.number for line in looking.listed(made, **asked)]
+        return [line.number for line in looking.listed(made, Wish(**asked))]
 
     assert numbers() == [0, 1, 2]
-    assert numbers(differing=True) == [1, 2]
+    assert numbers(only="differing") == [1, 2]
+    assert (numbers(only="worse"), numbers(only="worse", judge="other"), numbers(only="worse", against=0)) == (
+        [1], [], [])
     assert numbers(text="needle") == [2]
     assert numbers(text="question 1") == [1]
     assert numbers(order="longer") == [1, 0, 2]
     assert numbers(order="shorter") == [2, 0, 1]
     assert numbers(order="worse") == [1, 0, 2], "without rewards at the end"
-    assert looking.listed(made, order="worse")[0].gap == -0.75
+    assert looking.listed(made, Wish(order="worse"))[0].gap == -0.75
+    assert looking.listed(made, Wish(order="worse", judge="other"))[0].gap == 2.0
+    made.written[0][2] = Written(("cut",), (9,), (False,))
+    made.written[1][0] = Written((" ",), (1,), (True,))
+    assert [line.mark for line in looking.listed(made, Wish())] == ["empty", "", "cut"]
+    assert (numbers(only="cut"), numbers(only="empty")) == ([2], [0])
     del made.written[1][0]
-    assert [line.complete for line in looking.listed(made)] == [False, True, True]
+    assert [line.complete for line in looking.listed(made, Wish())] == [False, True, True]
+
+
+def test_the_list_is_cut_into_slices() -> None:
+    prompts = tuple(Prompt((Message("user", f"question {n}"),), stratum="ab"[n % 2]) for n in range(4))
+    made = HeldOut(CONTESTANTS[:2], prompts, sets=("held out", "held out", "typos", "typos"))
+
+    def numbers(**asked: Any) -> list[int]:
+        return [line.number for line in looking.listed(made, Wish(**asked))]
+
+    assert (numbers(stratum="b"), numbers(set="typos"), numbers(set="typos", stratum="a")) == ([1, 3], [2, 3], [2])
+
+
+def test_peoples_votes_stand_among_the_judges(tmp_path: Path) -> None:
+    made = filled(("a0", "b0"), ("a1", "b1"))
+    url = f"sqlite:///{tmp_path / 'votes.db'}"
+    with Store(url) as store:
+        store.add_items([item for n in range(2) if (item := made.item(n))], need=2)
+        for rater, ranks in (("ann", (1, 2)), ("bea", (1, 1))):
+            lease = store.lease(rater, 60)
+            assert lease
+            store.submit(lease.token, rater, Judgement(ranks))
+    assert with_votes(made, [url]) == "people's votes: 2 counted"
+    assert [one and one.reward(PEOPLE) for one in made.row(0)] == [0.75, 0.25]
+    assert [one and one.reward(PEOPLE) for one in made.row(1)] == [None, None]
 
 
 # -- votes -----------------------------------------------------------------------------------------------------------
@@ -388,7 +437,8 @@ def test_the_tally_by_hand() -> None:
              ranking((2, 1), (0, 2), (1,)),                 # b > a = c, which wrote the same text
              ranking((None, 1, 1), (0,), (1,), (2,)),       # b = c > a
              ranking((None, None, None), (0,), (1,), (2,), none=True)]
-    found = tally([*votes, ranking((1, 2), (0,), (1,))], CONTESTANTS)  # the last one without c does not count
+    alone = Ranking(prompt(0), (Response("x", "else", "d" * 64), Response("y", "runs/a", "a" * 64)), (1, 2), "me")
+    found = tally([*votes, alone], CONTESTANTS)  # one of only one of them says nothing
     assert found is not None
     assert found["votes"] == 4
     assert found["beat"] == [[0, 1.5, 2.0], [2.5, 0, 3.0], [2.0, 1.0, 0]]
@@ -398,4 +448,8 @@ def test_the_tally_by_hand() -> None:
                                                                (0 + 0.25 + 0.75 + 0.5) / 4]
     assert [one["best"] for one in (a, b, c)] == [2, 3, 2]
     assert b["strength"] > a["strength"] > c["strength"]
+    some = tally([*votes, ranking((1, 2), (0,), (1,))], CONTESTANTS)  # c did not take part
+    assert some is not None
+    assert (some["votes"], some["beat"][0][1], some["beat"][0][2]) == (5, 2.5, 2.0)
+    assert some["standings"][0]["win_rate"]["value"] == (1 + 0.25 + 0 + 0.5 + 1) / 5
     assert tally([], CONTESTANTS) is None

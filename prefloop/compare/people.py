@@ -22,7 +22,6 @@ from prefloop.formats import snapshot
 from prefloop.records import Ranking, Response
 from prefloop.store import Store
 
-JOIN = ", "  # between the names, and the checksums, of checkpoints that wrote the same text
 COUNTED, KEYS, TWICE = "counted", "gold and repeats", "the same vote twice"
 PROMPTS, CHECKPOINTS, TEXTS = "on other prompts", "on other checkpoints", "on other answers of these"
 
@@ -119,9 +118,7 @@ def _contests_of(ranking: Ranking, contestants: Sequence[Contestant], question: 
 
 def wrote_it(one: Contestant, response: Response) -> bool:
     """By checksum; by name where the vote has none, for another checkpoint may have had the name before."""
-    if response.checksum:
-        return one.key in response.checksum.split(JOIN)
-    return response.policy == one.name or one.name in response.policy.split(JOIN)
+    return (one.key if response.checksum else one.name) in response.writers()
 
 
 def by_rules(contestants: Sequence[Contestant], questions: Sequence[Question]) -> Iterator[Contest]:

@@ -196,8 +196,10 @@ def flagged(db: Connection) -> list[Flagged]:
 # -- reading answers --------------------------------------------------------------------------------------------------
 
 
-def counting(db: Connection, surplus: bool) -> Iterator[Ranking]:
+def counting(db: Connection, surplus: bool, campaign: int | None) -> Iterator[Ranking]:
     query = (select(answers).where(_counting, answers.c.kind != "qualification").order_by(answers.c.id))
+    if campaign is not None:
+        query = query.join(items, items.c.id == answers.c.item).where(items.c.campaign == campaign)
     for rows in db.execute(query if surplus else query.where(answers.c.surplus == 0)).mappings().partitions(PART):
         of = contents_of(db, [row["item"] for row in rows])
         for row in rows:

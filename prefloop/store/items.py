@@ -56,6 +56,7 @@ def campaign_of(row: Row[Any]) -> Campaign:
     known: dict[str, Any] = {one.name: told[one.name] for one in fields(Campaign) if one.name in told}
     for name in ("raters", "hide"):
         known[name] = tuple(known.get(name, ()))
+    known["contestants"] = tuple((name, checksum) for name, checksum in known.get("contestants", ()))
     return Campaign(**known)
 
 

@@ -27,7 +27,11 @@ class AlreadyAnswered(RequestError):
 
 @dataclass(frozen=True)
 class Campaign:
-    """What holds while a campaign's items are rated. The shares are of the items that a rater gets."""
+    """What holds while a campaign's items are rated. The shares are of the items that a rater gets.
+
+    `contestants` are the names and checksums of the checkpoints that it compares, the baseline first. Raters learn
+    them where `reveal` says so, and never before every item has all its answers.
+    """
 
     name: str = "default"
     title: str = ""
@@ -40,6 +44,8 @@ class Campaign:
     raters: tuple[str, ...] = ()
     hide: tuple[str, ...] = ()
     break_minutes: float = 50
+    reveal: bool = True
+    contestants: tuple[tuple[str, str], ...] = ()
 
     def admits(self, rater: str) -> bool:
         return not self.raters or folded(rater) in map(folded, self.raters)

@@ -343,13 +343,14 @@ class Store:
             own = None if campaign is None else items.campaign_id(db, campaign)
             return answering.history(db, rater, own, before, limit)
 
-    def rankings(self, surplus: bool = False) -> Iterator[Ranking]:
+    def rankings(self, surplus: bool = False, campaign: str | None = None) -> Iterator[Ranking]:
         """Every answer that counts as a ranking of the stored order, oldest first; with `surplus`, the others too.
 
-        Gold and repeats are among them and bear their kind; answers of a qualification round are not.
+        They are those of one campaign, or all. Gold and repeats are among them and bear their kind; answers of a
+        qualification round are not.
         """
         with self.reading() as db:
-            yield from answering.counting(db, surplus)
+            yield from answering.counting(db, surplus, None if campaign is None else items.campaign_id(db, campaign))
 
     def progress(self, rater: str = "", among: Collection[str] | None = None,
                  campaign: str | None = None) -> Progress:

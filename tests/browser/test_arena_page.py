@@ -42,7 +42,7 @@ def sampled(tmp_path: Path) -> Iterator[Served]:
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps({
         "prompt": Prompt((Message("system", "be brief"), Message("user", f"question {n} {HOSTILE}"))).to_json(),
         "answers": {name: [text] for name, text in zip(NAMES, own, strict=True)},
-        "rewards": {name: [worth] for name, worth in zip(NAMES, rewards[n], strict=True)}}) + "\n"
+        "rewards": {"runs/judge": {name: [worth] for name, worth in zip(NAMES, rewards[n], strict=True)}}}) + "\n"
         for n, own in enumerate(texts)))
     made = arena_server.serve(tmp_path / "arena", f"arena.answers={tmp_path / 'answers.jsonl'}",
                               "arena.reveal_after=2")
@@ -90,7 +90,7 @@ def test_look_by_keyboard(browser: Browser, sampled: Served) -> None:
     page.wait_for_function("document.querySelector('.ar-place').textContent === '1 of 5'")
     page.wait_for_function("document.querySelector('.ar-facts b').textContent === '2.00'")
     assert page.locator(".ar-gap").first.inner_text() == "-4"
-    page.locator(".ar-differing").check()
+    page.locator(".ar-only").select_option("differing")
     page.wait_for_function("document.querySelector('.ar-place').textContent === '1 of 4'")
     page.keyboard.press("Escape")
     page.locator(".ar-search").fill("three four")

@@ -1,0 +1,24 @@
+"""What raters of a comparison are told at its end: who wrote the answers they read, and how each did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefloop.store import Campaign, Store
+
+from .held_out import Contestant
+from .tally import tally
+
+
+def standings(store: Store, campaign: Campaign) -> dict[str, Any] | None:
+    """None until every item of the campaign has all the answers that it needs: told sooner, the rest would not be
+    blind. Gold items and repeats are no votes.
+    """
+    if not (campaign.reveal and campaign.contestants):
+        return None
+    progress = store.progress(campaign=campaign.name)
+    if not progress.wanted or progress.done < progress.wanted:
+        return None
+    votes = (one for one in store.rankings(campaign=campaign.name) if one.kind == "normal")
+    found = tally(votes, [Contestant(*one) for one in campaign.contestants])
+    return found and {"votes": found["votes"], "standings": found["standings"]}
