@@ -119,11 +119,11 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def append(path: Path, row: dict[str, Any]) -> None:
-    """One more row of a JSONL file. A last line cut off by a kill stays a line of its own."""
+def append(path: Path, *rows: dict[str, Any]) -> None:
+    """More rows of a JSONL file, in one write. A last line cut off by a kill stays a line of its own."""
     with checkpoints.naming(path), path.open("a+b") as file:
         torn = file.seek(0, SEEK_END) and (file.seek(-1, SEEK_END), file.read(1))[1] != b"\n"
-        file.write((b"\n" if torn else b"") + line(row).encode())
+        file.write((b"\n" if torn else b"") + "".join(map(line, rows)).encode())
 
 
 def line(row: dict[str, Any]) -> str:
