@@ -1,7 +1,7 @@
 """Statistics against numbers worked by hand and brute-force twins."""
 
 from itertools import product
-from math import log
+from math import comb, log
 
 import numpy as np
 import pytest
@@ -89,6 +89,45 @@ def test_a_player_who_never_lost_has_no_finite_score_unless_smoothed() -> None:
     assert stats.bradley_terry(chain) == pytest.approx(np.zeros(5))
 
 
+def test_bradley_terry_of_many_tables_is_that_of_each() -> None:
+    wins_RKK = np.random.default_rng(1).integers(1, 9, (6, 4, 4)).astype(float)
+    for own_K, wins_KK in zip(stats.strengths(wins_RKK), wins_RKK, strict=True):
+        assert own_K == pytest.approx(stats.bradley_terry(wins_KK), abs=1e-8)
+    assert stats.comparable(np.array([[[0, 1], [1, 0]], [[0, 3], [0, 0]]])).tolist() == [True, False]
+
+
+def test_bradley_terry_of_very_uneven_games() -> None:
+    assert stats.bradley_terry([[0, 1e6], [1, 0]]) == pytest.approx([log(1e6) / 2, -log(1e6) / 2])
+
+
+def test_exact_interval_solves_its_own_equation() -> None:
+    # The bounds are the shares under which so many wins or more, or so few or fewer, come in a fortieth of all cases.
+    low, high = stats.exact(3, 9)
+    assert sum(comb(9, k) * low**k * (1 - low) ** (9 - k) for k in range(3, 10)) == pytest.approx(0.025)
+    assert sum(comb(9, k) * high**k * (1 - high) ** (9 - k) for k in range(4)) == pytest.approx(0.025)
+    assert stats.exact(5, 5) == pytest.approx((0.025**0.2, 1))
+    assert stats.exact(0, 5) == pytest.approx((0, 1 - 0.025**0.2))
+
+
+def test_exact_p_is_the_binomial_test_s() -> None:
+    assert stats.exact_p(6, 6) == stats.exact_p(0, 6) == pytest.approx(2 / 2**6)
+    assert stats.exact_p(7, 10) == pytest.approx(2 * sum(comb(10, k) for k in range(7, 11)) / 2**10)
+    assert stats.exact_p(5, 10) == 1
+
+
+def test_benjamini_and_hochberg_by_hand() -> None:
+    # By rank: 0.01 * 4 / 1, 0.03 * 4 / 2, 0.04 * 4 / 3, 0.5; each no more than those after it.
+    assert stats.adjusted([0.04, 0.01, 0.5, 0.03]) == pytest.approx([0.16 / 3, 0.04, 0.5, 0.16 / 3])
+
+
+def test_resample_weights_are_as_many_as_there_are_units() -> None:
+    weights_RN = stats.resample_weights(7, seed=1, resamples=500)
+    assert weights_RN.shape == (500, 7)
+    assert (weights_RN.sum(axis=1) == 7).all()
+    assert weights_RN.mean(axis=0) == pytest.approx(np.ones(7), abs=0.2)
+    assert not (weights_RN == stats.resample_weights(7, seed=2, resamples=500)).all()
+
+
 @pytest.mark.parametrize("call", [
     lambda: stats.bootstrap_interval([]),
     lambda: stats.bootstrap_interval([1.0, float("nan")]),
@@ -98,6 +137,8 @@ def test_a_player_who_never_lost_has_no_finite_score_unless_smoothed() -> None:
     lambda: stats.win_rate([1, 2]),
     lambda: stats.wilson(3, 2),
     lambda: stats.wilson(0, 0),
+    lambda: stats.exact(3, 2),
+    lambda: stats.exact_p(0, 0),
     lambda: stats.bradley_terry([[0, 1, 2], [1, 0, 2]]),
     lambda: stats.bradley_terry([[0, -1], [1, 0]]),
 ])
