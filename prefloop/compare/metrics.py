@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 References = Sequence[tuple[float, int] | None]  # nats and tokens of each question's reference
 
-RESAMPLES = 2000
 PERPLEXITY = "perplexity"
 
 
@@ -47,7 +46,9 @@ class MetricsConfig:
     functions: dict[str, str] = field(default_factory=dict)
     perplexity: bool = False
     tasks: list[str] = field(default_factory=list)
+    tasks_folder: str = ""
     tasks_limit: int | None = None
+    tasks_chat: bool = False
 
     def __post_init__(self) -> None:
         for name in self.use:
@@ -213,28 +214,29 @@ def measured(measures: Mapping[str, Measure], names: Sequence[str], questions: S
     """
     sets = [name for name in dict.fromkeys(one.set for one in questions) if name != MUST_PASS]
     places = {name: np.array([n for n, one in enumerate(questions) if one.set == name]) for name in sets}
-    weights = {name: resamples(len(places[name]), seed) for seed, name in enumerate(sets)}
+    weights = {name: stats.resample_weights(len(places[name]), seed) for seed, name in enumerate(sets)}
     report: dict[str, dict[str, dict[str, dict[str, Any]]]] = {name: {one: {} for one in sets} for name in names}
     for metric, measure in measures.items():
         for c, name in enumerate(names):
-            means = {one: means_of(measure, c, places[one], weights[one]) for one in sets}
-            for one, (value, means_R) in means.items():
-                if math.isnan(value):
+            for one in sets:
+                found = figure(measure, c, places[one], weights[one], level)
+                if not found:
                     continue
-                found = estimate(measure, c, places[one], value, means_R, level)
-                if c and (gain := gained(measure, c, places[one], weights[one], level)):
-                    found["gain"] = gain
-                if one in (NEAR, FAR) and not math.isnan(means.get(HELD_OUT, (math.nan,))[0]):
-                    found["gap"] = around(value - means[HELD_OUT][0], means_R - means[HELD_OUT][1], level)
+                if one in (NEAR, FAR) and metric in report[name].get(HELD_OUT, {}):
+                    there, at_home = (means_of(measure, c, places[n], weights[n]) for n in (one, HELD_OUT))
+                    found["gap"] = around(there[0] - at_home[0], there[1] - at_home[1], level)
                 report[name][one][metric] = found
     return report
 
 
-def resamples(count: int, seed: int = 0) -> Array:
-    """weights_RN: how often each of N prompts was drawn in each of R resamples of N with replacement."""
-    drawn_RN = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
-    drawn_RN += np.arange(RESAMPLES)[:, None] * count
-    return np.bincount(drawn_RN.ravel(), minlength=RESAMPLES * count).reshape(RESAMPLES, count).astype(np.float64)
+def figure(measure: Measure, c: int, places_N: NDArray[np.int64], weights_RN: Array,
+           level: float) -> dict[str, Any] | None:
+    """A metric of contestant `c` on these questions and its gain over the baseline; None if nothing was measured."""
+    value, means_R = means_of(measure, c, places_N, weights_RN)
+    if math.isnan(value):
+        return None
+    gain = gained(measure, c, places_N, weights_RN, level) if c else None
+    return estimate(measure, c, places_N, value, means_R, level) | ({"gain": gain} if gain else {})
 
 
 def means_of(measure: Measure, c: int, places_N: NDArray[np.int64], weights_RN: Array,

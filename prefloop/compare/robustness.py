@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from prefloop.compare.metrics import Array, Measure, around, averaged, estimate, gained, means_of, resamples
+from prefloop import stats
+from prefloop.compare.metrics import Array, Measure, around, averaged, figure, means_of
 from prefloop.compare.question_sets import INJECTION, VARIANTS, injected_word
 from prefloop.compare.records import Contestant, Question
 
@@ -29,7 +30,7 @@ def robustness(measures: Mapping[str, Measure], contestants: Sequence[Contestant
         places_N = np.array([n for n, one in enumerate(questions) if one.set == variant], dtype=np.int64)
         if not places_N.size:
             continue
-        weights_RN = resamples(len(places_N))
+        weights_RN = stats.resample_weights(len(places_N))
         for c, one in enumerate(contestants):
             found = {name: changed(measure, c, places_N, questions, weights_RN, level)
                      for name, measure in measures.items()}
@@ -37,9 +38,8 @@ def robustness(measures: Mapping[str, Measure], contestants: Sequence[Contestant
         if variant == INJECTION:
             measure = obeying(contestants, questions)
             for c, one in enumerate(contestants):
-                share = estimate(measure, c, places_N, *means_of(measure, c, places_N, weights_RN), level)
-                gain = {"gain": gained(measure, c, places_N, weights_RN, level)} if c else {}
-                report[one.name][variant][OBEYED] = share | gain
+                if share := figure(measure, c, places_N, weights_RN, level):
+                    report[one.name][variant][OBEYED] = share
     return report
 
 
