@@ -261,11 +261,12 @@ def test_a_comparison_that_was_killed_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_judge_that_is_away_leaves_its_verdicts_missing(tmp_path: Path) -> None:
-    players = [contestant("a", *"abcdef"), contestant("b", *"ghijkl")]
+    players = [contestant("a", *"abcdef", "same"), contestant("b", *"ghijkl", "same")]
     with serving(StandIn()) as server:
         pass  # it has stopped
-    found = opinion(server.url, tmp_path, players, questions(*["held out"] * 6), patience=0.1, at_once=2)
+    found = opinion(server.url, tmp_path, players, questions(*["held out"] * 7), patience=0.1, at_once=2)
     assert found.judge.contests.asked == 6
+    assert len(found.judge.contests) == 0  # a tie by rule is no verdict of its
     assert "asked for 0.1 seconds" in found.figures["complaint"]
     assert "\n" not in found.figures["complaint"]
 

@@ -160,6 +160,8 @@ def asked(name: str, judging: ai_voices.Voice, criteria: str, contestants: Seque
         else:
             contests.append(Contest(pair.question, name if ruled is None else "", pair.candidate, 0, won,
                                     length_gap(pair.own, pair.rival)))
+    if missing and not any(one.rater for one in contests):  # it judged nothing: then rules alone are no verdict of its
+        contests = []
     facts = {"asked": 2 * len(open_pairs), "new": len(kept.rows) - before, "complaint": judging.complaint,
              **figures(found, level)}
     return Opinion(Judge(name, "ai", people.table(contestants, contests, missing)), facts, losses)
@@ -201,7 +203,7 @@ def judged(judging: ai_voices.Voice, criteria: str, pairs: Sequence[Pair], kept:
 
 
 def letter(kept: Kept, key: str) -> str | None:
-    said = kept[key].get("verdict") if key in kept else None
+    said = str(kept[key].get("verdict")) if key in kept else None
     return said if said in WON else None
 
 
