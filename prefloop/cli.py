@@ -40,6 +40,7 @@ COMMANDS = {
     "ppo": ("prefloop.ppo.train", "improve a policy by PPO against a reward model"),
     "dpo": ("prefloop.ppo.dpo", "improve a policy by DPO on rankings"),
     "compare": ("prefloop.compare.recipe", "sample from checkpoints on the same prompts and give a verdict"),
+    "verdicts": ("prefloop.compare.history", "list the comparisons so far, and chart whether it gets better"),
     "arena": ("prefloop.feedback_ui.arena", "look at checkpoints side by side, try prompts, vote blind"),
     "export": ("prefloop.export", "write a policy as plain files, merged into 16 bits or as an adapter"),
     "runs": ("prefloop.runs", "list runs, or follow one (run.name=NAME)"),
