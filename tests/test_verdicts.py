@@ -91,7 +91,7 @@ def test_a_comparison_that_nobody_judged_is_listed_and_not_charted(tmp_path: Pat
 
 
 @pytest.mark.parametrize("other", [{"questions": "others"}, {"sampling": "hotter"}, {"by": "gpt"}, {"model": "abc"}])
-def test_a_line_joins_only_what_was_measured_alike(tmp_path: Path, other: dict[str, str]) -> None:
+def test_a_line_joins_only_what_was_measured_alike(tmp_path: Path, other: dict[str, Any]) -> None:
     for day, more in ((1, {}), (2, other), (3, {}), (4, other)):
         written(tmp_path, f"{day}", reported(day, best=f"runs/{day}", **more))
     (chart,) = history.charts(found(tmp_path))
