@@ -135,8 +135,7 @@ def round_of(told: Loop, number: int, policy: Path, data: Path) -> Path | None:
     print(report["line"], flush=True)
     if report["verdict"] == "reject" or (report["verdict"] == "undecided" and not told.go_on):
         return None
-    wins = {name: own["win_rate"]["low"] for name, own in report["runs"].items() if "win_rate" in own}
-    return Path(max(wins, key=lambda name: wins[name]))
+    return Path(report["best"])
 
 
 def run(told: Loop, folder: Path, stage: str, *overrides: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -163,26 +163,34 @@ def sample_ids(model: nn.Module, chat: Chat, prompts: list[Prompt], settings: Sa
 
     An answer that ended has `chat.end_id` last; one cut at `max_new_tokens` has not.
     """
+    answers: list[list[list[int]]] = [[[]] * settings.answers for _ in prompts]
+
+    def keep(batch: list[Job], found: list[list[int]]) -> None:
+        for job, ids in zip(batch, found, strict=True):
+            answers[job.prompt][job.answer] = ids
+
+    sample_batches(model, chat, batches(chat, prompts, settings, numbers), settings, role, what, keep)
+    return answers
+
+
+def sample_batches(model: nn.Module, chat: Chat, together: list[list[Job]], settings: SamplingConfig, role: str | None,
+                   what: str, keep: Callable[[list[Job], list[list[int]]], None]) -> None:
+    """What `keep` is told as it comes: jobs that were sampled together, and their answers. With a progress bar."""
     from tqdm import tqdm
 
     from prefloop import memory
     from prefloop.passes import acting
 
-    together = batches(chat, prompts, settings, numbers)
-    answers: list[list[list[int]]] = [[[]] * settings.answers for _ in prompts]
     model.eval()
     with acting(model, role), tqdm(total=sum(map(len, together)), desc=what, unit="answer", mininterval=1) as bar:
         def answer(batch: list[Job]) -> None:
-            found = sample(model, [job.ids for job in batch], [job.seed for job in batch], settings.max_new_tokens,
-                           settings.temperature, chat.end_id, chat.pad_id)
-            for job, ids in zip(batch, found, strict=True):
-                answers[job.prompt][job.answer] = ids
+            keep(batch, sample(model, [job.ids for job in batch], [job.seed for job in batch],
+                               settings.max_new_tokens, settings.temperature, chat.end_id, chat.pad_id))
             bar.update(len(batch))
 
         size = settings.batch
         for batch in together:
             size = memory.at_once(batch, size, answer, "answers")
-    return answers
 
 
 def sample_texts(model: nn.Module, chat: Chat, prompts: list[Prompt], settings: SamplingConfig, role: str | None,

@@ -104,7 +104,7 @@ def arrived(inbox: SimpleQueue[wire.Request], wait: bool) -> Iterator[wire.Reque
 def look_up(setup: wire.Setup) -> tuple[list[Checkpoint], list[Prompt], int]:
     """The runs, verified, and the prompts; what is wrong is said before a base is loaded."""
     from prefloop import models
-    from prefloop.compare.answering import shared_prompts
+    from prefloop.compare.answering import over_length, reader
     from prefloop.formats import snapshot
     from prefloop.generate import SamplingConfig
 
@@ -115,7 +115,14 @@ def look_up(setup: wire.Setup) -> tuple[list[Checkpoint], list[Prompt], int]:
         raise RequestError("arena.runs names one run twice, by two paths: its folder and its final/")
     if source is None:
         return found, [], 0
-    return found, *shared_prompts(source, found, setup.split, setup.limit, SamplingConfig(**setup.sampling))
+    sampling = SamplingConfig(**setup.sampling)
+    wanted, fits = source.prompts_of(setup.split)[: setup.limit], reader(found, sampling)
+    if not wanted:
+        raise RequestError(f"{source.path}: it has no prompts in split {setup.split!r}")
+    fitting = [prompt for prompt in wanted if fits(prompt)]
+    if not fitting:
+        raise over_length(source.path, sampling)
+    return found, fitting, len(wanted) - len(fitting)
 
 
 def load(found: list[Checkpoint], setup: wire.Setup) -> list[Writer]:

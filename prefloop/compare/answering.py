@@ -1,106 +1,243 @@
-"""What every run answers to the same prompts: each base loaded once, adapters switched."""
+"""What every run answers to the same questions: each base loaded once, adapters switched, nothing sampled twice."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from prefloop import generate
+from prefloop.compare import metrics
+from prefloop.compare.cache import Cache, Kept
+from prefloop.compare.records import HELD_OUT, Answer, Contestant, Question
 from prefloop.compare.settings import HoldConfig
-from prefloop.errors import RequestError, RunError
-from prefloop.generate import SamplingConfig
+from prefloop.errors import RequestError
+from prefloop.generate import Job, SamplingConfig
+from prefloop.records import Prompt, digest
 
 if TYPE_CHECKING:
     from torch import nn
 
     from prefloop.chat import Chat
-    from prefloop.formats.snapshot import Snapshot
     from prefloop.models import Checkpoint, ModelConfig
-    from prefloop.records import Prompt
 
 
-@dataclass
-class Contestant:
-    """One run, and what was found out about it. Every list has one entry per prompt, with one number per answer;
-    rewards have none where somebody's answer is longer than the reward model reads."""
+@dataclass(frozen=True)
+class Setting:
+    """What is the same for all who answer."""
 
-    name: str
+    questions: tuple[Question, ...]
+    hold: HoldConfig
+    sampling: SamplingConfig
+    cache: Cache
+    perplexity: bool = False  # of the references too
+
+    def batches(self, chat: Chat) -> list[list[Job]]:
+        """What is sampled together: each set by itself, so that answers do not hang on which other sets are asked.
+
+        Within a set seeds go by the question's place, as `prefloop generate` has them.
+        """
+        found, first = [], 0
+        for _, own in groupby(self.questions, key=lambda one: one.set):
+            prompts = [one.prompt for one in own]
+            found += [[replace(job, prompt=job.prompt + first) for job in batch]
+                      for batch in generate.batches(chat, prompts, self.sampling)]
+            first += len(prompts)
+        return found
+
+    def made_by(self, one: Checkpoint) -> tuple[object, ...]:
+        """What decides an answer, beside the tokens asked and the seed."""
+        return one.checksum, one.base_checksum, self.hold, self.sampling.temperature, self.sampling.max_new_tokens
+
+
+@dataclass(eq=False)
+class Writer:
+    """A checkpoint that answers, on a base that is loaded only where something is still owed. `jobs` are those of each
+    question, one for each sample."""
+
     checkpoint: Checkpoint
     chat: Chat
-    role: str | None
-    ids: list[list[list[int]]]
-    own_logprobs: list[list[float]]
-    baseline_logprobs: list[list[float]] | None = None
-    rewards: list[list[float]] | None = None
-    spreads: list[list[float]] | None = None
+    kept: Kept
+    batches: list[list[Job]]
+    jobs: list[list[Job]]
+    role: str | None = None
 
     @property
-    def unread(self) -> int:
-        """Prompts without rewards, which are the same for all."""
-        return sum(not own for own in self.rewards or ())
+    def owed(self) -> list[list[Job]]:
+        """The batches that are not all there, each whole: among other rows an answer could round otherwise."""
+        return [batch for batch in self.batches if not all(key_of(job) in self.kept for job in batch)]
 
-    def texts(self) -> list[list[str]]:
-        return [[self.chat.text(ids) for ids in own] for own in self.ids]
+    def ids(self, job: Job) -> list[int]:
+        return self.kept[key_of(job)]["ids"]
 
 
-def refuse(found: list[Checkpoint], reward: Checkpoint | None) -> None:
-    """What cannot be compared, said before a base is loaded."""
+def key_of(job: Job) -> str:
+    """A row is known by the very tokens that were asked, and its seed."""
+    return digest(*map(str, job.ids), "", str(job.seed))
+
+
+def answered(found: Sequence[Checkpoint], setting: Setting) -> tuple[tuple[Contestant, ...], Any]:
+    """Everybody's answers, base by base; the baseline's last, for then it can read what all the others wrote.
+
+    Beside them the baseline's base as it is in memory, or None where nothing was asked of it.
+    """
+    writers = [writer(one, setting) for one in found]
+    baseline, *others = writers
+    # Greedy answers are no sample of anything, and a KL is between two that read and write the same tokens.
+    measured = [one for one in others if setting.sampling.temperature and same_tokens(one, baseline)]
+    bases = dict.fromkeys(one.checkpoint.base_checksum for one in [*others, baseline])
+    last = baseline.checkpoint.base_checksum
+    model = None
+    for base in [*(one for one in bases if one != last), last]:
+        own = [one for one in writers if one.checkpoint.base_checksum == base]
+        readings = [Reading(one, one, setting) for one in own if one in measured]
+        model = None  # before the next base is loaded
+        model = make(own, readings + [Reading(baseline, one, setting) for one in measured if base == last], setting)
+    return tuple(contestant(one, baseline if one in measured else None, setting) for one in writers), model
+
+
+def writer(one: Checkpoint, setting: Setting) -> Writer:
     from prefloop import models
 
-    folders = [one.folder.resolve() for one in found if one.folder]
-    if len(set(folders)) < len(folders):
-        raise RequestError("compare.runs names one run twice, by two paths: its folder and its final/")
-    for one in found:
-        if models.reward_kind(one):
-            raise RequestError(f"{one.path}: a reward model writes no answers; name it as compare.reward")
-    if reward:
-        models.require_reward(reward)
+    chat = models.load_chat(one)
+    batches = setting.batches(chat)
+    jobs: list[list[Job]] = [[] for _ in setting.questions]
+    for job in sorted((job for batch in batches for job in batch), key=lambda job: job.answer):
+        jobs[job.prompt].append(job)
+    return Writer(one, chat, setting.cache.of("answers", *setting.made_by(one)), batches, jobs)
 
 
-def shared_prompts(source: Snapshot, found: list[Checkpoint], split: str, limit: int | None,
-                   sampling: SamplingConfig) -> tuple[list[Prompt], int]:
-    """The split's first prompts that fit every run's tokenizer, and how many did not."""
-    from prefloop import models
+class Reading:
+    """The log-probabilities that `reader` gives to the held-out answers of `one`."""
 
-    wanted = source.prompts_of(split)[:limit]
-    if not wanted:
-        raise RequestError(f"{source.path}: it has no prompts in split {split!r}")
-    chats = [models.load_chat(one) for one in found]
-    fitting = [prompt for prompt in wanted
-               if all(len(chat.prompt_ids(prompt)) <= sampling.max_prompt_tokens for chat in chats)]
-    if not fitting:
-        raise RequestError(f"{source.path}: every prompt is over "
-                           f"sampling.max_prompt_tokens={sampling.max_prompt_tokens}")
-    return fitting, len(wanted) - len(fitting)
+    def __init__(self, reader: Writer, one: Writer, setting: Setting) -> None:
+        self.reader, self.one, self.temperature = reader, one, setting.sampling.temperature
+        self.kept = setting.cache.of("logprobs", *setting.made_by(one.checkpoint), reader.checkpoint.checksum)
+        self.jobs = [job for question, own in zip(setting.questions, one.jobs, strict=True)
+                     if question.set == HELD_OUT for job in own]
 
+    @property
+    def owed(self) -> list[Job]:
+        return [job for job in self.jobs if key_of(job) not in self.kept]
 
-def answered(found: list[Checkpoint], reward: Checkpoint | None, prompts: list[Prompt], hold: HoldConfig,
-             sampling: SamplingConfig) -> list[Contestant]:
-    """Every run's answers, base by base; the baseline's last, for then it can read what all the others wrote."""
-    made: dict[str, Contestant] = {}
-    for base in {one.base_checksum: one for one in found[1:] if one.base_checksum != found[0].base_checksum}:
-        made |= on_base(found, base, prompts, hold, sampling)[1]
-    model: Any
-    model, own = on_base(found, found[0].base_checksum, prompts, hold, sampling)
-    made |= own
-    baseline, *others = everyone = [made[one.path] for one in found]
-    for one in others:
-        # Greedy answers are no sample of anything, and a KL is between two that read and write the same tokens.
-        if sampling.temperature and same_tokens(one.chat, baseline.chat, prompts):
-            one.baseline_logprobs = logprobs(model, baseline.role, one, prompts, sampling)
-    if reward:
-        if not reward.adapter or reward.base_checksum != found[0].base_checksum:
-            model = None  # it makes room for the reward model's own
-        score(reward, everyone, prompts, model_config(reward, hold), model)
-    return everyone
+    def read(self, model: nn.Module) -> None:
+        """log p of each answer, in nats, at the temperature it was sampled at."""
+        from prefloop import passes
+
+        jobs = self.owed
+        if jobs:
+            values = passes.total_logprobs(model, self.reader.role, [job.ids + self.one.ids(job) for job in jobs],
+                                           [len(job.ids) for job in jobs], self.one.chat.pad_id, self.temperature)
+            self.kept.add({"key": key_of(job), "logprob": value}
+                          for job, value in zip(jobs, values.tolist(), strict=True))
+
+    def value(self, job: Job) -> float | None:
+        """None for an answer of another set."""
+        return self.kept[key_of(job)]["logprob"] if key_of(job) in self.kept else None
 
 
-def on_base(found: list[Checkpoint], base: str, prompts: list[Prompt], hold: HoldConfig,
-            sampling: SamplingConfig) -> tuple[nn.Module, dict[str, Contestant]]:
-    """A base with the adapters of all the runs that stand on it, and what these runs answered."""
-    own = [one for one in found if one.base_checksum == base]
-    model, roles = hosted(own, hold)
-    return model, {one.path: contestant(model, one, role, prompts, sampling)
-                   for one, role in zip(own, roles, strict=True)}
+def make(own: list[Writer], readings: list[Reading], setting: Setting) -> Any:
+    """What these writers, who share a base, still owe. The base is loaded if anything is, and returned."""
+    references = [References(one, setting) for one in own]
+    if not any(one.owed for one in [*own, *readings, *references]):
+        return None
+    model, roles = hosted([one.checkpoint for one in own], setting.hold)
+    for one, role in zip(own, roles, strict=True):
+        one.role = role
+        if one.owed:
+            sample(model, one, setting.sampling)
+    for reading in [*readings, *references]:
+        reading.read(model)
+    return model
+
+
+class References:
+    """-log p of the questions' right answers under a writer, where that was asked for."""
+
+    def __init__(self, one: Writer, setting: Setting) -> None:
+        self.one, self.setting = one, setting
+        self.kept = setting.cache.of("references", one.checkpoint.checksum, one.checkpoint.base_checksum, setting.hold)
+
+    def key(self, question: Question) -> str:
+        return digest(question.prompt.id, question.reference)
+
+    @property
+    def owed(self) -> list[Question]:
+        wanted = self.setting.questions if self.setting.perplexity else ()
+        return [one for one in wanted if one.reference and self.key(one) not in self.kept]
+
+    def read(self, model: nn.Module) -> None:
+        questions = self.owed
+        found = metrics.perplexities(model, self.one.role, self.one.chat, questions)
+        self.kept.add({"key": self.key(question), "nats": one[0], "tokens": one[1]}
+                      for question, one in zip(questions, found, strict=True) if one)
+
+    def all(self) -> tuple[tuple[float, int] | None, ...]:
+        """Of every question; None where it has no reference."""
+        rows = [self.kept[self.key(one)] if one.reference else None for one in self.setting.questions]
+        return tuple((row["nats"], row["tokens"]) if row else None for row in rows)
+
+
+def sample(model: nn.Module, one: Writer, sampling: SamplingConfig) -> None:
+    """The answers that are owed, kept batch by batch with what they cost."""
+    began = time.monotonic()
+
+    def keep(batch: list[Job], found: list[list[int]]) -> None:
+        nonlocal began
+        seconds, began = (time.monotonic() - began) / len(batch), time.monotonic()
+        one.kept.add({"key": key_of(job), "ids": ids, "seconds": round(seconds, 5), "peak_mb": peak_mb()}
+                     for job, ids in zip(batch, found, strict=True))
+
+    what = f"sampling from {one.checkpoint.path}"
+    generate.sample_batches(model, one.chat, one.owed, sampling, one.role, what, keep)
+
+
+def peak_mb() -> int:
+    """The most memory held so far: the GPU's, or without one this process's."""
+    import torch
+
+    used = (torch.cuda.max_memory_allocated() if torch.cuda.is_available()
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10)
+    return used >> 20
+
+
+def same_tokens(one: Writer, other: Writer) -> bool:
+    """Whether both read and write the same token ids."""
+    return (one.chat.end_id == other.chat.end_id
+            and one.chat.tokenizer.get_vocab() == other.chat.tokenizer.get_vocab()
+            and all(mine[0].ids == its[0].ids for mine, its in zip(one.jobs, other.jobs, strict=True)))
+
+
+def contestant(one: Writer, baseline: Writer | None, setting: Setting) -> Contestant:
+    """A writer's answers as a record; with a `baseline`, each held-out one with its log ratio."""
+    pair = (Reading(one, one, setting), Reading(baseline, one, setting)) if baseline else None
+
+    def answer(job: Job) -> Answer:
+        own, its = (reading.value(job) for reading in pair) if pair else (None, None)
+        ids = one.ids(job)
+        return Answer(one.chat.text(ids), len(ids), ids[-1] == one.chat.end_id,
+                      None if own is None or its is None else own - its)
+
+    answers = tuple(tuple(map(answer, own)) for own in one.jobs)
+    return Contestant(one.checkpoint.path, one.checkpoint.checksum, answers,
+                      {"checksum": one.checkpoint.checksum, "base_checksum": one.checkpoint.base_checksum,
+                       "cost": cost(one)}, References(one, setting).all() if setting.perplexity else ())
+
+
+def cost(one: Writer) -> dict[str, float]:
+    """What sampling took, also where it was done before: tokens and seconds of all answers asked for."""
+    rows = [one.kept[key_of(job)] for jobs in one.jobs for job in jobs]
+    tokens, seconds = sum(len(row["ids"]) for row in rows), sum(row["seconds"] for row in rows)
+    adapter = one.checkpoint.adapter
+    size = sum(path.stat().st_size for path in adapter.glob("*.safetensors")) if adapter else 0
+    return {"tokens": tokens, "seconds": round(seconds, 2), "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
+            "peak_mb": max(row["peak_mb"] for row in rows), "adapter_mb": round(size / 2**20, 2)}
+
+
+# -- what the page's process that answers shares ----------------------------------------------------------------------
 
 
 def hosted(own: list[Checkpoint], hold: HoldConfig) -> tuple[nn.Module, list[str | None]]:
@@ -121,59 +258,13 @@ def model_config(one: Checkpoint, hold: HoldConfig) -> ModelConfig:
     return ModelConfig(path=one.path, four_bit=hold.four_bit, dtype=hold.dtype)
 
 
-def contestant(model: nn.Module, one: Checkpoint, role: str | None, prompts: list[Prompt],
-               sampling: SamplingConfig) -> Contestant:
+def reader(found: Sequence[Checkpoint], sampling: SamplingConfig) -> Callable[[Prompt], bool]:
+    """Whether a prompt fits every run's tokenizer."""
     from prefloop import models
-    from prefloop.generate import sample_ids
 
-    chat = models.load_chat(one)
-    ids = sample_ids(model, chat, prompts, sampling, role, f"sampling from {one.path}")
-    made = Contestant(one.path, one, chat, role, ids, [])
-    made.own_logprobs = logprobs(model, role, made, prompts, sampling)
-    return made
+    chats = [models.load_chat(one) for one in found]
+    return lambda prompt: all(len(chat.prompt_ids(prompt)) <= sampling.max_prompt_tokens for chat in chats)
 
 
-def same_tokens(one: Chat, other: Chat, prompts: list[Prompt]) -> bool:
-    """Whether both read and write the same token ids: only then is a KL between them defined."""
-    return (one.end_id == other.end_id and one.tokenizer.get_vocab() == other.tokenizer.get_vocab()
-            and all(one.prompt_ids(prompt) == other.prompt_ids(prompt) for prompt in prompts))
-
-
-def logprobs(model: nn.Module, role: str | None, one: Contestant, prompts: list[Prompt],
-             sampling: SamplingConfig) -> list[list[float]]:
-    """log p of each answer of `one` under `role`, at the temperature it was sampled at."""
-    from prefloop import passes
-
-    asked = [ids for prompt in prompts for ids in [one.chat.prompt_ids(prompt)] * sampling.answers]
-    flat = [ids for own in one.ids for ids in own]
-    values = passes.total_logprobs(model, role, [a + b for a, b in zip(asked, flat, strict=True)],
-                                   [len(ids) for ids in asked], one.chat.pad_id, sampling.temperature or 1.0)
-    return by_prompt(values.tolist(), sampling.answers)
-
-
-def by_prompt(values: list[float], answers: int) -> list[list[float]]:
-    return [values[first : first + answers] for first in range(0, len(values), answers)]
-
-
-def score(reward: Checkpoint, everyone: list[Contestant], prompts: list[Prompt], settings: ModelConfig,
-          base: Any) -> None:
-    """Rewards of the answers as people would read them: text, and the end of the turn.
-
-    `base` is the baseline's, which a reward adapter that was trained on it is put on.
-    """
-    from prefloop import scoring
-
-    scorer = scoring.load(reward, settings, base)
-    each, texts = len(everyone[0].ids[0]), [one.texts() for one in everyone]
-    asked = [[(prompt, text) for own in texts for text in own[n]] for n, prompt in enumerate(prompts)]
-    kept = [n for n, own in enumerate(asked) if all(scorer.reads(own))]
-    if not kept:
-        raise RunError(f"{reward.path}: on every prompt some answer is longer than this reward model reads; name "
-                       "another compare.reward, or lower sampling.max_new_tokens")
-    found = scoring.scored(scorer, [answer for n in kept for answer in asked[n]], what="rewards")
-    for number, one in enumerate(everyone):
-        one.rewards, one.spreads = [[] for _ in prompts], [[] for _ in prompts]
-        for place, n in enumerate(kept):
-            first = (place * len(everyone) + number) * each
-            one.rewards[n] = found.mean_N[first : first + each].tolist()
-            one.spreads[n] = found.spread_N[first : first + each].tolist()
+def over_length(where: object, sampling: SamplingConfig) -> RequestError:
+    return RequestError(f"{where}: every prompt is over sampling.max_prompt_tokens={sampling.max_prompt_tokens}")

@@ -5,96 +5,235 @@ Every run is reloaded from disk and verified. Exit codes: 0 ship, 3 reject, 4 un
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefloop import checkpoints, config, runs
-from prefloop.compare.answering import Contestant, answered, refuse, shared_prompts
-from prefloop.compare.figures import judge
+from prefloop.compare import (
+    figures,
+    kept,
+    metrics,
+    overlap,
+    people,
+    question_sets,
+    regressions,
+    rewards,
+    robustness,
+    statistics,
+    verdict,
+)
+from prefloop.compare.kept import Compared
+from prefloop.compare.metrics import MetricsConfig
+from prefloop.compare.records import HELD_OUT, Contests, Judge, Question
 from prefloop.compare.report import page
+from prefloop.compare.screen import table
 from prefloop.compare.settings import CompareConfig, HoldConfig, PromptSource
+from prefloop.compare.slices import slices
+from prefloop.errors import RequestError
 from prefloop.generate import SamplingConfig
+from prefloop.records import digest
 
 if TYPE_CHECKING:
-    from prefloop.records import Prompt
+    from prefloop.models import Checkpoint
 
-EXIT = {"ship": 0, "reject": 3, "undecided": 4}
+REGRESSIONS = "regressions.jsonl"
+SHOWN = 50  # regressions in the report; all are in the file
+ANYTIME = ("no number of votes was planned (compare.planned_votes), so the interval that decides is one that holds "
+           "however often it is looked at: a confidence sequence, wider than the usual interval")
+PLANNED = ("{planned} votes were planned beforehand (compare.planned_votes): before they are in, nothing is decided, "
+           "and then the usual interval is")
 
 
 def sections() -> config.Sections:
     return {"compare": config.Section(CompareConfig), "data": config.Section(PromptSource),
             "sampling": config.Section(SamplingConfig, {"answers": 1}), "model": config.Section(HoldConfig),
-            "run": config.Section(runs.RunConfig)}
+            "metrics": config.Section(metrics.MetricsConfig), "run": config.Section(runs.RunConfig)}
 
 
 def main(asked: config.Asked) -> int:
-    from prefloop import models
+    settings, data, sampling, hold, measuring, where = config.build(asked, sections())
+    if settings.out:
+        checkpoints.require_place(Path(settings.out) / kept.REPORT, "compare.out")
+    metrics.functions(measuring)  # what cannot be imported is said now
+    if settings.answers:
+        return judged_again(asked, settings, measuring, where)
+    return sampled(asked, settings, data, sampling, hold, measuring, where)
+
+
+def sampled(asked: config.Asked, settings: CompareConfig, data: PromptSource, sampling: SamplingConfig,
+            hold: HoldConfig, measuring: MetricsConfig, where: runs.RunConfig) -> int:
+    from prefloop.compare.answering import Setting, answered, over_length, reader
+    from prefloop.compare.cache import Cache
     from prefloop.formats import snapshot
 
-    settings, data, sampling, hold, where = config.build(asked, sections())
+    if not data.path:
+        raise RequestError("data.path is missing: name a snapshot, as `prefloop import` makes them")
     source = snapshot.read(Path(data.path))
-    found = [models.resolve(path) for path in settings.runs]
-    reward = models.resolve(settings.reward) if settings.reward else None
-    refuse(found, reward)
-    if settings.out:
-        checkpoints.require_place(Path(settings.out) / "report.json", "compare.out")
-    prompts, over_length = shared_prompts(source, found, settings.split, settings.limit, sampling)
-    parents: dict[str, Any] = {f"run{n}": one.lineage() for n, one in enumerate(found)}
-    if reward:
-        parents["reward"] = reward.lineage()
+    found, judges = contestants_of(settings), judges_of(settings)
+    refuse(found, judges)
+    wanted = question_sets.questions(source, settings)
+    questions = question_sets.fitting(wanted, reader(found, sampling))
+    if not any(one.set == HELD_OUT for one in questions):
+        raise over_length(source.path, sampling)
+    seen = overlap.overlaps([*found, *judges], questions)
+    if not settings.allow_overlap:
+        overlap.require_none(seen, questions)
+    parents: dict[str, Any] = {f"run{n}": one.lineage() for n, one in enumerate(found)} | {
+        "reward" if n == 0 else f"reward{n + 1}": one.lineage() for n, one in enumerate(judges)}
+    cache = Cache(Path(settings.cache) if settings.cache else Path(where.root) / "answered")
     with runs.start(asked, where, resumable=False, data=source.lineage(), **parents) as run:
-        contestants = answered(found, reward, prompts, hold, sampling)
-        report = {"prompts": len(prompts), "over_length": over_length, "split": settings.split,
-                  "unread": contestants[0].unread, "level": settings.level, "reward": settings.reward,
-                  "sampling": asdict(sampling), "baseline": settings.runs[0], **judge(contestants, settings.level)}
-        out = Path(settings.out) if settings.out else run.path
-        write(out, report, prompts, contestants)
-        wins = {f"win_rate {name}": own["win_rate"]["value"] for name, own in report["runs"].items()
-                if "win_rate" in own}
-        run.note(metrics={"verdict": report["verdict"], **wins, "prompts": len(prompts)}, report=str(out))
-        print(f"{table(report)}\n{out / 'report.html'} shows it, with the answers that changed most")
-    return EXIT[report["verdict"]]
+        setting = Setting(questions, hold, sampling, cache, measuring.perplexity)
+        contestants, model = answered(found, setting)
+        scores = rewards.scored(judges, contestants, setting, model and (found[0].base_checksum, model))
+        near = [questions[n].prompt.id for n in sorted(seen.near)]
+        facts = {"split": settings.split, "over_length": len(wanted) - len(questions), "sampling": asdict(sampling),
+                 "hold": asdict(hold), "overlap": seen.to_json() | {"near_questions": near},
+                 "proxies": [settings.reward], "provenance": {"data": source.lineage(),
+                                                              "questions": name_of(questions)}}
+        return concluded(run, settings, measuring, Compared(questions, contestants, tuple(scores), facts))
 
 
-def write(out: Path, report: dict[str, Any], prompts: list[Prompt], contestants: list[Contestant]) -> None:
-    """report.json, report.html, and answers.jsonl with one row per prompt: every run's answers, and their rewards."""
-    rows = answer_rows(prompts, contestants)
-    with checkpoints.replacing(out / "answers.jsonl") as file:
-        file.writelines(map(runs.line, rows))
+def judged_again(asked: config.Asked, settings: CompareConfig, measuring: MetricsConfig,
+                 where: runs.RunConfig) -> int:
+    """What was answered and scored before, with the votes that have come in since. No model is loaded."""
+    found = [kept.read(Path(place)) for place in settings.answers]
+    compared = kept.joined(found, settings.shared_only, settings.answers)
+    facts = {key: compared.facts[key] for key in ("split", "over_length", "sampling", "hold", "overlap", "proxies",
+                                                  "provenance") if key in compared.facts}
+    facts["provenance"] = {**facts["provenance"], "questions": name_of(compared.questions)}
+    parents: dict[str, Any] = {f"answers{n}": {"path": place, "checksum": checkpoints.file_sha256(one)}
+               for n, place in enumerate(settings.answers) for one in [kept.answers_in(Path(place))]}
+    with runs.start(asked, where, resumable=False, **parents) as run:
+        return concluded(run, settings, measuring, replace(compared, facts=facts))
+
+
+def contestants_of(settings: CompareConfig) -> list[Checkpoint]:
+    """The checkpoints that are compared, verified; of a sweep what the run began from, and all that it saved."""
+    from prefloop import models
+
+    if not settings.sweep:
+        return [models.resolve(path) for path in settings.runs]
+    run = runs.load(Path(settings.sweep))
+    policy = run.record.get("parents", {}).get("policy", {}).get("path")
+    saved = checkpoints.steps(run.path)
+    if not policy or not saved:
+        what = "it is no run of PPO or DPO" if not policy else "it kept no checkpoints (train.save_total_limit)"
+        raise RequestError(f"compare.sweep: {run.path}: {what}")
+    final = [run.path] if (run.path / "final").is_dir() else []
+    return [models.resolve(str(path)) for path in (policy, *saved, *final)]
+
+
+def judges_of(settings: CompareConfig) -> list[Checkpoint]:
+    from prefloop import models
+
+    return [models.resolve(path) for path in [*([settings.reward] if settings.reward else []), *settings.second]]
+
+
+def refuse(found: Sequence[Checkpoint], judges: Sequence[Checkpoint]) -> None:
+    """What cannot be compared, said before a base is loaded."""
+    from prefloop import models
+
+    for key, several in (("runs", found), ("second", judges)):
+        folders = [one.folder.resolve() for one in several if one.folder]
+        if len(set(folders)) < len(folders):
+            raise RequestError(f"compare.{key} names one run twice, by two paths: its folder and its final/")
+    for one in found:
+        if models.reward_kind(one):
+            raise RequestError(f"{one.path}: a reward model writes no answers; name it as compare.reward")
+    for one in judges:
+        models.require_reward(one)
+
+
+def name_of(questions: Sequence[Question]) -> str:
+    """A digest of all that is asked."""
+    return digest(*(part for one in questions for part in (one.set, one.prompt.id)))
+
+
+# -- judging ----------------------------------------------------------------------------------------------------------
+
+
+def concluded(run: runs.Run, settings: CompareConfig, measuring: MetricsConfig, compared: Compared) -> int:
+    """Everybody's judgement of the answers, the figures, the verdict, and the files that tell them."""
+    contestants, questions = compared.contestants, compared.questions
+    judges, counted = asked_judges(settings, compared)
+    presiding = verdict.presiding(judges, settings.by)
+    report = reported(settings, compared, judges, counted)
+    report["by"] = presiding and presiding.name
+    add_metrics(report, measuring, compared, settings.level)
+    worse = presiding and regressions.told_by(presiding, compared.rewards, contestants, questions)
+    if worse:
+        report["regressions"] = regressions.figures(worse, contestants)
+    said = verdict.decided(report, settings)
+    report.update(verdict=said.word, line=said.line, reasons=list(said.reasons), best=said.best)
+    for name, gates in said.gates.items():
+        report["runs"][name]["gates"] = {gate: asdict(one) for gate, one in gates.items()}
+    out = Path(settings.out) if settings.out else run.path
+    if worse and said.best:
+        number = [one.name for one in contestants].index(said.best)
+        report["regressions"]["best"] = [one.to_json() for one in worse.found[number][:SHOWN]]
+        regressions.write(out / REGRESSIONS, worse.found[number], contestants[0].name, said.best, worse.by)
+    write(out, report, kept.rows(compared))
+    wins = {f"win_rate {name}": own["win_rate"]["value"]
+            for name, own in (report["judges"][report["by"]]["runs"].items() if report["by"] else ())}
+    run.note(metrics={"verdict": said.word, **wins, "prompts": report["prompts"]}, report=str(out))
+    print(f"{table(report)}\n{out / 'report.html'} shows it, with the answers that changed most")
+    return verdict.EXIT[said.word]
+
+
+def asked_judges(settings: CompareConfig, compared: Compared) -> tuple[list[Judge], dict[str, int]]:
+    """Everybody who judges, each by themselves; and how many of people's votes counted."""
+    contestants, questions = compared.contestants, compared.questions
+    found, counted = [], {}
+    if settings.votes:
+        said, counted = people.contests(settings.votes, contestants, questions)
+        found.append(Judge("people", "people", on_held_out(said, questions)))
+    found += [Judge(one.name, "reward", rewards.contests(one, contestants, questions),
+                    one.name in compared.facts["proxies"]) for one in compared.rewards]
+    return found, counted
+
+
+def on_held_out(said: Contests, questions: Sequence[Question]) -> Contests:
+    return said.where([questions[n].set == HELD_OUT for n in said.prompt_D])
+
+
+def reported(settings: CompareConfig, compared: Compared, judges: Sequence[Judge],
+             counted: dict[str, int]) -> dict[str, Any]:
+    """report.json, but for the verdict."""
+    questions, contestants = compared.questions, compared.contestants
+    by = slices(questions, compared.facts.get("overlap", {}))
+    judged = {one.name: statistics.judged(one, 0, settings.level, settings.effect, by, settings.planned_votes)
+              for one in judges}
+    for one in compared.rewards:
+        judged[one.name] |= rewards.figures(one, contestants, questions, settings.level)
+    sets = dict.fromkeys(one.set for one in questions)
+    return {
+        "format": 2, "made": runs.now(), "baseline": contestants[0].name,
+        "level": settings.level, "effect": settings.effect, **compared.facts,
+        "provenance": {**compared.facts["provenance"], "prefloop": version("prefloop"), "commit": runs.commit()},
+        "prompts": sum(one.set == HELD_OUT for one in questions),
+        "sets": {name: sum(one.set == name for one in questions) for name in sets},
+        "runs": {one.name: figures.of_run(one, contestants[0], questions, settings.level) for one in contestants},
+        "judges": judged, "votes": counted,
+        "peeking": {"rule": PLANNED.format(planned=settings.planned_votes) if settings.planned_votes else ANYTIME}}
+
+
+def add_metrics(report: dict[str, Any], measuring: MetricsConfig, compared: Compared, level: float) -> None:
+    """What needs no judge, on every set; and what variants of the questions change."""
+    contestants, questions = compared.contestants, compared.questions
+    measures = (metrics.measures(contestants, questions, measuring) | metrics.of_rewards(compared.rewards)
+                | metrics.of_references({one.name: one.references for one in contestants if one.references}))
+    found = metrics.measured(measures, [one.name for one in contestants], questions, level)
+    for name, own in found.items():
+        report["runs"][name]["metrics"] = own
+    report["robustness"] = robustness.robustness(measures, contestants, questions, level)
+
+
+def write(out: Path, report: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """answers.jsonl, report.html, and report.json last."""
+    kept.write(out, rows)
     with checkpoints.replacing(out / "report.html") as file:
         file.write(page(report, rows).encode("utf-8", "backslashreplace").decode())
-    checkpoints.write_json(out / "report.json", report)
-
-
-def answer_rows(prompts: list[Prompt], contestants: list[Contestant]) -> list[dict[str, Any]]:
-    texts = {one.name: one.texts() for one in contestants}
-    rows = []
-    for n, prompt in enumerate(prompts):
-        rewards = {one.name: one.rewards[n] for one in contestants if one.rewards and one.rewards[n]}
-        rows.append({"prompt": prompt.to_json(), "answers": {name: own[n] for name, own in texts.items()},
-                     **({"rewards": rewards} if rewards else {})})
-    return rows
-
-
-def table(report: dict[str, Any]) -> str:
-    """One screen."""
-    names = list(report["runs"])
-    width = max(24, *map(len, names))
-    over = f" ({report['over_length']} over length left out)" if report["over_length"] else ""
-    if report["unread"]:
-        over += f" ({report['unread']} without rewards: an answer is longer than the reward model reads)"
-    lines = [f"{report['prompts']} prompts of split {report['split']}{over}, {report['sampling']['answers']} answers "
-             f"each, {report['level']:.0%} intervals",
-             f"{'run':{width}} {'tokens':>7} {'ended':>6}  {'KL from baseline':20}  {'reward':21}  win rate"]
-    for name, own in report["runs"].items():
-        cells = [interval(own.get(key), form) for key, form in (("kl", ".2f"), ("reward", ".2f"), ("win_rate", ".1%"))]
-        lines.append(f"{name:{width}} {own['mean_length']:7.1f} {own['ended']:6.0%}  {cells[0]:20}  {cells[1]:21}  "
-                     f"{cells[2]}")
-    return "\n".join([*lines, report["line"]])
-
-
-def interval(estimate: dict[str, float] | None, form: str) -> str:
-    if estimate is None:
-        return "-"
-    return f"{estimate['value']:{form}} [{estimate['low']:{form}}, {estimate['high']:{form}}]"
+    checkpoints.write_json(out / kept.REPORT, report)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -59,23 +60,27 @@ def length_gap(first: Answer, second: Answer) -> float:
 @dataclass(frozen=True)
 class Contestant:
     """A checkpoint and its answers, QK: `answers[q][k]` is sample k of question q. `key` tells it from others: its
-    checksum. `facts` are figures of its own: cost, adapter size, lineage."""
+    checksum. `facts` are figures of its own: cost, adapter size, lineage. `references[q]` is -log p of the question's
+    reference in nats, and its tokens; empty where that was not asked for."""
 
     name: str
     key: str
     answers: tuple[tuple[Answer, ...], ...]
     facts: dict[str, Any] = field(default_factory=dict)
+    references: tuple[tuple[float, int] | None, ...] = ()
 
 
 @dataclass(frozen=True)
 class Rewards:
     """What one reward model gave: `scores[c][q]` has a number for each answer of contestant c to question q, and is
-    empty where somebody's answer is longer than the model reads. `spreads` are those of an ensemble, or nothing."""
+    empty where somebody's answer is longer than the model reads. `spreads` are those of an ensemble, or nothing.
+    `recorded` are the rewards of former good answers, by the number of the question that must pass."""
 
     name: str
     checksum: str
     scores: tuple[tuple[tuple[float, ...], ...], ...]
     spreads: tuple[tuple[tuple[float, ...], ...], ...] = ()
+    recorded: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,12 @@ class Contests:
 
     def __len__(self) -> int:
         return len(self.won_D)
+
+    def where(self, kept: Sequence[bool]) -> Contests:
+        """Only the contests for which `kept` is true."""
+        mask_D = np.array(kept, dtype=bool)
+        return replace(self, **{name: getattr(self, name)[mask_D] for name in (
+            "prompt_D", "rater_D", "first_D", "second_D", "won_D", "gap_D")})
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +13,6 @@ from prefloop import checkpoints, runs
 from prefloop.compare.question_sets import MUST_PASS
 from prefloop.compare.records import Answer, Contestant, Contests, Judge, Question, Rewards, by_rule
 from prefloop.remote import shortened
-
-if TYPE_CHECKING:
-    from prefloop.scoring import Scorer
 
 FALL = 0.5  # standard deviations of a reward over the questions, which a single model's fall must exceed
 HALF = 0.5  # of the votes
@@ -78,11 +75,11 @@ def by_reward(rewards: Rewards, one: int, other: int) -> dict[int, Loss]:
     return found
 
 
-def by_recorded_reward(rewards: Rewards, one: int, recorded: Mapping[int, float]) -> dict[int, Loss]:
+def by_recorded_reward(rewards: Rewards, one: int) -> dict[int, Loss]:
     """By question, how far the mean reward of `one` is below that of the answer that was recorded as good."""
     fallback = FALL * _spread_over(rewards.scores[one])
     found = {}
-    for n, good in recorded.items():
+    for n, good in rewards.recorded.items():
         own = rewards.scores[one][n]
         if own:
             spreads = rewards.spreads[one][n] if rewards.spreads else ()
@@ -100,17 +97,6 @@ def by_recorded_votes(judge: Judge, one: int, contestants: Sequence[Contestant],
             found |= {n: loss for n, loss in by_votes(judge.contests, one, other).items()
                       if rival.answers[n] and rival.answers[n][0].text == questions[n].reference}
     return found
-
-
-def recorded_rewards(scorer: Scorer, questions: Sequence[Question]) -> dict[int, float]:
-    """By question that must pass, the reward of the answer that was recorded as good, where it can be read."""
-    from prefloop import scoring
-
-    asked = [n for n, one in enumerate(questions) if one.set == MUST_PASS]
-    pairs = [(questions[n].prompt, questions[n].reference) for n in asked]
-    read = [(n, pair) for n, pair, can in zip(asked, pairs, scorer.reads(pairs), strict=True) if can]
-    found = scoring.scored(scorer, [pair for _, pair in read], what="rewards of recorded answers").mean_N
-    return dict(zip([n for n, _ in read], found.tolist(), strict=True))
 
 
 def _noise(spreads: Sequence[float]) -> float:
@@ -171,3 +157,39 @@ def _ruled(before: Sequence[Answer], after: Sequence[Answer]) -> Loss | None:
         return None
     shares = [one for one in lost if one is not None]
     return Loss(float(np.mean(shares)), HALF, int(np.argmax(shares)))
+
+
+# -- of a whole comparison --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Regressions:
+    """Of each candidate by its number: what got worse than the baseline's answer, and what must pass again."""
+
+    by: Judge
+    found: dict[int, list[Regression]]
+    must_pass: dict[int, dict[str, Any] | None]
+
+
+def told_by(judge: Judge, rewards: Sequence[Rewards], contestants: Sequence[Contestant],
+            questions: Sequence[Question]) -> Regressions:
+    """By the judge whose word the verdict takes: its votes, or where it is a reward model its rewards."""
+    own = next((one for one in rewards if judge.kind == "reward" and one.name == judge.name), None)
+    found, passing = {}, {}
+    for c in range(1, len(contestants)):
+        losses = by_reward(own, c, 0) if own else by_votes(judge.contests, c, 0)
+        recorded = by_recorded_reward(own, c) if own else by_recorded_votes(judge, c, contestants, questions)
+        found[c] = regressed(losses, questions, contestants[0], contestants[c])
+        passing[c] = must_passed(recorded, questions, contestants[c])
+    return Regressions(judge, found, passing)
+
+
+def figures(told: Regressions, contestants: Sequence[Contestant]) -> dict[str, Any]:
+    """As report.json has them, but for the rows of the run that the verdict speaks of."""
+    asked = [one for one in told.must_pass.values() if one]
+    passing = {"asked": asked[0]["asked"], "passed": {contestants[c].name: one["passed"]
+                                                     for c, one in told.must_pass.items() if one},
+               "failed": [{**row, "run": contestants[c].name} for c, one in told.must_pass.items() if one
+                          for row in one["failed"]]} if asked else None
+    return {"by": told.by.name, "counts": {contestants[c].name: len(rows) for c, rows in told.found.items()},
+            "must_pass": passing}

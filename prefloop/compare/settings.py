@@ -9,11 +9,12 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """`compare:`. The first of `runs` is the baseline. `out` is a folder; without it the files go to the run's."""
+    """`compare:`. The first of `runs` is the baseline; `sweep` or `answers` take their place. `out` is a folder;
+    without it the files go to the run's."""
 
     runs: list[str] = field(default_factory=list)
     sweep: str = ""
-    answers: str = ""
+    answers: list[str] = field(default_factory=list)
     reward: str = ""
     second: list[str] = field(default_factory=list)
     votes: list[str] = field(default_factory=list)
@@ -52,15 +53,12 @@ class CompareConfig:
 
 
 def _require_runs(asked: CompareConfig) -> None:
-    given = [name for name in ("runs", "sweep", "answers") if getattr(asked, name)]
-    if len(given) != 1:
-        raise ValueError("name one of compare.runs (two or more runs, the baseline first: "
-                         "compare.runs=[runs/a,runs/b]), compare.sweep (a run, for all its checkpoints) and "
-                         "compare.answers (an earlier comparison)")
-    for name in ("runs", "second", "votes"):
+    if asked.sweep and asked.answers:
+        raise ValueError("compare.sweep samples and compare.answers does not: name one of them")
+    for name in ("runs", "answers", "second", "votes", "robust"):
         if not all(isinstance(one, str) and one for one in getattr(asked, name)):
             raise ValueError(f"compare.{name} is a list of names: compare.{name}=[a,b]")
-    if asked.runs and len(asked.runs) < 2:
+    if len(asked.runs) < 2 and not asked.sweep and not asked.answers:
         raise ValueError("compare.runs names two or more runs, the baseline first: compare.runs=[runs/a,runs/b]")
     places = [str(Path(one).resolve()) for one in asked.runs]
     twice = next((one for n, one in enumerate(asked.runs) if places[n] in places[:n]), None)

@@ -1,0 +1,53 @@
+"""A comparison on one screen of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+HEAD = ("run", "tokens", "ended", "KL from baseline", "win rate", "at equal length", "verdict")
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """What was asked, a row for each run by the judge whose word the verdict takes, the other judges, the verdict."""
+    rows = [HEAD, *(row(name, report) for name in report["runs"])]
+    widths = [max(len(cells[place]) for cells in rows) for place in range(len(HEAD))]
+    return "\n".join([asked(report), *("  ".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)
+                                                 ).rstrip() for cells in rows), *others(report), report["line"]])
+
+
+def asked(report: Mapping[str, Any]) -> str:
+    left_out = [f"{report['over_length']} over length left out"] if report["over_length"] else []
+    judged = report["judges"].get(report["by"], {})
+    if judged.get("unread"):
+        left_out.append(f"{judged['unread']} without rewards: an answer is longer than the reward model reads")
+    cut = sum(own["cut"] for own in report["runs"].values())
+    empty = sum(own["empty"] for own in report["runs"].values())
+    left_out += [f"{cut} answers cut at {report['sampling']['max_new_tokens']} tokens"] if cut else []
+    left_out += [f"{empty} empty answers, which lose"] if empty else []
+    more = f" ({'; '.join(left_out)})" if left_out else ""
+    return (f"{report['prompts']} prompts of split {report['split']}{more}, {report['sampling']['answers']} answers "
+            f"each, {report['level']:.0%} intervals")
+
+
+def row(name: str, report: Mapping[str, Any]) -> tuple[str, ...]:
+    own = report["runs"][name]
+    judged = report["judges"].get(report["by"], {}).get("runs", {}).get(name, {})
+    open_or_not = [gate["passed"] for gate in own.get("gates", {}).values()]
+    state = "baseline" if name == report["baseline"] else "-" if not open_or_not else (
+        "reject" if False in open_or_not else "undecided" if None in open_or_not else "ship")
+    return (name, f"{own['mean_length']:.1f}", f"{own['ended']:.0%}", interval(own.get("kl"), ".2f"),
+            interval(judged.get("win_rate"), ".1%"), interval(judged.get("length_controlled"), ".1%"), state)
+
+
+def others(report: Mapping[str, Any]) -> list[str]:
+    """What the judges say whose word the verdict does not take."""
+    return [f"{judge}: " + ", ".join(f"{name} {interval(own['win_rate'], '.1%')}"
+                                      for name, own in judged["runs"].items())
+            for judge, judged in report["judges"].items() if judge != report["by"] and judged["runs"]]
+
+
+def interval(estimate: Mapping[str, float] | None, form: str) -> str:
+    if not estimate:
+        return "-"
+    return f"{estimate['value']:{form}} [{estimate['low']:{form}}, {estimate['high']:{form}}]"
