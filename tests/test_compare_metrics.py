@@ -158,8 +158,9 @@ def test_rewards_stand_in_the_same_tables() -> None:
 
 
 def test_perplexity_is_per_token_and_compared_only_between_the_same_tokens() -> None:
-    asked = (question("One?", reference="one"), question("Two?"), question("Three?", reference="three"))
-    nats = {"a": [(2.0, 2), None, (4.0, 1)], "b": [(1.0, 2), None, (2.0, 1)], "c": [(1.0, 3), None, (2.0, 1)]}
+    asked = (question("One?", reference="one"), question("Two?", reference="too long for a"),
+             question("Three?", reference="three"))
+    nats = {"a": [(2.0, 2), None, (4.0, 1)], "b": [(1.0, 2), (3.0, 3), (2.0, 1)], "c": [(1.0, 3), None, (2.0, 1)]}
     found = metrics.measured(metrics.of_references(nats), list(nats), asked, 0.95)
     a, b, c = (found[name][HELD_OUT]["perplexity"] for name in nats)
     assert (a["value"], b["value"], c["value"]) == pytest.approx((math.exp(2), math.e, math.exp(3 / 4)))
@@ -178,9 +179,9 @@ def test_the_perplexity_of_a_reference_is_that_of_the_models_own_loss(tmp_path: 
     model: Any = models.load_base(found, models.ModelConfig(str(tmp_path / "base"), four_bit=False, dtype="float32"))
     chat = models.load_chat(found)
     asked = (question("Say something about cats.", reference="Cats are fish."), question("Why?"),
-             question("Hm", reference="<|end|> no"))
-    first, nothing, last = metrics.perplexities(model, None, chat, asked)
-    assert nothing is None
+             question("Hm", reference="<|end|> no"), question("Long?", reference="red " * 600))
+    first, nothing, last, too_long = metrics.perplexities(model, None, chat, asked)
+    assert nothing is too_long is None
     for one, own in ((asked[0], first), (asked[2], last)):
         prompt, answer = chat.prompt_ids(one.prompt), chat.answer_ids(one.reference)
         ids = torch.tensor([prompt + answer])
@@ -206,6 +207,7 @@ def own_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
         "def known(messages, answer, reference):\n    return None if messages[-1]['content'] == 'One?' else 2\n"
         "def breaks(messages, answer, reference):\n    return 1 / (answer != 'TWO')\n"
         "def nothing(messages, answer, reference):\n    return float('nan')\n"
+        "def huge(messages, answer, reference):\n    return 10 ** 400\n"
         "def text(messages, answer, reference):\n    return '3'\n"
         "number = 3\n")
     (tmp_path / "ours" / "broken.py").write_text("import no_such_module_at_all\n")
@@ -227,6 +229,7 @@ def test_the_users_own_functions() -> None:
 @pytest.mark.parametrize(("path", "why"), [
     ("ours.checks:breaks", r"metrics.functions.mine failed on question 1 \('Two\?'\): ZeroDivisionError: division"),
     ("ours.checks:nothing", r"metrics.functions.mine gave nan on question 0 \('One\?'\)"),
+    ("ours.checks:huge", "gave 1000.* on question 0"),
     ("ours.checks:text", "gave '3' on question 0"),
     ("ours.checks:missing", "metrics.functions.mine: cannot import ours.checks:missing from .*: AttributeError"),
     ("ours.checks:number", "ours.checks:number is no function"),

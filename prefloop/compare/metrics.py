@@ -142,10 +142,14 @@ def _called(name: str, function: Function, asked: Question, number: int, answer:
         raise RequestError(f"metrics.functions.{name} failed on {_which(asked, number)}: {_said(error)}") from error
     if value is None:
         return None
-    if not isinstance(value, Real | np.bool_) or not math.isfinite(value):
+    try:
+        given = float(value) if isinstance(value, Real | np.bool_) else math.nan
+    except OverflowError:  # a whole number beyond what a float holds
+        given = math.inf
+    if not math.isfinite(given):
         raise RequestError(f"metrics.functions.{name} gave {repr(value)[:60]} on {_which(asked, number)}; it should "
                            "give a finite number, or None where it does not apply")
-    return float(value)
+    return given
 
 
 def _which(asked: Question, number: int) -> str:
@@ -173,18 +177,20 @@ def perplexities(model: nn.Module, role: str | None, chat: Chat,
                  questions: Sequence[Question]) -> list[tuple[float, int] | None]:
     """For each question -log p of its reference under `role`, in nats, and how many tokens that is, its end included.
 
-    None where a question has no reference. The reference is read as an answer to the prompt, by the chat template.
+    None where a question has no reference, or where the two are longer than the model's context. The reference is
+    read as an answer to the prompt, by the chat template.
     """
-    from prefloop import passes
+    from prefloop import models, passes
 
-    known = [n for n, one in enumerate(questions) if one.reference]
-    asked = [chat.prompt_ids(questions[n].prompt) for n in known]
-    wanted = [chat.answer_ids(questions[n].reference) for n in known]
+    context = models.context_of(model) or math.inf
+    rows = {n: (chat.prompt_ids(one.prompt), chat.answer_ids(one.reference))
+            for n, one in enumerate(questions) if one.reference}
+    read = {n: row for n, row in rows.items() if len(row[0]) + len(row[1]) <= context}
     found: list[tuple[float, int] | None] = [None] * len(questions)
-    if known:
-        rows = [prompt + answer for prompt, answer in zip(asked, wanted, strict=True)]
-        logprobs = passes.total_logprobs(model, role, rows, [len(ids) for ids in asked], chat.pad_id)
-        for n, answer, value in zip(known, wanted, logprobs.tolist(), strict=True):
+    if read:
+        logprobs = passes.total_logprobs(model, role, [asked + answer for asked, answer in read.values()],
+                                         [len(asked) for asked, _ in read.values()], chat.pad_id)
+        for (n, (_, answer)), value in zip(read.items(), logprobs.tolist(), strict=True):
             found[n] = -value, len(answer)
     return found
 
@@ -263,7 +269,7 @@ def gained(measure: Measure, c: int, places_N: NDArray[np.int64], weights_RN: Ar
     """The paired difference to the baseline on the questions where both were measured; None if there are none."""
     counts_N, base_N = measure.counts_CQ[c, places_N], measure.counts_CQ[0, places_N]
     both_N = (counts_N > 0) & (base_N > 0)
-    if not both_N.any() or (measure.perplexity and (counts_N != base_N).any()):
+    if not both_N.any() or (measure.perplexity and (counts_N != base_N)[both_N].any()):
         return None
     (own, own_R), (base, base_R) = (means_of(measure, n, places_N, weights_RN, both_N) for n in (c, 0))
     return around(own - base, own_R - base_R, level)
