@@ -166,6 +166,8 @@ def test_perplexity_is_per_token_and_compared_only_between_the_same_tokens() -> 
     assert (a["value"], b["value"], c["value"]) == pytest.approx((math.exp(2), math.e, math.exp(3 / 4)))
     assert b["gain"]["value"] == pytest.approx(math.e - math.exp(2))
     assert (b["gain"]["low"] < b["gain"]["value"] < b["gain"]["high"], "gain" in c) == (True, False)
+    without = metrics.of_references(nats | {"b": []})
+    assert metrics.measured(without, list(nats), asked, 0.95) == found | {"b": {HELD_OUT: {}}}
     assert metrics.of_references({}) == metrics.of_references({"a": [None], "b": [None]}) == {}
 
 

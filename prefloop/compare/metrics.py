@@ -196,16 +196,17 @@ def perplexities(model: nn.Module, role: str | None, chat: Chat,
 
 
 def of_references(found: Mapping[str, References]) -> dict[str, Measure]:
-    """Perplexity per token of the references, from `perplexities` of each contestant, the baseline's first.
+    """Perplexity per token of the references, from `perplexities` of every contestant, the baseline's first; of one
+    whose references were not read, an empty list.
 
     Between two tokenizers it means nothing: who splits any reference into another number of tokens than the baseline
     does has a perplexity, and no gain over it.
     """
     if not any(one for own in found.values() for one in own):
         return {}
-    nats_CQ = np.array([[one[0] if one else 0.0 for one in own] for own in found.values()])
-    tokens_CQ = np.array([[one[1] if one else 0 for one in own] for own in found.values()], dtype=np.float64)
-    return {PERPLEXITY: Measure(nats_CQ, tokens_CQ, perplexity=True)}
+    questions = max(map(len, found.values()))
+    read_CQ2 = np.array([[one or (0.0, 0) for one in own or [None] * questions] for own in found.values()])
+    return {PERPLEXITY: Measure(read_CQ2[..., 0], read_CQ2[..., 1], perplexity=True)}
 
 
 # ---- estimates
