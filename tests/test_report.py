@@ -114,7 +114,7 @@ SECTIONS = {
                     "other": estimate(0.5, 0.4, 0.6), "flagged": True}]}},
     "Metrics": {"runs": {SFT: run(metrics={"held out": {"rouge_l": estimate(0.5, 0.4, 0.6)}})}, "best": None},
     "Robustness": {"robustness": {SFT: {"typos": {"rouge_l": estimate(-0.1, -0.2, 0.0)}}}},
-    "Got worse": {"regressions": {"best": [LOST], "must_pass": None}},
+    "Got worse": {"regressions": {"best": [LOST], "counts": {PPO: 1}, "by": "people", "must_pass": None}},
     "Cost": {"runs": {SFT: run(cost={"tokens": 900, "seconds": 2.0, "tokens_per_second": 450.0, "peak_mb": None,
                                      "adapter_mb": 0.5})}, "best": None},
 }
@@ -132,6 +132,17 @@ def test_the_verdicts_judge_stands_first_and_its_details_are_open() -> None:
                        [])
     folds = [part[: part.index("</summary>")] for part in page.split("<details")[1:]]
     assert [("open" in fold, fold.rpartition(">")[2]) for fold in folds] == [(True, "people"), (False, "gpt")]
+
+
+def test_what_is_known_of_a_judge_is_told() -> None:
+    page = shown(report.page(told(votes={"counted": 12, "gold and repeats": 3}, judges={"people": judged(), "gpt": judged(
+        "ai", missing=7, pairs=90, judged=80, position_bias=estimate(0.2, 0.1, 0.3), unread=5,
+        second_place=estimate(0.05, 0.0, 0.1), consistent=estimate(0.75, 0.7, 0.8),
+        agreement={"pairs": 33, "share": estimate(0.6, 0.5, 0.7), "alpha": 0.345})}), []))
+    for words in ("of 90 pairs it judged 80 in both orders, 75.0% 70.0 to 80.0% alike", "both times in 20.0%",
+                  "60.0% 50.0 to 70.0% of 33 pairs", "α 0.345", "5 prompts without rewards",
+                  "12 counted, 3 gold and repeats"):
+        assert words in page, words
 
 
 def test_nobody_judged_is_said() -> None:
@@ -152,10 +163,12 @@ def test_the_interval_of_the_verdict_stands_below_its_judge() -> None:
 
 
 def test_gains_go_from_the_largest_and_regressions_come_as_they_are_given() -> None:
-    page = shown(report.page(told(regressions={"best": [LOST], "must_pass": {"asked": 3, "passed": 2, "unjudged": 0,
-                                                                             "failed": [LOST]}},
-                                  judges={"runs/reward": judged("reward")}, by="runs/reward"), ROWS))
-    assert "Of 3 earlier regressions 2 passed. Failed: question 1" in page
+    must = {"asked": 3, "passed": {DPO: 3, PPO: 2}, "failed": [{**LOST, "run": PPO}]}
+    facts = told(regressions={"best": [LOST], "counts": {DPO: 2, PPO: 1}, "by": "runs/reward", "must_pass": must},
+                 judges={"runs/reward": judged("reward")}, by="runs/reward")
+    page = shown(report.page(facts, ROWS))
+    assert f"passed: {DPO} 3, {PPO} 2. Failed: {PPO}: question 1" in page
+    assert f"{DPO} on 2 prompts, {PPO} on 1 prompt." in page
     better = page[page.index("Got better"):]
     assert better.index("reward +1.00") < better.index("question 0") < better.index("reward +0.25")
     assert "question 1" not in better

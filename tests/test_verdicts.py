@@ -19,10 +19,11 @@ def estimate(value: float) -> dict[str, float]:
 
 
 def reported(day: int, best: str = "runs/ppo", baseline: str = "runs/sft", by: str = "people", questions: str = "q",
-             sampling: str = "s", model: str = "", won: float = 0.6, verdict: str = "ship") -> dict[str, Any]:
+             temperature: float = 1.0, model: str = "", won: float = 0.6, verdict: str = "ship") -> dict[str, Any]:
     own = {"win_rate": estimate(won), "length_controlled": estimate(won - 0.02)}
     return {"format": 2, "made": MORNING.format(day), "verdict": verdict, "line": verdict, "best": best, "by": by,
-            "baseline": baseline, "prompts": 40, "provenance": {"questions": questions, "sampling": sampling},
+            "baseline": baseline, "prompts": 40, "provenance": {"questions": questions},
+            "sampling": {"answers": 1, "temperature": temperature},
             "runs": {baseline: {"checksum": f"of {baseline}"},
                      best: {"checksum": f"of {best}", "kl": estimate(3.0)}},
             "judges": {by: {"kind": "people", "runs": {best: own}, **({"checksum": model} if model else {})}}}
@@ -90,7 +91,7 @@ def test_a_comparison_that_nobody_judged_is_listed_and_not_charted(tmp_path: Pat
     assert "<svg" not in history.page([one])
 
 
-@pytest.mark.parametrize("other", [{"questions": "others"}, {"sampling": "hotter"}, {"by": "gpt"}, {"model": "abc"}])
+@pytest.mark.parametrize("other", [{"questions": "others"}, {"temperature": 0.5}, {"by": "gpt"}, {"model": "abc"}])
 def test_a_line_joins_only_what_was_measured_alike(tmp_path: Path, other: dict[str, Any]) -> None:
     for day, more in ((1, {}), (2, other), (3, {}), (4, other)):
         written(tmp_path, f"{day}", reported(day, best=f"runs/{day}", **more))

@@ -12,6 +12,7 @@ from prefloop import checkpoints, config, plots, runs
 from prefloop.errors import RequestError
 from prefloop.pages import between, number, rendered, share
 from prefloop.plots import Axis, Plot, Series
+from prefloop.records import digest
 
 TEMPLATE = Path(__file__).with_name("verdicts.html")
 FORMAT = 2  # of report.json
@@ -113,7 +114,8 @@ def verdict(folder: Path, report: dict[str, Any]) -> Verdict:
     best, by, provenance = report["best"] or "", report["by"] or "", report["provenance"]
     judged = report["judges"][by] if by else {}
     own = judged.get("runs", {}).get(best) or {}
-    measure = (provenance["questions"], provenance["sampling"], by, judged.get("checksum", ""))
+    sampling = digest(*(f"{key}={value}" for key, value in sorted(report["sampling"].items())))
+    measure = (provenance["questions"], sampling, by, judged.get("checksum", ""))
     return Verdict(folder, datetime.fromisoformat(report["made"]).timestamp(), str(report["verdict"]),
                    str(report["line"]), str(best), str(report["baseline"]),
                    str(report["runs"][best]["checksum"]) if best else "",

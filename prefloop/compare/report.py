@@ -60,7 +60,7 @@ def page(report: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     wins = drawings.side_by_side(ordered, report.get("by"), report["runs"])
     regressions = (report.get("regressions") or {}).get("best") or []
     return rendered(TEMPLATE, report=report, best=best, judges=judges, wins=wins, headline=headline(report),
-                    regressions=[regression(one, rows) for one in regressions[:SHOWN]], found=len(regressions),
+                    regressions=[regression(one, rows) for one in regressions[:SHOWN]],
                     gains=gains(report, rows), metrics=tables(by_metric(report)),
                     robustness=tables(report.get("robustness") or {}),
                     overoptimisation=drawings.overoptimisation(report.get("overoptimisation")))
@@ -88,7 +88,7 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
     own, baseline = runs[best], runs[report["baseline"]]
     return {**{key: of_judge[key] for key in ("win_rate", "length_controlled", "power") if of_judge.get(key)},
             **({"kl": own["kl"]} if own.get("kl") else {}),
-            **({"regressions": len(report["regressions"]["best"])} if report.get("regressions") else {}),
+            **({"regressions": report["regressions"]["counts"].get(best, 0)} if report.get("regressions") else {}),
             **({"times": own["mean_length"] / baseline["mean_length"]} if baseline["mean_length"] else {})}
 
 
