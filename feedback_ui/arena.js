@@ -220,7 +220,7 @@ find(".ar-form").addEventListener("submit", (event) => {
 let typed = 0;
 find(".ar-search").addEventListener("input", () => {
   clearTimeout(typed);
-  typed = setTimeout(list, 60);
+  typed = setTimeout(list, 50);
 });
 // Another order shows what now comes first.
 [".ar-against", ...Object.values(WISHES)].forEach((one) => find(one).addEventListener("change", () => {

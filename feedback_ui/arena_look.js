@@ -5,11 +5,14 @@ const LINE = 36; // the height of a line of the list, as in arena.css
 const AROUND = 12; // lines beyond either end of what is seen
 const WISHES = { only: ".ar-only", order: ".ar-order", judge: ".ar-judge", stratum: ".ar-stratum-of", set: ".ar-set" }; // selects by what they ask for
 
+let asking = 0; // lists that were asked for: a reply to an earlier wish is passed over
+
 async function list(quietly = false) {
+  const own = ++asking;
   const against = Number(find(".ar-against").value || -1);
   const wishes = Object.fromEntries(Object.entries(WISHES).map(([name, select]) => [name, find(select).value]));
   const reply = await asked("/api/arena/list", { text: find(".ar-search").value, against, ...wishes });
-  if (!reply || view !== "look") return;
+  if (!reply || view !== "look" || own !== asking) return;
   const number = shown?.number;
   lines = reply.lines;
   drawChoices(reply, against);
