@@ -12,6 +12,7 @@ import pytest
 
 from prefloop.compare import tasks
 from prefloop.compare.metrics import MetricsConfig
+from prefloop.compare.records import Contestant
 from prefloop.errors import RequestError, RunError
 
 SETTINGS = MetricsConfig(tasks=["arc", "mmlu"])
@@ -113,12 +114,26 @@ def test_means_go_by_document_and_the_rest_by_standard_error() -> None:
     assert tasks.of_task({"acc,none": 0.5, "acc_stderr,none": 0.1}, ()) == {"acc": {"value": 0.5, "stderr": 0.1}}
 
 
+def scored(name: str, found: Any) -> Contestant:
+    return Contestant(name, name, (), {"tasks": found} if found else {})
+
+
 def test_checkpoints_are_compared_document_by_document() -> None:
     wrong_right, right = {"values": [0.0, 0.0, 1.0, 1.0]}, {"values": [1.0] * 4}
-    found = tasks.measured({"a": {"arc": {"acc": wrong_right, "bleu": {"value": 10.0, "stderr": 2.0}}},
-                            "b": {"arc": {"acc": right, "bleu": {"value": 20.0, "stderr": 1.0}}}}, 0.95)
+    found = tasks.measured([
+        scored("a", {"arc": {"acc": wrong_right, "bleu": {"value": 10.0, "stderr": 2.0}}, "more": {"acc": right}}),
+        scored("b", {"arc": {"acc": right, "bleu": {"value": 20.0, "stderr": 1.0}}}), scored("c", None)], 0.95)
     own = found["b"]["task arc"]["acc"]
     assert (own["value"], own["prompts"], own["gain"]["value"], own["high"]) == (1, 4, 0.5, 1)
     assert 0 < own["low"] < 1
     bleu = found["a"]["task arc"]["bleu"]
     assert (bleu["value"], bleu["low"], bleu["high"]) == pytest.approx((10, 10 - 1.96 * 2, 10 + 1.96 * 2), abs=1e-3)
+    assert (list(found["a"]), list(found["b"]), found["c"]) == (["task arc", "task more"], ["task arc"], {})
+
+
+@pytest.mark.parametrize("found", [3, [1], {"arc": 3}, {"arc": {"acc": {}}}, {"arc": {"acc": {"values": []}}},
+                                   {"arc": {"acc": {"values": ["x"]}}}, {"arc": {"acc": {"value": 1}}},
+                                   {"arc": {"acc": {"value": float("nan"), "stderr": 1}}}])
+def test_scores_of_an_earlier_report_are_looked_at(found: Any) -> None:
+    with pytest.raises(RequestError, match="runs/x: the tasks that its report tells of are not"):
+        tasks.measured([scored("runs/x", found)], 0.95)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from prefloop import generate
 from prefloop.compare import metrics
 from prefloop.compare.cache import Cache, Kept
+from prefloop.compare.metrics import MetricsConfig
 from prefloop.compare.records import HELD_OUT, Answer, Contestant, Question
 from prefloop.compare.settings import HoldConfig
+from prefloop.compare.tasks import Tasks
 from prefloop.errors import RequestError
 from prefloop.generate import Job, SamplingConfig
 from prefloop.records import Prompt, digest
@@ -33,7 +35,7 @@ class Setting:
     hold: HoldConfig
     sampling: SamplingConfig
     cache: Cache
-    perplexity: bool = False  # of the references too
+    measuring: MetricsConfig = field(default_factory=MetricsConfig)
 
     def batches(self, chat: Chat) -> list[list[Job]]:
         """What is sampled together: each set by itself, so that answers do not hang on which other sets are asked.
@@ -141,16 +143,16 @@ class Reading:
 
 def make(own: list[Writer], readings: list[Reading], setting: Setting) -> Any:
     """What these writers, who share a base, still owe. The base is loaded if anything is, and returned."""
-    references = [References(one, setting) for one in own]
-    if not any(one.owed for one in [*own, *readings, *references]):
+    others = [*readings, *(kind(one, setting) for kind in (References, Tasks) for one in own)]
+    if not any(one.owed for one in [*own, *others]):
         return None
     model, roles = hosted([one.checkpoint for one in own], setting.hold)
     for one, role in zip(own, roles, strict=True):
         one.role = role
         if one.owed:
             sample(model, one, setting.sampling)
-    for reading in [*readings, *references]:
-        reading.read(model)
+    for one in others:
+        one.read(model)
     return model
 
 
@@ -166,19 +168,20 @@ class References:
 
     @property
     def owed(self) -> list[Question]:
-        wanted = self.setting.questions if self.setting.perplexity else ()
+        wanted = self.setting.questions if self.setting.measuring.perplexity else ()
         return [one for one in wanted if one.reference and self.key(one) not in self.kept]
 
     def read(self, model: nn.Module) -> None:
         questions = self.owed
         found = metrics.perplexities(model, self.one.role, self.one.chat, questions)
-        self.kept.add({"key": self.key(question), "nats": one[0], "tokens": one[1]}
-                      for question, one in zip(questions, found, strict=True) if one)
+        self.kept.add({"key": self.key(question), "read": one} for question, one in zip(questions, found, strict=True))
 
     def all(self) -> tuple[tuple[float, int] | None, ...]:
-        """Of every question; None where it has no reference."""
-        rows = [self.kept[self.key(one)] if one.reference else None for one in self.setting.questions]
-        return tuple((row["nats"], row["tokens"]) if row else None for row in rows)
+        """Of every question; None where it has no reference that could be read. Nothing where it was not asked for."""
+        if not self.setting.measuring.perplexity:
+            return ()
+        found = [self.kept[self.key(one)]["read"] if one.reference else None for one in self.setting.questions]
+        return tuple((own[0], own[1]) if own else None for own in found)
 
 
 def sample(model: nn.Module, one: Writer, sampling: SamplingConfig) -> None:
@@ -224,7 +227,7 @@ def contestant(one: Writer, baseline: Writer | None, setting: Setting) -> Contes
     answers = tuple(tuple(map(answer, own)) for own in one.jobs)
     return Contestant(one.checkpoint.path, one.checkpoint.checksum, answers,
                       {"checksum": one.checkpoint.checksum, "base_checksum": one.checkpoint.base_checksum,
-                       "cost": cost(one)}, References(one, setting).all() if setting.perplexity else ())
+                       "cost": cost(one), **Tasks(one, setting).facts()}, References(one, setting).all())
 
 
 def cost(one: Writer) -> dict[str, float]:

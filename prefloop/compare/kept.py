@@ -76,7 +76,7 @@ def read(path: Path) -> Compared:
         raise RequestError(f"{folder / REPORT}: it does not tell of {unknown!r}, whose answers stand in {ANSWERS}")
     contestants = tuple(Contestant(name, str(told[name].get("checksum") or name),
                                    tuple(answers_of(row, name) for row in found),
-                                   {key: told[name][key] for key in ("checksum", "base_checksum", "cost", "measures")
+                                   {key: told[name][key] for key in ("checksum", "base_checksum", "cost", "tasks")
                                     if key in told[name]}, references_of(found, name))
                         for name in names)
     judges = dict.fromkeys(judge for row in found for judge in row["rewards"])

@@ -23,6 +23,7 @@ from prefloop.compare import (
     rewards,
     robustness,
     statistics,
+    tasks,
     verdict,
 )
 from prefloop.compare.kept import Compared
@@ -58,6 +59,7 @@ def main(asked: config.Asked) -> int:
     if settings.out:
         checkpoints.require_place(Path(settings.out) / kept.REPORT, "compare.out")
     metrics.functions(measuring)  # what cannot be imported is said now
+    tasks.require(measuring)
     if settings.answers:
         return judged_again(asked, settings, measuring, where)
     return sampled(asked, settings, data, sampling, hold, measuring, where)
@@ -85,7 +87,7 @@ def sampled(asked: config.Asked, settings: CompareConfig, data: PromptSource, sa
         "reward" if n == 0 else f"reward{n + 1}": one.lineage() for n, one in enumerate(judges)}
     cache = Cache(Path(settings.cache) if settings.cache else Path(where.root) / "answered")
     with runs.start(asked, where, resumable=False, data=source.lineage(), **parents) as run:
-        setting = Setting(questions, hold, sampling, cache, measuring.perplexity)
+        setting = Setting(questions, hold, sampling, cache, measuring)
         contestants, model = answered(found, setting)
         scores = rewards.scored(judges, contestants, setting, model and (found[0].base_checksum, model))
         near = [questions[n].prompt.id for n in sorted(seen.near)]
@@ -224,10 +226,11 @@ def add_metrics(report: dict[str, Any], measuring: MetricsConfig, compared: Comp
     """What needs no judge, on every set; and what variants of the questions change."""
     contestants, questions = compared.contestants, compared.questions
     measures = (metrics.measures(contestants, questions, measuring) | metrics.of_rewards(compared.rewards)
-                | metrics.of_references({one.name: one.references for one in contestants if one.references}))
+                | metrics.of_references({one.name: one.references for one in contestants}))
     found = metrics.measured(measures, [one.name for one in contestants], questions, level)
+    scored = tasks.measured(contestants, level)
     for name, own in found.items():
-        report["runs"][name]["metrics"] = own
+        report["runs"][name]["metrics"] = own | scored[name]
     report["robustness"] = robustness.robustness(measures, contestants, questions, level)
 
 

@@ -27,7 +27,8 @@ def robustness(measures: Mapping[str, Measure], contestants: Sequence[Contestant
     """
     report: dict[str, dict[str, dict[str, dict[str, Any]]]] = {one.name: {} for one in contestants}
     for variant in VARIANTS:
-        places_N = np.array([n for n, one in enumerate(questions) if one.set == variant], dtype=np.int64)
+        places_N = np.array([n for n, one in enumerate(questions) if one.set == variant and one.of is not None],
+                            dtype=np.int64)
         if not places_N.size:
             continue
         weights_RN = stats.resample_weights(len(places_N))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from numbers import Real
 from pathlib import Path
@@ -19,12 +20,15 @@ import numpy as np
 
 from prefloop import stats
 from prefloop.compare.metrics import MetricsConfig, averaged, figure
+from prefloop.compare.records import Contestant
 from prefloop.errors import RequestError, RunError
+from prefloop.records import digest
 
 if TYPE_CHECKING:
     from torch import nn
 
     from prefloop.chat import Chat
+    from prefloop.compare.answering import Setting, Writer
 
 # {task: {metric: {"values": one for each document} or {"value": mean, "stderr": its standard error}}}: plain JSON
 Scores = dict[str, dict[str, dict[str, Any]]]
@@ -51,6 +55,37 @@ def task_manager(settings: MetricsConfig) -> Any:
     except ImportError as error:
         raise RequestError("metrics.tasks needs lm-evaluation-harness, which is not installed here "
                            f"({error}): pip install lm_eval") from None
+
+
+class Tasks:
+    """The scores that were asked for of a writer, and those that it still owes."""
+
+    def __init__(self, one: Writer, setting: Setting) -> None:
+        self.one, self.settings = one, setting.measuring
+        self.kept = setting.cache.of("tasks", one.checkpoint.checksum, one.checkpoint.base_checksum, setting.hold,
+                                     self.settings.tasks_limit, self.settings.tasks_chat, own_files(self.settings))
+
+    @property
+    def owed(self) -> list[str]:
+        return [name for name in self.settings.tasks if name not in self.kept]
+
+    def read(self, model: nn.Module) -> None:
+        for name in self.owed:
+            found = scores(model, self.one.role, self.one.chat, replace(self.settings, tasks=[name]),
+                           self.one.checkpoint.path)
+            self.kept.add([{"key": name, "scores": found}])
+
+    def facts(self) -> dict[str, Scores]:
+        """As the report tells them of the run."""
+        found = {task: own for name in self.settings.tasks for task, own in self.kept[name]["scores"].items()}
+        return {"tasks": found} if found else {}
+
+
+def own_files(settings: MetricsConfig) -> str:
+    """A digest of the user's own task files, by their names, sizes and times."""
+    files = sorted(path for path in Path(settings.tasks_folder).rglob("*") if path.is_file()) if (
+        settings.tasks_folder) else []
+    return digest(*(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files))
 
 
 def scores(model: nn.Module, role: str | None, chat: Chat, settings: MetricsConfig, name: str) -> Scores:
@@ -91,17 +126,31 @@ def of_task(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) ->
     return found
 
 
-def measured(found: Mapping[str, Scores], level: float) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
-    """{contestant: {"task NAME": {metric: {value, low, high, prompts?, gain?}}}}, in the form of metrics.measured; the
-    first contestant is the baseline."""
+def measured(contestants: Sequence[Contestant], level: float) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+    """{contestant: {"task NAME": {metric: {value, low, high, prompts?, gain?}}}}, in the form of metrics.measured, of
+    the tasks and metrics that the baseline, the first, has as well."""
+    found = {one.name: known(one) for one in contestants}
     report: dict[str, dict[str, dict[str, dict[str, Any]]]] = {name: {} for name in found}
-    baseline, *_ = found.values()
-    for task, metrics in baseline.items():
+    for task, metrics in found[contestants[0].name].items():
         for metric in metrics:
             own = {name: scored[task][metric] for name, scored in found.items() if metric in scored.get(task, {})}
             for name, one in compared(own, level).items():
                 report[name].setdefault(f"task {task}", {})[metric] = one
     return report
+
+
+def known(one: Contestant) -> Scores:
+    """Its scores, which may have been read from an earlier report."""
+    found = one.facts.get("tasks", {})
+    try:
+        right = all(all(math.isfinite(value) for value in own["values"]) and len(own["values"]) if "values" in own else
+                    math.isfinite(own["value"]) and math.isfinite(own["stderr"])
+                    for metrics in found.values() for own in metrics.values())
+    except (AttributeError, TypeError, KeyError):
+        right = False
+    if not right:
+        raise RequestError(f"{one.name}: the tasks that its report tells of are not what `prefloop compare` wrote")
+    return found
 
 
 def compared(own: Mapping[str, Mapping[str, Any]], level: float) -> dict[str, dict[str, Any]]:
