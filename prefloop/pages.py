@@ -45,12 +45,12 @@ def share(value: Any, signed: bool = False) -> str:
 
 
 def number(value: Any, signed: bool = False) -> str:
-    """Three figures that matter, and no exponent where none is needed."""
+    """Three figures that matter (two where it is small), and no exponent where none is needed."""
     if not _known(value):
         return "–"
     size, sign = abs(value), "+" if signed else ""
     if 0 < size < 0.001 or size >= 1e7:
-        return f"{value:{sign}.1e}"
+        return f"{value:{sign}.2g}"
     places = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
     return f"{value:{sign},.{places}f}"
 

@@ -170,6 +170,9 @@ def test_gains_go_from_the_largest_and_regressions_come_as_they_are_given() -> N
     page = shown(report.page(facts, ROWS))
     assert f"passed: {DPO} 3, {PPO} 2. Failed: {PPO}: question 1" in page
     assert f"{DPO} on 2 prompts, {PPO} on 1 prompt." in page
+    assert "the reward fell by 0.75" in page
+    by_people = told(regressions={**facts["regressions"], "by": "people"})
+    assert "lost 75% of the votes" in shown(report.page(by_people, ROWS))
     better = page[page.index("Got better"):]
     assert better.index("reward +1.00") < better.index("question 0") < better.index("reward +0.25")
     assert "question 1" not in better
@@ -265,7 +268,8 @@ def test_small_slices_have_no_colour(prompts: int, value: float, coloured: bool,
     assert drawings.tone_of({"prompts": prompts, "win_rate": {"value": value}, "coloured": coloured}) == tone
 
 
-@pytest.mark.parametrize(("value", "words"), [(0.0, "0.000"), (0.1234, "0.123"), (9.876, "9.88"), (98.76, "98.8"),
-                                              (1234.5, "1,234"), (2e-5, "2.0e-05"), (None, "–"), (math.nan, "–")])
+@pytest.mark.parametrize(("value", "words"), [
+    (0.0, "0.000"), (0.1234, "0.123"), (9.876, "9.88"), (98.76, "98.8"), (1234.5, "1,234"), (2e-5, "2e-05"),
+    (0.000561, "0.00056"), (None, "–"), (math.nan, "–")])
 def test_numbers_have_three_figures(value: float | None, words: str) -> None:
     assert pages.number(value) == words

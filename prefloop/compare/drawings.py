@@ -108,9 +108,15 @@ def by_slice(own: Mapping[str, Any]) -> list[tuple[str, Lanes]]:
     """A run's win rate in slices of the prompts, by what they are sliced by."""
     found: dict[str, list[Row]] = {}
     for one in own.get("slices") or ():
-        said = f"{one['prompts']} prompts" + (f", q {one['adjusted']:.3f}" if one.get("adjusted") is not None else "")
-        found.setdefault(one["by"], []).append(Row(one["name"], one["win_rate"], said, tone_of(one)))
+        found.setdefault(one["by"], []).append(Row(one["name"], one["win_rate"], slice_note(one), tone_of(one)))
     return [(by, drawn) for by, rows in found.items() if (drawn := win_rates(rows))]
+
+
+def slice_note(one: Mapping[str, Any]) -> str:
+    """Its size, and its p after the correction for so many slices."""
+    if one.get("adjusted") is None:
+        return f"{one['prompts']} prompts"
+    return f"{one['prompts']} prompts, q " + (f"{one['adjusted']:.3f}" if one["adjusted"] >= 0.001 else "< 0.001")
 
 
 def tone_of(one: Mapping[str, Any]) -> str:

@@ -58,9 +58,10 @@ def page(report: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     best, ordered = report.get("best"), in_order(report)
     judges = [judged(name, own, best) for name, own in ordered.items()]
     wins = drawings.side_by_side(ordered, report.get("by"), report["runs"])
-    regressions = (report.get("regressions") or {}).get("best") or []
+    worse = report.get("regressions") or {}
+    kind = ordered.get(worse.get("by"), {}).get("kind")
     return rendered(TEMPLATE, report=report, best=best, judges=judges, wins=wins, headline=headline(report),
-                    regressions=[regression(one, rows) for one in regressions[:SHOWN]],
+                    regressions=[regression(one, rows, kind) for one in worse.get("best", [])[:SHOWN]],
                     gains=gains(report, rows), metrics=tables(by_metric(report)),
                     robustness=tables(report.get("robustness") or {}),
                     overoptimisation=drawings.overoptimisation(report.get("overoptimisation")))
@@ -92,11 +93,12 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
             **({"times": own["mean_length"] / baseline["mean_length"]} if baseline["mean_length"] else {})}
 
 
-def regression(one: dict[str, Any], rows: list[dict[str, Any]]) -> Contrast:
+def regression(one: dict[str, Any], rows: list[dict[str, Any]], kind: str | None) -> Contrast:
     """One row of report.json's regressions, with the conversation where answers.jsonl has it."""
     number = one.get("number")
     asked = rows[number]["prompt"]["messages"] if isinstance(number, int) and 0 <= number < len(rows) else []
-    return Contrast(str(one.get("title") or one.get("prompt", "")), f"lost {one['loss']:.2g}", asked,
+    said = f"the reward fell by {one['loss']:.2f}" if kind == "reward" else f"lost {one['loss']:.0%} of the votes"
+    return Contrast(str(one.get("title") or one.get("prompt", "")), said, asked,
                     *changes(one["before"], one["after"]))
 
 
