@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import tiny
 
+from prefloop.compare import kept
+from prefloop.errors import RequestError
 from prefloop.formats import snapshot
 from prefloop.records import Demonstration, Message, Prompt
 
@@ -73,6 +75,13 @@ def test_every_set_is_measured_and_measured_again_without_a_model(home: Path, tm
     again = report_in(tmp_path / "again")
     assert again["robustness"] == report["robustness"]
     assert [one["metrics"] for one in again["runs"].values()] == [one["metrics"] for one in report["runs"].values()]
+
+    rows = (tmp_path / "first" / "answers.jsonl").read_text().splitlines()
+    for of in (len(rows), -1):
+        (tmp_path / "first" / "answers.jsonl").write_text("\n".join([*rows[:-1], json.dumps(
+            json.loads(rows[-1]) | {"of": of})]))
+        with pytest.raises(RequestError, match=f"answers.jsonl: a row is a variant of question {of}, which is not"):
+            kept.read(tmp_path / "first")
 
 
 def test_nothing_is_read_twice(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

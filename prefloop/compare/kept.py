@@ -110,6 +110,9 @@ def parsed(path: Path) -> list[dict[str, Any]]:
         found.append(row)
     if not found:
         raise RequestError(f"{path}: there are no answers in this file")
+    lost = next((row["of"] for row in found if row.get("of") is not None and not 0 <= row["of"] < len(found)), None)
+    if lost is not None:
+        raise RequestError(f"{path}: a row is a variant of question {lost}, which is not in this file")
     return found
 
 
