@@ -59,7 +59,7 @@ def page(report: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     judges = [judged(name, own, best) for name, own in ordered.items()]
     wins = drawings.side_by_side(ordered, report.get("by"), report["runs"])
     worse = report.get("regressions") or {}
-    kind = ordered.get(worse.get("by"), {}).get("kind")
+    kind = ordered.get(worse.get("by", ""), {}).get("kind")
     return rendered(TEMPLATE, report=report, best=best, judges=judges, wins=wins, headline=headline(report),
                     regressions=[regression(one, rows, kind) for one in worse.get("best", [])[:SHOWN]],
                     gains=gains(report, rows), metrics=tables(by_metric(report)),
