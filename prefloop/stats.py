@@ -50,7 +50,7 @@ def wilson(wins: float, trials: int, level: float = 0.95) -> Interval:
     share, spread = wins / trials, z * z / trials
     centre = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * (share * (1 - share) / trials + spread / (4 * trials)) ** 0.5
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+    return Interval(max(0.0, centre - half) if wins else 0.0, min(1.0, centre + half) if wins < trials else 1.0)
 
 
 def paired_difference(a_per_prompt: ArrayLike, b_per_prompt: ArrayLike, seed: int = 0, resamples: int = 2000,

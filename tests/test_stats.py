@@ -41,6 +41,7 @@ def test_wilson_at_the_ends() -> None:
     z2 = 1.959964**2
     assert stats.wilson(0, 10) == pytest.approx((0, z2 / (10 + z2)), abs=1e-6)
     assert stats.wilson(10, 10) == pytest.approx((10 / (10 + z2), 1), abs=1e-6)
+    assert all((stats.wilson(0, n).low, stats.wilson(n, n).high) == (0, 1) for n in range(1, 99))
 
 
 def test_paired_difference_forgets_what_prompts_share() -> None:
