@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefloop import checkpoints, runs, wire
-from prefloop.compare.records import HELD_OUT
-from prefloop.errors import RequestError, RunError
+from prefloop import runs, wire
+from prefloop.compare import kept
+from prefloop.compare.records import HELD_OUT, Answer
+from prefloop.errors import RunError
 from prefloop.records import JOIN, Answers, Prompt, Response, digest
 
 
@@ -160,54 +160,19 @@ def is_comparison(path: Path) -> bool:
 
 def read(path: Path) -> HeldOut:
     """The answers.jsonl of a `prefloop compare`, with the checksums and sampling of the report.json beside it."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise RequestError(f"{path}: cannot read these answers: {error.strerror}") from None
-    rows: list[tuple[Prompt, str, dict[str, Written]]] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line) if line.strip() else None
-            if row is not None:
-                rows.append((Prompt.from_json(row["prompt"]), str(row.get("set", HELD_OUT)), _answers(row)))
-        except RequestError as error:
-            raise RequestError(f"{path}:{number}: {error}") from None
-        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            raise RequestError(f"{path}:{number}: not a row that `prefloop compare` wrote: "
-                               f"{type(error).__name__}: {error}") from None
-    if not rows:
-        raise RequestError(f"{path}: there are no answers in this file")
-    names = tuple(rows[0][2])
-    odd = next((n for n, (*_, own) in enumerate(rows, start=1) if tuple(own) != names), None)
-    if odd or len(names) < 2:
-        raise RequestError(f"{path}:{odd or 1}: expected answers of the same two or more runs in every row")
-    report = _report(path.with_name("report.json"))
-    sums = {name: str(own.get("checksum", "")) for name, own in report.get("runs", {}).items()}
-    made = HeldOut(tuple(Contestant(name, sums.get(name, "")) for name in names), tuple(prompt for prompt, *_ in rows),
-                   report.get("sampling", {}), sets=tuple(of for _, of, _ in rows))
-    made.written = [dict(enumerate(own[name] for *_, own in rows)) for name in names]
+    return of_comparison(kept.read(path))
+
+
+def of_comparison(found: kept.Compared) -> HeldOut:
+    made = HeldOut(tuple(Contestant(one.name, one.key) for one in found.contestants),
+                   tuple(one.prompt for one in found.questions), found.facts["sampling"],
+                   sets=tuple(one.set for one in found.questions))
+    made.written = [{n: _from_answers(answers, {judge.name: judge.scores[who][n] for judge in found.rewards
+                                                if judge.scores[who][n]}) for n, answers in enumerate(one.answers)}
+                    for who, one in enumerate(found.contestants)]
     return made
 
 
-def _answers(row: dict[str, Any]) -> dict[str, Written]:
-    found = {}
-    for name, texts in row["answers"].items():
-        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"the answers of {name!r} are not a list of texts")
-        tokens, ended, kl = (tuple(row.get(fact, {}).get(name, ())) for fact in ("tokens", "ended", "kl"))
-        rewards = {judge: tuple(map(float, given)) for judge, own in row.get("rewards", {}).items()
-                   if (given := own.get(name))}
-        found[name] = Written(tuple(texts), tuple(map(int, tokens)), tuple(map(bool, ended)),
-                              tuple(None if one is None else float(one) for one in kl), rewards)
-        if any(given and len(given) != len(texts) for given in (tokens, ended, kl, *rewards.values())):
-            raise ValueError(f"{name!r} has {len(texts)} answers, and not one figure for each")
-        if not all(math.isfinite(one or 0) for given in (found[name].kl, *rewards.values()) for one in given):
-            raise ValueError(f"a figure of {name!r} is not finite")
-    return found
-
-
-def _report(path: Path) -> dict[str, Any]:
-    found = checkpoints.read_json(path) if path.is_file() else {}
-    if not isinstance(found, dict) or not all(isinstance(found.get(part, {}), dict) for part in ("runs", "sampling")):
-        raise RequestError(f"{path}: not a report that `prefloop compare` wrote")
-    return found
+def _from_answers(answers: tuple[Answer, ...], rewards: dict[str, tuple[float, ...]]) -> Written:
+    return Written(tuple(one.text for one in answers), tuple(one.tokens for one in answers),
+                   tuple(one.ended for one in answers), tuple(one.kl for one in answers), rewards)

@@ -1,12 +1,14 @@
-"""For tests: a comparison of three checkpoints on many prompts, as `prefloop compare` writes it down."""
+"""For tests: comparisons of checkpoints, as `prefloop compare` writes them down."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
 
+from prefloop.compare import kept
+from prefloop.compare.records import HELD_OUT, Answer, Contestant, Question, Rewards
 from prefloop.records import Message, Prompt
 
 RUNS = ("runs/sft-0001", "runs/dpo-0003", "runs/ppo-0002")
@@ -17,31 +19,39 @@ SAYING = ("we are happy to help the customer who would like to know when the par
 WORDS = sorted(set(SAYING.split()))
 
 
-def comparison(folder: Path, prompts: int, variants: int = 0) -> Path:
-    """Its answers.jsonl and report.json. Of the last checkpoint every tenth answer is cut, every fortieth is empty,
-    and every eighth is the first checkpoint's; the last `variants` prompts are of another set.
-    """
+def written(folder: Path, questions: Sequence[Question], contestants: Sequence[Contestant],
+            rewards: Sequence[Rewards] = (), sampling: Mapping[str, float] | None = None) -> Path:
+    """The folder with an answers.jsonl and a report.json in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    dice = Random(7)
-    rows = [_row(number, "held out" if number < prompts - variants else "typos", dice) for number in range(prompts)]
-    (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "report.json").write_text(json.dumps({
-        "runs": {name: {"checksum": f"{number}" * 64} for number, name in enumerate(RUNS)}, "sampling": {"seed": 1}}))
+    compared = kept.Compared(tuple(questions), tuple(contestants), tuple(rewards), {})
+    kept.write(folder, kept.rows(compared))
+    (folder / kept.REPORT).write_text(json.dumps({
+        "runs": {one.name: {"checksum": one.key} for one in contestants}, "judges": {one.name: {} for one in rewards},
+        "sampling": dict(sampling or {}), "provenance": {}}))
     return folder
 
 
-def _row(number: int, of: str, dice: Random) -> dict[str, Any]:
-    texts = [" ".join(dice.choices(WORDS, k=dice.randint(20, 160))) for _ in RUNS]
+def comparison(folder: Path, prompts: int, variants: int = 0) -> Path:
+    """Three checkpoints under two judges. Of the last one every tenth answer is cut, every fortieth is empty, and
+    every eighth is the first one's; the last `variants` prompts are of another set.
+    """
+    dice = Random(7)
+    questions = [Question(Prompt((Message("user", f"Question {n}: {' '.join(dice.choices(WORDS, k=12))}?"),),
+                                 stratum=STRATA[n % len(STRATA)]), HELD_OUT if n < prompts - variants else "typos")
+                 for n in range(prompts)]
+    texts = [_texts(n, dice) for n in range(prompts)]
+    contestants = [Contestant(name, f"{place}" * 64, tuple(
+        (Answer(own[place], len(own[place].split()), place < 2 or n % 10 != 5, dice.uniform(0, 9) if place else 0.0),)
+        for n, own in enumerate(texts))) for place, name in enumerate(RUNS)]
+    rewards = [Rewards(judge, judge, tuple(tuple((dice.gauss(0.3 * place, 1),) for _ in texts)
+                                           for place, _ in enumerate(RUNS))) for judge in JUDGES]
+    return written(folder, questions, contestants, rewards, {"seed": 1})
+
+
+def _texts(number: int, dice: Random) -> list[str]:
+    found = [" ".join(dice.choices(WORDS, k=dice.randint(20, 160))) for _ in RUNS]
     if number % 8 == 3:
-        texts[2] = texts[0]
+        found[2] = found[0]
     if number % 40 == 9:
-        texts[2] = ""
-    prompt = Prompt((Message("user", f"Question {number}: {' '.join(dice.choices(WORDS, k=12))}?"),),
-                    stratum=STRATA[number % len(STRATA)])
-    return {"prompt": prompt.to_json(), "set": of, "reference": "", "of": None,
-            "answers": dict(zip(RUNS, ([text] for text in texts), strict=True)),
-            "tokens": dict(zip(RUNS, ([len(text.split())] for text in texts), strict=True)),
-            "ended": {name: [place < 2 or number % 10 != 5] for place, name in enumerate(RUNS)},
-            "kl": {name: [dice.uniform(0, 9) if place else 0.0] for place, name in enumerate(RUNS)},
-            "rewards": {judge: {name: [dice.gauss(0.3 * place, 1)] for place, name in enumerate(RUNS)}
-                        for judge in JUDGES}}
+        found[2] = ""
+    return found

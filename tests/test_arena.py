@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import time
@@ -12,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import arena_server
+import explored
 import pytest
 import tiny
 from arena_server import Served, asked_of_sample, is_gone
 
 from prefloop import wire
+from prefloop.compare.records import Answer, Question, Rewards
+from prefloop.compare.records import Contestant as Compared
 from prefloop.errors import RequestError
 from prefloop.feedback_ui import held_out, looking
 from prefloop.feedback_ui.held_out import Contestant, HeldOut, Written
@@ -261,52 +263,41 @@ def test_answers_survive_a_torn_line(tmp_path: Path) -> None:
 
 
 def test_answers_of_compare_are_read_with_rewards_and_checksums(tmp_path: Path) -> None:
-    path = tmp_path / "answers.jsonl"
-    rows = [{"prompt": prompt(n).to_json(), "answers": {"runs/a": ["x", "y"], "runs/b": ["z", "x"]},
-             "tokens": {"runs/a": [1, 3], "runs/b": [1, 1]},
-             "ended": {"runs/a": [True, False], "runs/b": [True, True]}, "set": ("held out", "typos")[n == 2],
-             "kl": {"runs/a": [0.0, 0.0], "runs/b": [2.5, None]},
-             "rewards": {"one": {"runs/a": [1.0, 2.0], "runs/b": [0.0, 0.5]}, "other": {"runs/a": [3.0, 3.0]}}}
-            for n in range(3)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    bare = held_out.read(path)
-    assert [one.key for one in bare.contestants] == ["runs/a", "runs/b"]
-    report = {"runs": {"runs/a": {"checksum": "aa"}}, "sampling": {"seed": 4}}
-    (tmp_path / "report.json").write_text(json.dumps(report))
-    made = held_out.read(path)
-    assert made.contestants == (Contestant("runs/a", "aa"), Contestant("runs/b"))
-    first, second = made.row(1)
-    assert first is not None
-    assert second is not None
-    assert (first.texts, first.tokens, first.ended, second.kl) == (("x", "y"), (1, 3), (True, False), (2.5, None))
-    assert [one.reward(judge) for judge in ("one", "other") for one in (first, second)] == [1.5, 0.25, 3.0, None]
-    assert (first.length, first.cut, second.cut, first.empty) == (2.0, True, False, False)
+    questions = [Question(prompt(0)), Question(prompt(1)), Question(prompt(2), "typos")]
+    first = (Answer("x", 1, True, 0.0), Answer("y", 3, False, 0.0))
+    second = (Answer("z", 1, True, 2.5), Answer("x", 1, True))
+    rewards = [Rewards("one", "", (((1.0, 2.0),) * 3, ((0.0, 0.5),) * 3)),
+               Rewards("other", "", (((), (3.0, 4.0), ()), ((), (1.0, 1.0), ())))]
+    place = explored.written(tmp_path / "compare-0001", questions, [
+        Compared("runs/a", "aa", (first,) * 3), Compared("runs/b", "bb", (second,) * 3)], rewards, {"seed": 4})
+    made = held_out.read(place / "answers.jsonl")
+    assert made.contestants == (Contestant("runs/a", "aa"), Contestant("runs/b", "bb"))
+    assert made.row(1) == [
+        Written(("x", "y"), (1, 3), (True, False), (0.0, 0.0), {"one": (1.0, 2.0), "other": (3.0, 4.0)}),
+        Written(("z", "x"), (1, 1), (True, True), (2.5, None), {"one": (0.0, 0.5), "other": (1.0, 1.0)})]
+    one, other = made.row(0)
+    assert one is not None
+    assert (one.reward("one"), one.reward("other"), one.length, one.cut, one.empty) == (1.5, None, 2.0, True, False)
+    assert other is not None
+    assert not other.cut
     assert looking.judges(made) == ["one", "other"]
     item = made.item(1)
     assert item is not None
-    assert item.responses == (Response("x", "runs/a", "aa", {}, 4), Response("z", "runs/b", "", {}, 4))
+    assert item.responses == (Response("x", "runs/a", "aa", {}, 4), Response("z", "runs/b", "bb", {}, 4))
     assert made.item(2) is None, "only held-out prompts are voted on"
 
 
-TWO = {"prompt": prompt(0).to_json(), "answers": {"a": ["x"], "b": ["y"]}}
-
-
-@pytest.mark.parametrize(("line", "why"), [
-    ("{", "not a row that `prefloop compare` wrote"), ("", "there are no answers"),
-    ('{"prompt": 3}', "not a row that `prefloop compare` wrote"),
-    (json.dumps({"prompt": prompt(0).to_json(), "answers": {"a": ["x"]}}), "same two or more runs"),
-    (json.dumps({"prompt": prompt(0).to_json(), "answers": {"a": ["x"], "b": []}}), "not a list of texts"),
-    (json.dumps({"prompt": prompt(0).to_json(), "answers": {"a": "xy", "b": ["z"]}}), "not a list of texts"),
-    (json.dumps({"prompt": prompt(0).to_json(), "answers": {"a": ["x"], "b": [3]}}), "not a list of texts"),
-    (json.dumps(TWO | {"tokens": {"b": [1, 2]}}), "'b' has 1 answers, and not one figure for each"),
-    (json.dumps(TWO | {"rewards": {"a": [1.0], "b": [2.0]}}), "not a row that `prefloop compare` wrote"),
-    (json.dumps(TWO | {"rewards": {"judge": {"a": [math.nan]}}}), "a figure of 'a' is not finite"),
-    (json.dumps(TWO | {"kl": 3}), "not a row that `prefloop compare` wrote"),
-])
-def test_a_file_that_compare_did_not_write_is_named(tmp_path: Path, line: str, why: str) -> None:
-    (tmp_path / "answers.jsonl").write_text(line + "\n")
-    with pytest.raises(RequestError, match=rf"answers\.jsonl(:1)?: .*{why}"):
-        held_out.read(tmp_path / "answers.jsonl")
+@pytest.mark.parametrize(("old", "new"), [("{", "{{"), ('"typos"', "3, 4"), ("[2.5", "[NaN"), ("[2.5", "[1e999"),
+                                          ("[0.25]", "[NaN]"), ("[0.25]", '["x"]'), ("[0.25]", "[]")])
+def test_a_file_that_compare_did_not_write_is_named(tmp_path: Path, old: str, new: str) -> None:
+    answers = [Compared(name, name, ((Answer("x", 1, True, 2.5),),)) for name in "ab"]
+    place = explored.written(tmp_path / "compare", [Question(prompt(0), "typos")], answers,
+                             [Rewards("judge", "", (((0.25,),), ((0.25,),)))]) / "answers.jsonl"
+    line = place.read_text()
+    assert old in line
+    place.write_text(line.replace(old, new, 1))
+    with pytest.raises(RequestError, match=r"answers\.jsonl:1: .*not a row that `prefloop compare` wrote"):
+        held_out.read(place)
 
 
 def test_the_list_is_searched_filtered_and_sorted() -> None:

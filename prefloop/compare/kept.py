@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -128,6 +129,8 @@ def answers_of(row: dict[str, Any], name: str) -> tuple[Answer, ...]:
     if not texts or not all(isinstance(text, str) for text in texts) or not all(
             isinstance(one, int) and one >= 0 for one in tokens):
         raise ValueError(f"the answers of {name!r} are not a list of texts with their tokens")
+    if not all(kl is None or _finite(kl) for kl in row["kl"][name]):
+        raise ValueError(f"kl of {name!r} is not a number or null for each answer")
     return tuple(Answer(text, count, bool(end), None if kl is None else float(kl))
                  for text, count, end, kl in zip(texts, tokens, ended, row["kl"][name], strict=True))
 
@@ -138,13 +141,17 @@ def references_of(found: Sequence[dict[str, Any]], name: str) -> tuple[tuple[flo
     return tuple((float(own[0]), int(own[1])) if (own := row["references"][name]) else None for row in found)
 
 
+def _finite(one: Any) -> bool:
+    return isinstance(one, int | float) and math.isfinite(one)
+
+
 def _require_numbers(row: dict[str, Any]) -> None:
-    if not all(isinstance(one, int | float) for one in row["recorded"].values()):
+    if not all(map(_finite, row["recorded"].values())):
         raise ValueError("recorded: not a number for each judge")
     for column in ("rewards", "spreads"):
         for judge, own in row[column].items():
             for name, texts in row["answers"].items():
-                if len(own[name]) != len(texts) or not all(isinstance(one, int | float) for one in own[name]):
+                if len(own[name]) != len(texts) or not all(map(_finite, own[name])):
                     raise ValueError(f"{column} of {judge!r} are not a number for each answer of {name!r}")
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import arena_server
+import explored
 import pytest
 import rated_page
 from arena_server import Served, asked_of_sample
 from playwright.sync_api import Browser, Page
 from rated_page import Seen
 
+from prefloop.compare.records import Answer, Contestant, Question, Rewards
 from prefloop.records import Message, Prompt
 
 pytestmark = pytest.mark.skipif(not rated_page.CHROMIUM.exists(), reason="no /usr/bin/chromium")
@@ -39,12 +40,13 @@ def sampled(tmp_path: Path) -> Iterator[Served]:
     texts = [(f"plain {HOSTILE}", f"worse {HOSTILE}"), ("the same", "the same"), ("good", "awful answer"),
              ("one two three", "one 2 three four"), ("c", "d")]
     rewards = [(1.0, 0.5), (0.0, 0.0), (2.0, -2.0), (0.0, 1.0), (0.0, 0.25)]
-    (tmp_path / "answers.jsonl").write_text("".join(json.dumps({
-        "prompt": Prompt((Message("system", "be brief"), Message("user", f"question {n} {HOSTILE}"))).to_json(),
-        "answers": {name: [text] for name, text in zip(NAMES, own, strict=True)},
-        "rewards": {"runs/judge": {name: [worth] for name, worth in zip(NAMES, rewards[n], strict=True)}}}) + "\n"
-        for n, own in enumerate(texts)))
-    made = arena_server.serve(tmp_path / "arena", f"arena.answers={tmp_path / 'answers.jsonl'}",
+    questions = [Question(Prompt((Message("system", "be brief"), Message("user", f"question {n} {HOSTILE}"))))
+                 for n in range(len(texts))]
+    contestants = [Contestant(name, name, tuple((Answer(own[place], 9, True),) for own in texts))
+                   for place, name in enumerate(NAMES)]
+    judge = Rewards("runs/judge", "", tuple(tuple((own[place],) for own in rewards) for place in range(2)))
+    place = explored.written(tmp_path / "compare-0001", questions, contestants, [judge])
+    made = arena_server.serve(tmp_path / "arena", f"arena.answers={place}",
                               "arena.reveal_after=2")
     yield made
     made.stop()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import explored
 import pytest
 import rated_page
 from playwright.sync_api import Browser, Page, Response
@@ -39,18 +39,11 @@ def texts(request: pytest.FixtureRequest) -> list[tuple[str, ...]]:
 @pytest.fixture
 def compared(texts: list[tuple[str, ...]], tmp_path: Path) -> Path:
     """What `prefloop compare` leaves in its run's folder."""
-    folder = tmp_path / "compare-0042"
-    folder.mkdir()
-    names = list(SUMS)[: len(texts[0])]
-    rows = [{"prompt": prompt(n).to_json(), "set": "held out", "reference": "", "of": None,
-             "answers": {name: [text] for name, text in zip(names, own, strict=True)},
-             "tokens": {name: [len(text.split())] for name, text in zip(names, own, strict=True)},
-             "ended": {name: [True] for name in names}} for n, own in enumerate(texts)]
-    rows.append({**rows[0], "prompt": prompt(9).to_json(), "set": "typos", "of": 0})
-    (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "report.json").write_text(json.dumps({"runs": {name: {"checksum": SUMS[name]} for name in names},
-                                                    "sampling": {"seed": 3, "temperature": 1.0}}))
-    return folder
+    answers = [tuple((Answer(own[place], 2, True),) for own in (*texts, texts[0])) for place in range(len(texts[0]))]
+    questions = [*(Question(prompt(n)) for n in range(len(texts))), Question(prompt(9), "typos", of=0)]
+    return explored.written(tmp_path / "compare-0042", questions, [
+        Contestant(name, checksum, own) for (name, checksum), own in zip(SUMS.items(), answers, strict=False)],
+        sampling={"seed": 3, "temperature": 1.0})
 
 
 @pytest.fixture
