@@ -224,7 +224,7 @@ find(".ar-search").addEventListener("input", () => {
 });
 // Another order shows what now comes first.
 [".ar-against", ...Object.values(WISHES)].forEach((one) => find(one).addEventListener("change", () => {
-  shown = null;
+  anew = true;
   list();
 }));
 

@@ -6,6 +6,7 @@ const AROUND = 12; // lines beyond either end of what is seen
 const WISHES = { only: ".ar-only", order: ".ar-order", judge: ".ar-judge", stratum: ".ar-stratum-of", set: ".ar-set" }; // selects by what they ask for
 
 let asking = 0; // lists that were asked for: a reply to an earlier wish is passed over
+let anew = false; // the next list is shown from its beginning, and not where the prompt that is shown now stands
 
 async function list(quietly = false) {
   const own = ++asking;
@@ -13,7 +14,8 @@ async function list(quietly = false) {
   const wishes = Object.fromEntries(Object.entries(WISHES).map(([name, select]) => [name, find(select).value]));
   const reply = await asked("/api/arena/list", { text: find(".ar-search").value, against, ...wishes });
   if (!reply || view !== "look" || own !== asking) return;
-  const number = shown?.number;
+  const number = anew ? undefined : shown?.number;
+  anew = false;
   lines = reply.lines;
   drawChoices(reply, against);
   at = Math.max(0, lines.findIndex((line) => line.number === number));
