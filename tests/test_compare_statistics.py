@@ -113,6 +113,16 @@ def test_what_a_rule_decided_has_no_rater() -> None:
     assert told["runs"]["new"]["win_rate"] == pytest.approx(judged(contests(apart))["runs"]["new"]["win_rate"])
 
 
+def test_one_judge_and_many_ties_by_rule_are_no_sample_of_raters() -> None:
+    draw = np.random.default_rng(18)
+    won = (draw.random(100) < 0.8).tolist()
+    rows = [(n, -1, 1, 0, 0.5, 0) for n in range(100)] + [(100 + n, 0, 1, 0, one, 0) for n, one in enumerate(won)]
+    found = judged(contests(rows), kind="ai")["runs"]["new"]
+    apart = judged(contests([(n, n, *rest) for n, _, *rest in rows]))["runs"]["new"]
+    assert found["win_rate"] == pytest.approx(apart["win_rate"])
+    assert found["win_rate"]["high"] - found["win_rate"]["low"] < 0.12
+
+
 def test_swapping_candidate_and_baseline_mirrors_every_figure() -> None:
     one = drawn(8, prompts=90)
     slices = {"stratum": [f"s{n % 2}" for n in range(90)]}

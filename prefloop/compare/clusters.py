@@ -54,19 +54,23 @@ class Spread:
 
 def spread(influence_D: Array, prompt_D: Numbers, rater_D: Numbers) -> Spread:
     """Sums of squares over prompts, over raters, and over what a rater said of a prompt. A `rater_D` under 0 is a
-    rule, which has no taste: what it decided goes by its prompt alone."""
-    people_D = rater_D[rater_D >= 0]
-    rater_D = np.where(rater_D < 0, -1 - prompt_D, rater_D)
+    rule, which has no taste: what it decided goes by its prompt alone, and is nothing that raters differ from."""
+    said_D = rater_D >= 0
     vote_D = np.unique(np.stack([prompt_D, rater_D]), axis=1, return_inverse=True)[1].ravel()
-    by_prompt, by_rater, by_vote = (_sums(influence_D, one_D) for one_D in (prompt_D, rater_D, vote_D))
-    prompts, votes = _variance(by_prompt), _variance(by_vote)
-    shared = max(0.0, _variance(by_rater) - votes)  # what a rater's votes on different prompts have in common
+    prompts = _sums(influence_D, prompt_D)
+    together = _variance(prompts)
+    shared = by_vote = 0.0  # of raters: what their votes on different prompts have in common, and of votes apart
+    if said_D.any():
+        own_D = influence_D[said_D] - influence_D[said_D].mean()
+        by_vote = _variance(_sums(own_D, vote_D[said_D]))
+        shared = max(0.0, _variance(_sums(own_D, rater_D[said_D])) - by_vote)
     # Of raters, the geometric mean of what they share and of all their variance: with all of it, a crew without tastes
     # of its own would pay for them; with the first alone, too few tastes are too readily believed.
-    freedoms = max(1, len(by_prompt) - 1), max(1.0, _equal_parts(people_D) - 1)
-    clustered = prompts + shared
-    parts = prompts**2 / freedoms[0] + shared * (shared + votes) / freedoms[1]
-    return Spread(clustered, float((by_prompt**2).sum()), votes, clustered**2 / parts if parts else freedoms[0])
+    freedoms = max(1, len(prompts) - 1), max(1.0, _equal_parts(rater_D[said_D]) - 1)
+    parts = together**2 / freedoms[0] + shared * (shared + by_vote) / freedoms[1]
+    clustered = together + shared
+    return Spread(clustered, float((prompts**2).sum()), _variance(_sums(influence_D, vote_D)),
+                  clustered**2 / parts if parts else freedoms[0])
 
 
 def _sums(influence_D: Array, group_D: Numbers) -> Array:
