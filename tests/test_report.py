@@ -55,11 +55,11 @@ def shown(html: str) -> str:
 
 
 def test_the_page_says_what_the_report_says() -> None:
-    page = shown(report.page(told(reasons=["too few votes"], looks=3), []))
+    page = shown(report.page(told(reasons=["too few votes"], peeking={"rule": "as planned"}), []))
     for words in (f"{PPO} wins 60.0%", "60.0% 50.0 to 70.0%", "at equal length 55.0% 40.0 to 70.0%",
                   "3.00 2.50 to 3.50", "1.50 ×", "votes still needed 720", "too few votes",
                   "The verdict goes by people alone",
-                  "look 3", "2026-03-04 05:06:07 UTC", "1,234"):
+                  "as planned", "2026-03-04 05:06:07 UTC", "1,234"):
         assert words in page, words
     assert "votes still needed" not in shown(report.page(told(verdict="ship"), []))
 
@@ -120,6 +120,16 @@ def test_gains_go_from_the_largest_and_regressions_come_as_they_are_given() -> N
     better = page[page.index("Got better"):]
     assert better.index("reward +1.00") < better.index("question 0") < better.index("reward +0.25")
     assert "question 1" not in better
+
+
+def test_metrics_have_a_column_for_every_set_but_the_variants() -> None:
+    sets = {of: {"rouge_l": {**estimate(0.5, 0.4, 0.6), "gap": estimate(-0.1, -0.2, 0.0)}} for of in (
+        "held out", "near", "typos")}
+    facts = told(best=None, runs={"runs/sft": {**told()["runs"]["runs/sft"], "metrics": sets}},
+                 robustness={"runs/sft": {"typos": {"rouge_l": estimate(-0.1, -0.2, 0.0)}}})
+    (metric,) = report.tables(report.by_metric(facts))
+    assert (metric.title, metric.columns) == ("rouge_l", ["held out", "near"])
+    assert "gap -0.100, -0.200 to 0.000" in shown(report.page(facts, []))
 
 
 def test_hostile_text_stays_text_everywhere() -> None:

@@ -118,11 +118,13 @@ def gains(report: dict[str, Any], rows: list[dict[str, Any]]) -> list[Contrast]:
 
 
 def by_metric(report: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """For every run its metrics, and of each the figure on every set of questions."""
+    """For every run its metrics, and of each the figure on every set of questions but variants, which robustness
+    tells of."""
+    variants = {variant for own in (report.get("robustness") or {}).values() for variant in own}
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, own in report["runs"].items():
         for of, metrics in (own.get("metrics") or {}).items():
-            for metric, figure in metrics.items():
+            for metric, figure in metrics.items() if of not in variants else ():
                 found.setdefault(name, {}).setdefault(metric, {})[of] = figure
     return found
 
