@@ -79,11 +79,13 @@ def test_the_verdicts_judge_stands_first_and_its_details_are_open() -> None:
 
 
 def test_what_is_known_of_a_judge_is_told() -> None:
-    gpt = judged("ai", missing=7, pairs=90, judged=80, position_bias=estimate(0.2, 0.1, 0.3), unread=5,
-                 second_place=estimate(0.05, 0.0, 0.1), consistent=estimate(0.75, 0.7, 0.8),
+    gpt = judged("ai", missing=7, complaint="the server is away", pairs=90, judged=80, unread=5,
+                 position_bias=estimate(0.2, 0.1, 0.3), second_place=estimate(0.05, 0.0, 0.1),
+                 consistent=estimate(0.75, 0.7, 0.8),
                  agreement={"pairs": 33, "share": estimate(0.6, 0.5, 0.7), "alpha": 0.345})
     counted = {"counted": 12, "gold and repeats": 3}
     page = shown(report.page(told(votes=counted, judges={"people": judged(), "gpt": gpt}), []))
+    assert "not every verdict came: the server is away." in page
     for words in ("of 90 pairs it judged 80 in both orders, 75.0% 70.0 to 80.0% alike", "both times in 20.0%",
                   "60.0% 50.0 to 70.0% of 33 pairs", "α 0.345", "5 prompts without rewards",
                   "12 counted, 3 gold and repeats"):
