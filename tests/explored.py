@@ -14,6 +14,7 @@ from prefloop.records import Message, Prompt
 RUNS = ("runs/sft-0001", "runs/dpo-0003", "runs/ppo-0002")
 JUDGES = ("runs/reward-0001", "runs/reward-0002")
 STRATA = ("billing", "delivery", "returns", "account")
+SAMPLING = {"answers": 1, "max_new_tokens": 256, "temperature": 1.0, "seed": 1}
 SAYING = ("we are happy to help the customer who would like to know when the parcel arrives and about the refund of "
           "that order please tell us the number on the invoice and your address")
 WORDS = sorted(set(SAYING.split()))
@@ -27,7 +28,8 @@ def written(folder: Path, questions: Sequence[Question], contestants: Sequence[C
     kept.write(folder, kept.rows(compared))
     (folder / kept.REPORT).write_text(json.dumps({
         "runs": {one.name: {"checksum": one.key} for one in contestants}, "judges": {one.name: {} for one in rewards},
-        "sampling": dict(sampling or {}), "provenance": {}}))
+        "sampling": dict(sampling or {}), "provenance": {}, "proxies": [one.name for one in rewards[:1]],
+        "split": "test", "over_length": 0, "hold": {}}))
     return folder
 
 
@@ -45,7 +47,7 @@ def comparison(folder: Path, prompts: int, variants: int = 0) -> Path:
         for n, own in enumerate(texts))) for place, name in enumerate(RUNS)]
     rewards = [Rewards(judge, judge, tuple(tuple((dice.gauss(0.3 * place, 1),) for _ in texts)
                                            for place, _ in enumerate(RUNS))) for judge in JUDGES]
-    return written(folder, questions, contestants, rewards, {"seed": 1})
+    return written(folder, questions, contestants, rewards, SAMPLING)
 
 
 def _texts(number: int, dice: Random) -> list[str]:
