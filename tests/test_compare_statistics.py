@@ -224,8 +224,8 @@ def test_fifths_keep_the_same_gaps_together_and_turn_with_the_sides() -> None:
 
 def test_slices_are_tested_together_and_small_ones_not_at_all() -> None:
     draw = np.random.default_rng(13)
-    names = ["good"] * 40 + ["even"] * 40 + ["small"] * 29
-    chance = {"good": 0.9, "even": 0.5, "small": 1.0}
+    names = ["good"] * 40 + ["even"] * 40 + ["small"] * 29 + [""] * 9
+    chance = {"good": 0.9, "even": 0.5, "small": 1.0, "": 0.0}
     rows = [(n, n, 1, 0, float(draw.random() < chance[name]), 0) for n, name in enumerate(names)]
     found = {one["name"]: one for one in judged(contests(rows), slices={"stratum": names})["runs"]["new"]["slices"]}
     assert {name: one["coloured"] for name, one in found.items()} == {"good": True, "even": False, "small": False}

@@ -50,7 +50,8 @@ class Votes:
 def judged(judge: Judge, baseline: int, level: float, effect: float, slices: Mapping[str, Sequence[str]],
            planned: int | None) -> dict[str, Any]:
     """A judge's part of report.json. `baseline` is a number of a player; `slices` have a name for each question, by
-    what they slice; `effect` is the win rate that a comparison should find, `planned` how many votes were to be had.
+    what they slice, "" where it is in none; `effect` is the win rate that a comparison should find, `planned` how many
+    votes were to be had.
 
     Where people's votes come without a plan, or before it is reached, "anytime" is an interval to look at meanwhile.
     """
@@ -145,7 +146,7 @@ def sliced(votes: Votes, slices: Mapping[str, Sequence[str]], level: float) -> l
     found: list[tuple[str, str, Resampled]] = []
     for by, names in slices.items():
         name_D = np.asarray(names, dtype=object)[votes.question_D]
-        found += [(by, str(name), win_rate(votes.only(name_D == name))) for name in sorted(set(name_D))]
+        found += [(by, str(name), win_rate(votes.only(name_D == name))) for name in sorted(set(name_D) - {""})]
     p_S = [one.p() for _, _, one in found]
     large = [n for n, (_, _, one) in enumerate(found) if one.prompts >= LEAST]
     adjusted = dict(zip(large, map(float, stats.adjusted([p_S[n] for n in large])), strict=True)) if large else {}

@@ -24,6 +24,7 @@ import json
 import statistics as of
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -35,7 +36,8 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from prefloop import agreement, stats
-from prefloop.compare.records import Contests, Judge
+from prefloop.compare import kept
+from prefloop.compare.records import Answer, Contestant, Contests, Judge, Question, Rewards
 from prefloop.compare.statistics import Votes, against, anytime, judged, win_rate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,7 +87,7 @@ class World:
 
 def main() -> None:
     found = {**false_positives(), **power(), **coverage(), **peeking(), "bt_gap": bt_gap(), "alpha_gap": alpha_gap(),
-             **mirrored(), **generation()}
+             **mirrored(), **seconds(), **generation()}
     print(json.dumps(found))
 
 
@@ -202,6 +204,56 @@ def alpha_gap() -> float:
                           capture_output=True, text=True, check=True)
     ours = [agreement.alpha(one, scale) for one in tables for scale in ("nominal", "ordinal")]
     return max(abs(a - b) for a, b in zip(ours, json.loads(done.stdout), strict=True) if a is not None)
+
+
+def seconds() -> dict[str, float]:
+    """A comparison that was answered and scored by two reward models, and 2,500 rankings of its three answers."""
+    with tempfile.TemporaryDirectory() as made:
+        root = Path(made)
+        compared(root / "before", root / "votes")
+        command = ["compare", str(ROOT / "configs" / "compare.yaml"), f"compare.answers=[{root / 'before'}]",
+                   f"compare.votes=[{root / 'votes'}]", f"run.root={root / 'runs'}"]
+        inside = ("import sys, time; from prefloop.cli import main; import prefloop.compare.recipe\n"
+                  "started = time.perf_counter(); main(sys.argv[1:]); print(time.perf_counter() - started)")
+        times: dict[str, list[float]] = {"seconds_500x3": [], "seconds_500x3_inside": []}
+        for _ in range(5):
+            started = time.perf_counter()
+            done = subprocess.run([sys.executable, "-c", inside, *command], capture_output=True, text=True, check=True)
+            times["seconds_500x3"].append(time.perf_counter() - started)
+            times["seconds_500x3_inside"].append(float(done.stdout.split()[-1]))
+        return {name: round(of.median(own), 2) for name, own in times.items()}
+
+
+def compared(folder: Path, votes: Path) -> None:
+    """500 prompts of the demo, answers of as many words as people write, and what is said of them, all made up."""
+    from prefloop import checkpoints
+    from prefloop.formats import snapshot
+    from prefloop.launch.world import grammar
+    from prefloop.records import Ranking, Response
+
+    draw, names = np.random.default_rng(0), ("runs/sft", "runs/dpo", "runs/ppo")
+    questions = tuple(Question(prompt) for prompt in grammar.prompts(500, 0))
+    words = [f"word{n}" for n in range(2000)]
+    texts = [[" ".join(draw.choice(words, draw.integers(20, 200))) for _ in questions] for _ in names]
+    contestants = tuple(
+        Contestant(name, name * 4, tuple((Answer(text, len(text.split()), True, float(draw.normal(3, 1))),)
+                                         for text in own)) for name, own in zip(names, texts, strict=True))
+    good_KN = draw.normal(np.array([[0.0], [0.3], [0.5]]), 1.0, (3, 500))
+    judges = tuple(Rewards(name, name * 4, tuple(tuple((float(one),) for one in own) for own in
+                                                 good_KN + draw.normal(0, 1, good_KN.shape)))
+                   for name in ("runs/reward", "runs/second"))
+    rankings = []
+    for n, question in enumerate(questions):
+        responses = tuple(Response(own[n], name, name * 4) for name, own in zip(names, texts, strict=True))
+        for rater in draw.choice(20, 5, replace=False):
+            order = np.argsort(np.argsort(-(good_KN[:, n] + draw.gumbel(size=3))))
+            rankings.append(Ranking(question.prompt, responses, tuple(int(place) + 1 for place in order), f"r{rater}"))
+    snapshot.write(votes, rankings)
+    folder.mkdir()
+    kept.write(folder, kept.rows(kept.Compared(questions, contestants, judges, {})))
+    checkpoints.write_json(folder / kept.REPORT, {
+        "runs": {name: {"checksum": name * 4} for name in names}, "judges": {}, "split": "test", "over_length": 0,
+        "sampling": {"answers": 1}, "hold": {}, "overlap": {}, "proxies": ["runs/reward"], "provenance": {}})
 
 
 def generation() -> dict[str, Any]:
