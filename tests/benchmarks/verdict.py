@@ -13,7 +13,7 @@ through, and the interval that is looked at is the one that decides. The truth i
 - bt_gap, alpha_gap: the largest difference from scikit-learn's logistic regression, and from the krippendorff package
   (GPL: in an environment of its own).
 - seconds_500x3: `prefloop compare compare.answers=...` of 500 prompts, 3 checkpoints and 3 judges, in a fresh process;
-  seconds_500x3_inside is without starting Python and importing.
+  seconds_500x3_inside is without starting Python and importing, seconds_500x3_cpu what its processors worked.
 - generation_speedup: the demo's model, sampling.batch=64 against one prompt at a time; generation_same is how many of
   the answers are the same to the last token (a batch rounds otherwise, which now and then turns a close draw).
 """
@@ -21,6 +21,7 @@ through, and the interval that is looked at is the one that decides. The truth i
 from __future__ import annotations
 
 import json
+import resource
 import statistics as of
 import subprocess
 import sys
@@ -215,13 +216,20 @@ def seconds() -> dict[str, float]:
                    f"compare.votes=[{root / 'votes'}]", f"run.root={root / 'runs'}"]
         inside = ("import sys, time; from prefloop.cli import main; import prefloop.compare.recipe\n"
                   "started = time.perf_counter(); main(sys.argv[1:]); print(time.perf_counter() - started)")
-        times: dict[str, list[float]] = {"seconds_500x3": [], "seconds_500x3_inside": []}
+        times: dict[str, list[float]] = {"seconds_500x3": [], "seconds_500x3_inside": [], "seconds_500x3_cpu": []}
         for _ in range(5):
-            started = time.perf_counter()
+            started, worked = time.perf_counter(), cpu_seconds()
             done = subprocess.run([sys.executable, "-c", inside, *command], capture_output=True, text=True, check=True)
             times["seconds_500x3"].append(time.perf_counter() - started)
+            times["seconds_500x3_cpu"].append(cpu_seconds() - worked)
             times["seconds_500x3_inside"].append(float(done.stdout.split()[-1]))
         return {name: round(of.median(own), 2) for name, own in times.items()}
+
+
+def cpu_seconds() -> float:
+    """Of all processes that were started and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def compared(folder: Path, votes: Path) -> None:
