@@ -308,6 +308,8 @@ def test_two_reward_models_on_one_base(home: Path, tmp_path: Path) -> None:
     (["sft", "other"], "compare.reward={home}/runs/other", "it is no reward model"),
     (["sft", "other"], "compare.split=validatoin", "split"),
     (["sft", "other"], "sampling.max_prompt_tokens=1", "every prompt is over"),
+    (["sft", "other"], "compare.allow_overlap=false", "it was trained on 20 of these 20 prompts"),
+    (["sft", "other"], "judge.path={home}/runs/reward", "a reward model writes no answers"),
     (["sft", "other"], "compare.rewrd=x", "did you mean compare.reward?"),
 ])
 def test_a_wrong_request_is_one_line_and_leaves_nothing(home: Path, tmp_path: Path, names: list[str], override: str,

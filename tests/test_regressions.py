@@ -98,32 +98,9 @@ def test_what_must_pass() -> None:
 
 def test_the_recorded_answer_by_reward_and_in_votes() -> None:
     questions = [question(0), *(question(n, "must pass", reference="good") for n in (1, 2, 3))]
-    rewards = Rewards("r", "", (((),) * 4, ((3.0,), (1.0,), (2.0,), ())))  # spread over them 0.82
-    found = regressions.by_recorded_reward(rewards, 1, {1: 1.5, 2: 2.1, 3: 9.0})
+    scores = ((),) * 4, ((3.0,), (1.0,), (2.0,), ())  # spread over them 0.82
+    found = regressions.by_recorded_reward(Rewards("r", "", scores, recorded={1: 1.5, 2: 2.1, 3: 9.0}), 1)
     assert {n: loss.worse for n, loss in found.items()} == {1: True, 2: False}
     players = [contestant("a", "x", "good", "other", "good"), contestant("b", "y", "1", "2", "3")]
     judge = Judge("people", "people", contests((1, 0, 1, 1.0), (2, 0, 1, 1.0), (0, 0, 1, 1.0)))
     assert regressions.by_recorded_votes(judge, 1, players, questions) == {1: Loss(1.0, 0.5)}
-
-
-class Lengths:
-    """A reward model that likes long answers, and reads at most four letters."""
-
-    objectives = ("reward",)
-
-    def score(self, asked: Any, batch: int = 32) -> Any:
-        from prefloop import scoring
-
-        return scoring.of_one([float(len(text)) for _, text in asked])
-
-    def reads(self, asked: Any) -> list[bool]:
-        return [len(text) <= 4 for _, text in asked]
-
-    def taken_for_structure(self) -> int:
-        return 0
-
-
-def test_recorded_answers_are_scored_where_they_can_be_read() -> None:
-    questions = [question(0, reference="abc"), question(1, "must pass", reference="ab"),
-                 question(2, "must pass", reference="abcde"), question(3, "must pass", reference="a")]
-    assert regressions.recorded_rewards(Lengths(), questions) == {1: 2.0, 3: 1.0}

@@ -130,24 +130,36 @@ class Opinion:
     recorded: dict[int, dict[int, Loss]]
 
 
-def voice(settings: JudgeConfig, hold: HoldConfig) -> ai_voices.Voice:
-    """Who is asked. RequestError if there is no such model, or no such file with the server's secret."""
+@dataclass(frozen=True)
+class Asked:
+    """The judge that is asked, in whose words, and where its replies are kept."""
+
+    settings: JudgeConfig
+    voice: ai_voices.Voice
+    cache: Cache
+
+
+def named(settings: JudgeConfig, hold: HoldConfig, cache: Cache) -> Asked | None:
+    """The judge, if one is named. RequestError: there is no such model, or no such file with the server's secret."""
+    if not settings.name:
+        return None
     if settings.url:
-        return ai_voices.server(settings.url, settings.model, settings.token_file, settings.at_once,
-                                settings.timeout, settings.patience, settings.max_new_tokens)
+        return Asked(settings, ai_voices.server(settings.url, settings.model, settings.token_file, settings.at_once,
+                                                settings.timeout, settings.patience, settings.max_new_tokens), cache)
     from prefloop import models
 
-    return ai_voices.Local(models.resolve_policy(settings.path), hold, settings.max_new_tokens)
+    local = ai_voices.Local(models.resolve_policy(settings.path), hold, settings.max_new_tokens)
+    return Asked(settings, local, cache)
 
 
-def asked(name: str, judging: ai_voices.Voice, criteria: str, contestants: Sequence[Contestant],
-          questions: Sequence[Question], cache: Cache, level: float) -> Opinion:
+def opinion(asked: Asked, contestants: Sequence[Contestant], questions: Sequence[Question], level: float) -> Opinion:
     """Every candidate's first answers against the baseline's, and against the recorded ones that must be matched."""
-    kept = cache.of("verdicts", *judging.maker)
+    name, kept = asked.settings.name, asked.cache.of("verdicts", *asked.voice.maker)
     pairs = [*held_out(contestants, questions), *recorded(contestants, questions)]
     open_pairs = [one for one in pairs if by_rule(one.own, one.rival) is None]
     before = len(kept.rows)
-    found = dict(zip(open_pairs, judged(judging, criteria, open_pairs, kept), strict=True))
+    verdicts = judged(asked.voice, asked.settings.criteria, open_pairs, kept)
+    found = dict(zip(open_pairs, verdicts, strict=True))
     contests, losses, missing = [], dict[int, dict[int, Loss]](), 0
     for pair in pairs:
         ruled = by_rule(pair.own, pair.rival)
@@ -162,7 +174,7 @@ def asked(name: str, judging: ai_voices.Voice, criteria: str, contestants: Seque
                                     length_gap(pair.own, pair.rival)))
     if missing and not any(one.rater for one in contests):  # it judged nothing: then rules alone are no verdict of its
         contests = []
-    facts = {"asked": 2 * len(open_pairs), "new": len(kept.rows) - before, "complaint": judging.complaint,
+    facts = {"asked": 2 * len(open_pairs), "new": len(kept.rows) - before, "complaint": asked.voice.complaint,
              **figures(found, level)}
     return Opinion(Judge(name, "ai", people.table(contestants, contests, missing)), facts, losses)
 
@@ -237,6 +249,13 @@ def figures(found: Mapping[Pair, Verdict], level: float) -> dict[str, Any]:
     return {"pairs": len(found), "judged": len(whole), "position_bias": share(lambda one: one.first_place),
             "second_place": share(lambda one: one.second_place),
             "consistent": share(lambda one: one.forth == one.back)}
+
+
+def beside(opinion: Opinion, judges: Sequence[Judge], level: float) -> dict[str, Any]:
+    """What report.json says of this judge alone: its own figures, and how it agrees with people."""
+    votes = next((one.contests for one in judges if one.kind == "people"), None)
+    return {**opinion.figures,
+            "agreement": None if votes is None else agreement(opinion.judge.contests, votes, level)}
 
 
 def agreement(own: Contests, other: Contests, level: float) -> dict[str, Any] | None:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from prefloop import checkpoints, config, runs
 from prefloop.compare import (
+    ai_judge,
     figures,
     kept,
     metrics,
     overlap,
+    overoptimisation,
     people,
     question_sets,
     regressions,
@@ -26,6 +28,7 @@ from prefloop.compare import (
     tasks,
     verdict,
 )
+from prefloop.compare.cache import Cache
 from prefloop.compare.kept import Compared
 from prefloop.compare.metrics import MetricsConfig
 from prefloop.compare.records import HELD_OUT, Contests, Judge, Question
@@ -51,24 +54,29 @@ PLANNED = ("{planned} votes were planned beforehand (compare.planned_votes): bef
 def sections() -> config.Sections:
     return {"compare": config.Section(CompareConfig), "data": config.Section(PromptSource),
             "sampling": config.Section(SamplingConfig, {"answers": 1}), "model": config.Section(HoldConfig),
-            "metrics": config.Section(metrics.MetricsConfig), "run": config.Section(runs.RunConfig)}
+            "metrics": config.Section(metrics.MetricsConfig), "judge": config.Section(ai_judge.JudgeConfig),
+            "run": config.Section(runs.RunConfig)}
 
 
 def main(asked: config.Asked) -> int:
-    settings, data, sampling, hold, measuring, where = config.build(asked, sections())
+    settings, data, sampling, hold, measuring, judging, where = config.build(asked, sections())
     if settings.out:
         checkpoints.require_place(Path(settings.out) / kept.REPORT, "compare.out")
     metrics.functions(measuring)  # what cannot be imported is said now
     tasks.require(measuring)
+    judge = ai_judge.named(judging, hold, cache_of(settings, where))
     if settings.answers:
-        return judged_again(asked, settings, measuring, where)
-    return sampled(asked, settings, data, sampling, hold, measuring, where)
+        return judged_again(asked, settings, measuring, judge, where)
+    return sampled(asked, settings, data, sampling, hold, measuring, judge, where)
+
+
+def cache_of(settings: CompareConfig, where: runs.RunConfig) -> Cache:
+    return Cache(Path(settings.cache) if settings.cache else Path(where.root) / "answered")
 
 
 def sampled(asked: config.Asked, settings: CompareConfig, data: PromptSource, sampling: SamplingConfig,
-            hold: HoldConfig, measuring: MetricsConfig, where: runs.RunConfig) -> int:
+            hold: HoldConfig, measuring: MetricsConfig, judge: ai_judge.Asked | None, where: runs.RunConfig) -> int:
     from prefloop.compare.answering import Setting, answered, over_length, reader
-    from prefloop.compare.cache import Cache
     from prefloop.formats import snapshot
 
     if not data.path:
@@ -85,31 +93,32 @@ def sampled(asked: config.Asked, settings: CompareConfig, data: PromptSource, sa
         overlap.require_none(seen, questions)
     parents: dict[str, Any] = {f"run{n}": one.lineage() for n, one in enumerate(found)} | {
         "reward" if n == 0 else f"reward{n + 1}": one.lineage() for n, one in enumerate(judges)}
-    cache = Cache(Path(settings.cache) if settings.cache else Path(where.root) / "answered")
     with runs.start(asked, where, resumable=False, data=source.lineage(), **parents) as run:
-        setting = Setting(questions, hold, sampling, cache, measuring)
+        setting = Setting(questions, hold, sampling, cache_of(settings, where), measuring)
         contestants, model = answered(found, setting)
         scores = rewards.scored(judges, contestants, setting, model and (found[0].base_checksum, model))
+        del model  # a judge that is a model here needs its place
         near = [questions[n].prompt.id for n in sorted(seen.near)]
         facts = {"split": settings.split, "over_length": len(wanted) - len(questions), "sampling": asdict(sampling),
                  "hold": asdict(hold), "overlap": seen.to_json() | {"near_questions": near},
-                 "proxies": [settings.reward], "provenance": {"data": source.lineage(),
+                 "proxies": [settings.reward], "swept": bool(settings.sweep), "provenance": {"data": source.lineage(),
                                                               "questions": name_of(questions)}}
-        return concluded(run, settings, measuring, Compared(questions, contestants, tuple(scores), facts))
+        return concluded(run, settings, measuring, judge, Compared(questions, contestants, tuple(scores), facts))
 
 
 def judged_again(asked: config.Asked, settings: CompareConfig, measuring: MetricsConfig,
-                 where: runs.RunConfig) -> int:
-    """What was answered and scored before, with the votes that have come in since. No model is loaded."""
+                 judge: ai_judge.Asked | None, where: runs.RunConfig) -> int:
+    """What was answered and scored before, with the votes that have come in since. No model is loaded, but the AI
+    judge that judge.path may name."""
     found = [kept.read(Path(place)) for place in settings.answers]
     compared = kept.joined(found, settings.shared_only, settings.answers)
     facts = {key: compared.facts[key] for key in ("split", "over_length", "sampling", "hold", "overlap", "proxies",
-                                                  "provenance") if key in compared.facts}
+                                                  "swept", "provenance") if key in compared.facts}
     facts["provenance"] = {**facts["provenance"], "questions": name_of(compared.questions)}
     parents: dict[str, Any] = {f"answers{n}": {"path": place, "checksum": checkpoints.file_sha256(one)}
                for n, place in enumerate(settings.answers) for one in [kept.answers_in(Path(place))]}
     with runs.start(asked, where, resumable=False, **parents) as run:
-        return concluded(run, settings, measuring, replace(compared, facts=facts))
+        return concluded(run, settings, measuring, judge, replace(compared, facts=facts))
 
 
 def contestants_of(settings: CompareConfig) -> list[Checkpoint]:
@@ -157,15 +166,20 @@ def name_of(questions: Sequence[Question]) -> str:
 # -- judging ----------------------------------------------------------------------------------------------------------
 
 
-def concluded(run: runs.Run, settings: CompareConfig, measuring: MetricsConfig, compared: Compared) -> int:
+def concluded(run: runs.Run, settings: CompareConfig, measuring: MetricsConfig, judge: ai_judge.Asked | None,
+              compared: Compared) -> int:
     """Everybody's judgement of the answers, the figures, the verdict, and the files that tell them."""
     contestants, questions = compared.contestants, compared.questions
-    judges, counted = asked_judges(settings, compared)
+    opinion = judge and ai_judge.opinion(judge, contestants, questions, settings.level)
+    judges, counted = asked_judges(settings, compared, opinion)
     presiding = verdict.presiding(judges, settings.by)
     report = reported(settings, compared, judges, counted)
     report["by"] = presiding and presiding.name
+    if opinion:
+        report["judges"][opinion.judge.name] |= ai_judge.beside(opinion, judges, settings.level)
     add_metrics(report, measuring, compared, settings.level)
-    worse = presiding and regressions.told_by(presiding, compared.rewards, contestants, questions)
+    worse = presiding and regressions.told_by(presiding, compared.rewards, contestants, questions,
+                                              opinion.recorded if opinion else {})
     if worse:
         report["regressions"] = regressions.figures(worse, contestants)
     said = verdict.decided(report, settings)
@@ -185,13 +199,16 @@ def concluded(run: runs.Run, settings: CompareConfig, measuring: MetricsConfig, 
     return verdict.EXIT[said.word]
 
 
-def asked_judges(settings: CompareConfig, compared: Compared) -> tuple[list[Judge], dict[str, int]]:
+def asked_judges(settings: CompareConfig, compared: Compared,
+                 opinion: ai_judge.Opinion | None) -> tuple[list[Judge], dict[str, int]]:
     """Everybody who judges, each by themselves; and how many of people's votes counted."""
     contestants, questions = compared.contestants, compared.questions
     found, counted = [], {}
     if settings.votes:
         said, counted = people.contests(settings.votes, contestants, questions)
         found.append(Judge("people", "people", on_held_out(said, questions)))
+    if opinion:
+        found.append(opinion.judge)
     found += [Judge(one.name, "reward", rewards.contests(one, contestants, questions),
                     one.name in compared.facts["proxies"]) for one in compared.rewards]
     return found, counted
@@ -211,14 +228,16 @@ def reported(settings: CompareConfig, compared: Compared, judges: Sequence[Judge
     for one in compared.rewards:
         judged[one.name] |= rewards.figures(one, contestants, questions, settings.level)
     sets = dict.fromkeys(one.set for one in questions)
+    told = {one.name: figures.of_run(one, contestants[0], questions, settings.level) for one in contestants}
+    swept = bool(compared.facts.get("swept"))
     return {
         "format": 2, "made": runs.now(), "baseline": contestants[0].name,
         "level": settings.level, "effect": settings.effect, **compared.facts,
         "provenance": {**compared.facts["provenance"], "prefloop": version("prefloop"), "commit": runs.commit()},
         "prompts": sum(one.set == HELD_OUT for one in questions),
         "sets": {name: sum(one.set == name for one in questions) for name in sets},
-        "runs": {one.name: figures.of_run(one, contestants[0], questions, settings.level) for one in contestants},
-        "judges": judged, "votes": counted,
+        "runs": told, "judges": judged, "votes": counted,
+        "overoptimisation": overoptimisation.of_report(told, judged, settings.effect, swept),
         "peeking": {"rule": PLANNED.format(planned=settings.planned_votes) if settings.planned_votes else ANYTIME}}
 
 

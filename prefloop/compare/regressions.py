@@ -172,13 +172,15 @@ class Regressions:
 
 
 def told_by(judge: Judge, rewards: Sequence[Rewards], contestants: Sequence[Contestant],
-            questions: Sequence[Question]) -> Regressions:
-    """By the judge whose word the verdict takes: its votes, or where it is a reward model its rewards."""
+            questions: Sequence[Question], asked: Mapping[int, dict[int, Loss]]) -> Regressions:
+    """By the judge whose word the verdict takes: its votes, or of a reward model its rewards. `asked` has what an AI
+    judge said of each candidate's answers against the recorded ones."""
     own = next((one for one in rewards if judge.kind == "reward" and one.name == judge.name), None)
     found, passing = {}, {}
     for c in range(1, len(contestants)):
         losses = by_reward(own, c, 0) if own else by_votes(judge.contests, c, 0)
-        recorded = by_recorded_reward(own, c) if own else by_recorded_votes(judge, c, contestants, questions)
+        recorded = (by_recorded_reward(own, c) if own else asked.get(c, {}) if judge.kind == "ai"
+                    else by_recorded_votes(judge, c, contestants, questions))
         found[c] = regressed(losses, questions, contestants[0], contestants[c])
         passing[c] = must_passed(recorded, questions, contestants[c])
     return Regressions(judge, found, passing)
