@@ -49,7 +49,8 @@ def number(value: Any, signed: bool = False) -> str:
     if not _known(value):
         return "–"
     size, sign = abs(value), "+" if signed else ""
-    if 0 < size < 0.001 or size >= 1e7:
+    value = value if size > 1e-9 else 0.0  # what rounding leaves
+    if 1e-9 < size < 0.001 or size >= 1e7:
         return f"{value:{sign}.2g}"
     places = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
     return f"{value:{sign},.{places}f}"

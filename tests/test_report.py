@@ -124,6 +124,21 @@ def test_gains_go_from_the_largest_and_regressions_come_as_they_are_given() -> N
     assert "question 1" not in better
 
 
+def test_a_gate_that_only_some_runs_have_keeps_its_column() -> None:
+    passed, failed = {"passed": True, "detail": "by far"}, {"passed": False, "detail": "by little"}
+    runs = told()["runs"]
+    runs[DPO]["gates"], runs[PPO]["gates"] = {"win rate": passed}, {"KL": failed, "win rate": passed}
+    page = shown(report.page(told(runs=runs), []))
+    assert f"run win rate KL {DPO} passed by far – {PPO} best passed by far failed by little" in page
+
+
+def test_many_runs_are_shown_by_judge() -> None:
+    runs = {f"runs/ppo/checkpoint-{n}": against(0.5 + n / 100) for n in range(1, 6)}
+    judges = {"people": judged(runs=runs), "gpt": judged("ai", runs=runs)}
+    assert [title for title, _ in drawings.side_by_side(judges, "people", runs)] == ["people", "gpt"]
+    assert [title for title, _ in drawings.side_by_side(judges, "people", list(runs)[:4])] == list(runs)[:4]
+
+
 def test_metrics_have_a_column_for_every_set_but_the_variants() -> None:
     sets = {of: {"rouge_l": {**estimate(0.5, 0.4, 0.6), "gap": estimate(-0.1, -0.2, 0.0)}} for of in (
         "held out", "near", "typos")}

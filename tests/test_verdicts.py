@@ -71,10 +71,12 @@ def test_other_reports_are_passed_over_in_silence_and_broken_ones_aloud(tmp_path
     written(tmp_path, "when", {**reported(1), "made": "yesterday"})
     written(tmp_path, "half", reported(1))
     (tmp_path / "half" / "report.json").write_text('{"verdict": ')
+    written(tmp_path, "deep", {})
+    (tmp_path / "deep" / "report.json").write_text("[" * 100_000)
     assert [one.folder.name for one in found(tmp_path)] == ["good"]
     told = capsys.readouterr().out.splitlines()
     assert sorted(Path(line.partition(": ")[0].removeprefix("passed over ")).parent.name for line in told) == [
-        "half", "odd", "old", "when"]
+        "deep", "half", "odd", "old", "when"]
 
 
 def test_without_a_comparison_it_says_how_to_make_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from prefloop.pages import between, number, share
 from prefloop.plots import Axis, Lane, Plot, Series
 
 FEW = 30  # prompts, under which a figure is grey
+FEW_RUNS = 4
 LABELLED = 8  # points, over which their names would cover each other
 KINDS = {"people": "people", "ai": "AI judge", "reward": "reward model"}
 
@@ -73,10 +74,14 @@ def around_half(rows: list[Row]) -> Axis:
 
 def side_by_side(judges: Mapping[str, Mapping[str, Any]], by: str | None,
                  runs: Iterable[str]) -> list[tuple[str, Lanes]]:
-    """Every run's win rate against the baseline by every judge, all on one axis."""
-    rows = {run: list(of_judges(judges, by, run)) for run in runs}
-    axis = around_half([row for own in rows.values() for row in own])
-    return [(run, drawn) for run, own in rows.items() if (drawn := win_rates(own, axis))]
+    """Win rates against the baseline, all on one axis: of a few runs each by all judges, of many (a sweep) by each
+    judge all runs."""
+    of_runs = {run: own for run in runs if (own := list(of_judges(judges, by, run)))}
+    of_each = {name: [Row(run, own["win_rate"], f"{own['prompts']} prompts") for run, own in judged["runs"].items()]
+               for name, judged in judges.items()}
+    axis = around_half([row for own in of_runs.values() for row in own])
+    shown = of_runs if len(of_runs) <= FEW_RUNS else of_each
+    return [(title, drawn) for title, rows in shown.items() if (drawn := win_rates(rows, axis))]
 
 
 def of_judges(judges: Mapping[str, Mapping[str, Any]], by: str | None, run: str) -> Iterator[Row]:

@@ -60,7 +60,9 @@ def page(report: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     wins = drawings.side_by_side(ordered, report.get("by"), report["runs"])
     worse = report.get("regressions") or {}
     kind = ordered.get(worse.get("by", ""), {}).get("kind")
+    gates = {name: {"gates": own["gates"]} for name, own in report["runs"].items() if own.get("gates")}
     return rendered(TEMPLATE, report=report, best=best, judges=judges, wins=wins, headline=headline(report),
+                    gates=tables(gates),
                     regressions=[regression(one, rows, kind) for one in worse.get("best", [])[:SHOWN]],
                     gains=gains(report, rows), metrics=tables(by_metric(report)),
                     robustness=tables(report.get("robustness") or {}),
