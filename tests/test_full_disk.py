@@ -102,7 +102,8 @@ def test_sampled_answers_scores_and_a_report_are_whole_or_absent(loop: Loop, dis
     assert tiny.launch(*scores) == 1
     assert str(disk / "scores.jsonl") in said()
     compared = ("compare", f"compare.runs=[{sft},{loop.root / 'runs/dpo'}]", f"compare.out={disk / 'verdict'}",
-                f"data.path={data}", f"run.root={loop.root}/c", "compare.split=train", *fast)
+                f"data.path={data}", f"run.root={loop.root}/c", "compare.split=train",
+                "compare.allow_overlap=true", *fast)
     assert tiny.launch(*compared) == 1
     assert str(disk / "verdict") in said()
     assert not [path for path in disk.rglob("*") if path.is_file() and path.name not in ("taken", "answers.jsonl")]

@@ -79,6 +79,7 @@ def test_scores_of_a_snapshot_are_of_each_answer_once(home: Path, loop: Loop, tm
 def test_compare_takes_it_and_tells_its_disagreement(home: Path, loop: Loop, tmp_path: Path) -> None:
     code = tiny.launch("compare", f"compare.runs=[{loop.root / 'runs/sft'},{loop.root / 'base'}]",
                        f"compare.reward={home / 'judge'}", f"data.path={loop.root / 'data'}", "compare.split=train",
+                       "compare.allow_overlap=true",
                        "compare.limit=5", "sampling.max_new_tokens=8", f"run.root={tmp_path}",
                        f"compare.out={tmp_path / 'out'}")
     assert code in (0, 3, 4)

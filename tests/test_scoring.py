@@ -74,6 +74,7 @@ def test_everything_takes_the_linear_kind(judge: Path, loop: Loop, tmp_path: Pat
     assert found["position"]["verdict"] == "passed"
     assert tiny.launch("compare", f"compare.runs=[{loop.root / 'runs/sft'},{loop.root / 'base'}]",
                        f"compare.reward={judge}", f"data.path={loop.root / 'data'}", "compare.split=train",
+                       "compare.allow_overlap=true",
                        "compare.limit=3", "sampling.max_new_tokens=4", f"run.root={tmp_path}") in (0, 3, 4)
     loop.run("ppo", "p", f"reward.path={judge}", f"watch.reward={loop.root / 'runs/reward'}", root=tmp_path)
     loop.run("ppo", "q", f"watch.reward={judge}", root=tmp_path)
