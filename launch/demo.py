@@ -288,26 +288,13 @@ def share(rate: float | None, interval: tuple[float, float] | None) -> str:
 
 
 def serve(place: Place) -> None:
-    """The page, with the prompts of the verdict still to be ranked by the newcomer."""
-    print("\nNow it is your turn: rank a few answers yourself (Ctrl-C ends the demo).", flush=True)
-    blind = place.root / "to_rank.jsonl"
-    write_blind(place, blind)
-    with Store(f"sqlite:///{place.root / 'yours.db'}") as store:
-        campaigns.apply(store, campaigns.CampaignConfig(answers=str(blind)), several=False)
-        server.serve(store, server.FeedbackConfig(store=f"sqlite:///{place.root / 'yours.db'}"))
-
-
-def write_blind(place: Place, path: Path) -> None:
-    """The three policies' answers to the verdict's prompts, as items."""
-    from prefloop.generate import write_answers
-    from prefloop.records import Response
-
-    made = []
-    for row in rows(place.run("compare") / "answers.jsonl"):
-        texts = {text: run for run, (text,) in row["answers"].items() if text.strip()}
-        responses = tuple(Response(text, run) for text, run in texts.items())
-        made.append(Answers(Prompt.from_json(row["prompt"]), responses))
-    write_answers(path, made)
+    """The page, with the verdict's own answers, blind: what the newcomer says of them can be a verdict too."""
+    url = f"sqlite:///{place.root / 'yours.db'}"
+    print("\nNow it is your turn: rank a few answers yourself, blind (Ctrl-C ends the demo). Then see what your own votes "
+          f"say:\n  prefloop compare compare.answers=[{place.run('compare')}] compare.votes=[{url}]", flush=True)
+    with Store(url) as store:
+        campaigns.apply(store, campaigns.CampaignConfig(answers=str(place.run("compare"))), several=False)
+        server.serve(store, server.FeedbackConfig(store=url))
 
 
 if __name__ == "__main__":
