@@ -290,8 +290,8 @@ def share(rate: float | None, interval: tuple[float, float] | None) -> str:
 def serve(place: Place) -> None:
     """The page, with the verdict's own answers, blind: what the newcomer says of them can be a verdict too."""
     url = f"sqlite:///{place.root / 'yours.db'}"
-    print("\nNow it is your turn: rank a few answers yourself, blind (Ctrl-C ends the demo). Then see what your own votes "
-          f"say:\n  prefloop compare compare.answers=[{place.run('compare')}] compare.votes=[{url}]", flush=True)
+    print("\nNow it is your turn: rank a few answers yourself, blind (Ctrl-C ends the demo). Then see what your own "
+          f"votes say:\n  prefloop compare compare.answers=[{place.run('compare')}] compare.votes=[{url}]", flush=True)
     with Store(url) as store:
         campaigns.apply(store, campaigns.CampaignConfig(answers=str(place.run("compare"))), several=False)
         server.serve(store, server.FeedbackConfig(store=url))

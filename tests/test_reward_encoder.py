@@ -84,9 +84,9 @@ def test_compare_takes_it_and_tells_its_disagreement(home: Path, loop: Loop, tmp
                        f"compare.out={tmp_path / 'out'}")
     assert code in (0, 3, 4)
     report = json.loads((tmp_path / "out/report.json").read_text())
-    for own in report["runs"].values():
-        assert own["disagreement"]["value"] > 0
-    assert "win_rate" in report["runs"][str(loop.root / "base")]
+    judged = report["judges"][str(home / "judge")]
+    assert all(own["value"] > 0 for own in judged["disagreement"].values())
+    assert "win_rate" in judged["runs"][str(loop.root / "base")]
 
 
 def test_a_weight_that_comes_back_changed_fails_the_run(home: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch,
