@@ -76,7 +76,7 @@ def test_a_language_model_gives_the_verdict_where_it_is_asked_to(earlier: Path,
         assert again["judges"].keys() == {"judge-7b", "r1", "r2"}
 
 
-def test_a_judge_that_is_away_is_reported_as_missing(earlier: Path) -> None:
+def test_a_judge_that_is_away_is_reported_as_missing(earlier: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(StandIn()) as server:
         pass  # it has stopped
     code, report = judged(earlier, f"judge.url={server.url}", "judge.model=judge-7b", "judge.patience=0.1")
@@ -84,6 +84,7 @@ def test_a_judge_that_is_away_is_reported_as_missing(earlier: Path) -> None:
     assert report["by"] == "r1"
     assert report["judges"]["judge-7b"]["missing"] == 80
     assert "asked for 0.1 seconds" in report["judges"]["judge-7b"]["complaint"]
+    assert "judge-7b: 80 verdicts are missing: http://127.0.0.1:" in capsys.readouterr().out
 
 
 def test_rewards_that_part_along_a_sweep_are_flagged(earlier: Path) -> None:

@@ -13,7 +13,8 @@ def table(report: Mapping[str, Any]) -> str:
     rows = [HEAD, *(row(name, report) for name in report["runs"])]
     widths = [max(len(cells[place]) for cells in rows) for place in range(len(HEAD))]
     return "\n".join([asked(report), *("  ".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)
-                                                 ).rstrip() for cells in rows), *others(report), report["line"]])
+                                                 ).rstrip() for cells in rows), *others(report), *missing(report),
+                      report["line"]])
 
 
 def asked(report: Mapping[str, Any]) -> str:
@@ -45,6 +46,13 @@ def others(report: Mapping[str, Any]) -> list[str]:
     return [f"{judge}: " + ", ".join(f"{name} {interval(own['win_rate'], '.1%')}"
                                       for name, own in judged["runs"].items())
             for judge, judged in report["judges"].items() if judge != report["by"] and judged["runs"]]
+
+
+def missing(report: Mapping[str, Any]) -> list[str]:
+    """What an AI judge was asked and did not say."""
+    return [f"{judge}: {judged['missing']} verdicts are missing{': ' if judged.get('complaint') else ''}"
+            f"{judged.get('complaint', '')}"
+            for judge, judged in report["judges"].items() if judged["kind"] == "ai" and judged["missing"]]
 
 
 def interval(estimate: Mapping[str, float] | None, form: str) -> str:
