@@ -20,6 +20,7 @@ from prefloop.compare.clusters import Array, Numbers
 
 RIDGE = 1e-3  # on both coefficients: under a vote's worth, it only matters where none would be finite
 ROUNDS, TOLERANCE = 50, 1e-9
+BLOCK = 2**20  # numbers of a table that are worked on at once, so that many prompts need no more memory
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,10 @@ def fitted(won_D: Array, gap_D: Array, prompt_D: Numbers, weights_RN: Array) -> 
     rows = Rows(np.bincount(row_D.ravel()).astype(np.float64), np.bincount(row_D.ravel(), won_D).astype(np.float64),
                 np.tanh(cells_2U[1] / scale))
     both_12 = coefficients(rows, np.ones((1, len(rows.count_U))), np.zeros((1, 2)))
-    both_R2 = coefficients(rows, weights_RN[:, cells_2U[0].astype(np.int64)], np.repeat(both_12, len(weights_RN), 0))
+    prompt_U = cells_2U[0].astype(np.int64)
+    parts = np.array_split(weights_RN, 1 + len(weights_RN) * len(prompt_U) // BLOCK)
+    both_R2 = np.concatenate([coefficients(rows, part[:, prompt_U], np.repeat(both_12, len(part), 0))
+                              for part in parts])
     value = float(special.expit(both_12[0, 0]))
     design_D2 = np.stack([np.ones_like(gap_D), np.tanh(gap_D / scale)], axis=1)
     chance_D = special.expit(design_D2 @ both_12[0])
