@@ -294,6 +294,15 @@ def test_who_never_lost_has_a_finite_strength_and_who_never_met_anyone_has_none(
     assert set(told["runs"]) == {"new"}
 
 
+def test_one_prompt_says_next_to_nothing() -> None:
+    run = judged(contests([(0, n, 1, 0, n > 0, 0.1) for n in range(5)]))["runs"]["new"]
+    assert run["win_rate"]["value"] == 0.8
+    assert run["win_rate"]["low"] < 0.1
+    assert run["p"] > 0.5
+    assert run["power"]["design_effect"] == 1
+    assert run["anytime"]["low"] == 0
+
+
 def test_nobody_said_anything() -> None:
     told = judged(contests([], asked=7))
     assert (told["contests"], told["missing"], told["runs"], told["strengths"]) == (0, 7, {}, {})

@@ -24,6 +24,8 @@ Numbers = NDArray[np.int64]
 
 FEW = 10  # prompts; under this many an interval of a share is never narrower than the exact one
 
+NONE = 1e-18  # a variance that is nothing but rounding
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -37,7 +39,7 @@ class Spread:
 
     def widening(self, level: float) -> float:
         """By what to multiply deviations of resamples, so that their quantiles are the interval's ends."""
-        if self.prompts <= 0:
+        if self.prompts < NONE:
             return 1.0
         return self.student(level) * (self.clustered / self.prompts) ** 0.5
 
@@ -48,8 +50,8 @@ class Spread:
 
     @property
     def design_effect(self) -> float:
-        """How many votes say as much as one independent vote would."""
-        return self.clustered / self.votes if self.votes > 0 else 1.0
+        """How many votes say as much as one independent vote would; 1 where prompts do not differ, or there is one."""
+        return self.clustered / self.votes if self.votes > 0 and self.clustered > NONE else 1.0
 
 
 def spread(influence_D: Array, prompt_D: Numbers, rater_D: Numbers) -> Spread:
@@ -123,4 +125,4 @@ class Resampled:
     @property
     def few(self) -> bool:
         """Whether the resamples know too little: few prompts, or all of them said the same."""
-        return self.prompts < FEW or self.spread.prompts < 1e-18
+        return self.prompts < FEW or self.spread.prompts < NONE
