@@ -100,8 +100,8 @@ def test_what_is_streamed_is_what_sample_gives(arena_home: Path, talk: Talk) -> 
 def test_held_out_answers_are_those_of_compare(arena_home: Path, talk: Talk, tmp_path: Path) -> None:
     names = ("first", "second", "whole")
     tiny.launch("compare", f"compare.runs=[{','.join(str(arena_home / name) for name in names)}]",
-                f"data.path={arena_home / 'data'}", "compare.split=train", "compare.allow_overlap=true", "compare.limit=10",
-                f"compare.out={tmp_path}", f"run.root={tmp_path}",
+                f"data.path={arena_home / 'data'}", "compare.split=train", "compare.allow_overlap=true",
+                "compare.limit=10", f"compare.out={tmp_path}", f"run.root={tmp_path}",
                 *(f"sampling.{key}={value}" for key, value in SAMPLING.items()))
     rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").open()]
     for number, name in enumerate(names):
