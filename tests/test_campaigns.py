@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import explored
 import pytest
 from sqlalchemy import select
 from test_queue import RIGHT, WRONG, about, key
@@ -17,7 +18,7 @@ from test_store import Clock, item, url
 
 from prefloop import config
 from prefloop.errors import RequestError
-from prefloop.feedback_ui import assignment, campaigns, queueing
+from prefloop.feedback_ui import assignment, campaigns, queueing, revealing
 from prefloop.feedback_ui.campaigns import CampaignConfig
 from prefloop.records import Answers, Message, Prompt, Ranking, Response
 from prefloop.store import Campaign, Judgement, Lease, Lesson, Qualification, Store
@@ -132,6 +133,35 @@ def test_answers_of_one_prompt_from_several_runs_are_put_together(tmp_path: Path
     assert [one.text for one in lease.responses] == ["one", "two", "three", "four", "five"]
     assert [one.policy for one in lease.responses] == ["runs/a"] * 4 + ["runs/b"]
     assert store.progress().items == 2
+
+
+def test_a_comparison_stands_alone_and_its_names_come_at_the_end(tmp_path: Path, store: Store) -> None:
+    place = explored.comparison(tmp_path / "compare-0001", 12)
+    other = written(tmp_path / "a.jsonl", [answers(1)])
+    with pytest.raises(RequestError, match=r"compare-0001/answers\.jsonl is a comparison, and stands alone"):
+        campaigns.apply(store, CampaignConfig(answers=(str(place), other)), several=False)
+    assert store.progress().items == 0
+    settings = CampaignConfig(name="study", answers=str(place), answers_per_item=2, gold_share=0, repeats=0)
+    assert "12 items queued, 0 queued before, 0 left out" in campaigns.apply(store, settings, several=False)
+    assert "0 items queued" in campaigns.apply(store, replace(settings, answers=()), several=False)
+
+    def told() -> Any:
+        (own,) = (one for one in store.campaigns() if one.name == "study")
+        return revealing.standings(store, own)
+
+    for _ in range(12):
+        assert told() is None
+        lease = leased(store, "ann")
+        assert len(lease.responses) == 2, "so many are drawn for each prompt"
+        assert {"runs/sft-0001", "dpo-0003"} <= set(assignment.task_of(lease).hidden)
+        last = store.submit(lease.token, "ann", Judgement((1, 1)))
+    assert [one["name"] for one in told()["standings"]] == list(explored.RUNS), "though its settings were given anew"
+    assert told()["votes"] == 12
+    store.withdraw(last.answer, "ann")
+    assert told() is None
+    campaigns.apply(store, replace(settings, reveal=False), several=False)
+    store.submit(leased(store, "ann").token, "ann", Judgement((1, 1)))
+    assert told() is None
 
 
 @pytest.mark.parametrize(("most", "expected"), [(2, 2), (3, 3), (8, 8), (None, 8)])

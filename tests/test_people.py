@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
+import explored
 import pytest
 
+from prefloop import cli
 from prefloop.compare import people
 from prefloop.compare.records import Answer, Contestant, Contests, Question, by_rule, length_gap
 from prefloop.errors import RequestError
+from prefloop.feedback_ui import campaigns
+from prefloop.feedback_ui.campaigns import CampaignConfig
 from prefloop.formats import snapshot
 from prefloop.records import Answers, Message, Prompt, Ranking, Response
 from prefloop.store import Judgement, Store
@@ -123,6 +128,7 @@ def test_out_of_a_store_and_its_snapshot(tmp_path: Path) -> None:
              (0, 1, 1, 2, 1.0)}
     rules = {(1, -1, 0, 1, 0.5), (2, -1, 0, 1, 0.0), (2, -1, 0, 2, 0.5), (2, -1, 1, 2, 1.0)}
     assert all_of(found) == votes | rules
+    assert len(found) == len(votes) + 2 * len(rules), "which weigh as much as what two voted on"
     assert found.asked == 5, "two pairs of question 1, three of question 3"
     with Store(url, read_only=True) as store:
         snapshot.write(tmp_path / "votes", list(store.rankings()))
@@ -150,3 +156,25 @@ def test_a_source_that_is_none_is_named(tmp_path: Path) -> None:
                           (str(tmp_path / "gone"), "not a snapshot")):
         with pytest.raises(RequestError, match=words):
             people.contests([source], ALL, QUESTIONS)
+
+
+def test_from_a_comparison_over_raters_to_a_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = explored.comparison(tmp_path / "compare-0001", 60, variants=20)
+    votes = f"sqlite:///{tmp_path / 'feedback.db'}"
+    with Store(votes, seed=1) as store:
+        told = campaigns.apply(store, CampaignConfig(answers=str(place), raters_per_item=2), several=True)
+        assert "40 items queued" in told, "of the held-out prompts alone"
+        for rater in ("ann", "bea"):
+            while lease := store.lease(rater, 60, campaign="default"):
+                best = ["dpo" in lease.responses[n].policy for n in lease.shown]
+                store.submit(lease.token, rater, Judgement(tuple(1 if own else 2 for own in best)))
+    asked = ["compare", f"compare.answers=[{place}]", f"compare.votes=[{votes}]", f"run.root={tmp_path / 'runs'}"]
+    assert cli.main(asked) == 0
+    report = json.loads((tmp_path / "runs" / "compare-0001" / "report.json").read_text())
+    assert (report["verdict"], report["by"], report["best"]) == ("ship", "people", explored.RUNS[1])
+    assert report["votes"][people.COUNTED] == 80
+    own = report["judges"]["people"]["runs"]
+    assert own[explored.RUNS[1]]["win_rate"]["value"] == 1.0
+    # Raters tied the others, and once in forty the last one wrote nothing, and lost.
+    assert own[explored.RUNS[2]]["win_rate"]["value"] == pytest.approx((39 * 0.5) / 40)
+    assert report["line"] in capsys.readouterr().out

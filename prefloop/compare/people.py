@@ -51,7 +51,7 @@ def contests(sources: Sequence[str], contestants: Sequence[Contestant],
                   for i, j in combinations(range(len(contestants)), 2))
     if not found and missing:  # nobody has voted: then ties that nobody saw say nothing either
         ruled = []
-    return table(contestants, [*found, *ruled], missing), counted
+    return table(contestants, [*found, *ruled * usual_votes(found)], missing), counted
 
 
 def rankings(sources: Sequence[str]) -> Iterator[Ranking]:
@@ -128,6 +128,11 @@ def by_rules(contestants: Sequence[Contestant], questions: Sequence[Question]) -
             first, second = one.answers[n][0], other.answers[n][0]
             if (won := by_rule(first, second)) is not None:
                 yield Contest(n, "", i, j, won, length_gap(first, second))
+
+
+def usual_votes(found: Sequence[Contest]) -> int:
+    """How many votes a contest between two answers has, on average: what is so by rule weighs as much."""
+    return round(len(found) / len({(one.prompt, one.first, one.second) for one in found})) if found else 1
 
 
 def table(contestants: Sequence[Contestant], found: Sequence[Contest], asked: int) -> Contests:
