@@ -147,6 +147,9 @@ def test_metrics_have_a_column_for_every_set_but_the_variants() -> None:
     (metric,) = report.tables(report.by_metric(facts))
     assert (metric.title, metric.columns) == ("rouge_l", ["held out", "near"])
     assert "gap -0.100, -0.200 to 0.000" in shown(report.page(facts, []))
+    del sets["near"]
+    (alone,) = report.tables(report.by_metric(facts))
+    assert (alone.title, alone.columns) == ("held out", ["rouge_l"])
 
 
 def test_hostile_text_stays_text_everywhere() -> None:

@@ -121,12 +121,16 @@ def gains(report: dict[str, Any], rows: list[dict[str, Any]]) -> list[Contrast]:
 
 def by_metric(report: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     """For every run its metrics, and of each the figure on every set of questions but variants, which robustness
-    tells of."""
+    tells of; where there is one set alone, that set and its metrics, which make one table."""
     variants = {variant for own in (report.get("robustness") or {}).values() for variant in own}
+    by_set = {name: {of: metrics for of, metrics in (own.get("metrics") or {}).items() if of not in variants}
+              for name, own in report["runs"].items()}
+    if len({of for own in by_set.values() for of in own}) == 1:
+        return by_set
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, own in report["runs"].items():
-        for of, metrics in (own.get("metrics") or {}).items():
-            for metric, figure in metrics.items() if of not in variants else ():
+    for name, own in by_set.items():
+        for of, metrics in own.items():
+            for metric, figure in metrics.items():
                 found.setdefault(name, {}).setdefault(metric, {})[of] = figure
     return found
 
