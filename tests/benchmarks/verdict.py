@@ -87,8 +87,11 @@ class World:
 
 
 def main() -> None:
-    found = {**false_positives(), **power(), **coverage(), **peeking(), "bt_gap": bt_gap(), "alpha_gap": alpha_gap(),
-             **mirrored(), **seconds(), **generation()}
+    found: dict[str, Any] = {}
+    for part in (false_positives, power, coverage, peeking, references, mirrored, seconds, generation):
+        told = part()
+        print(json.dumps(told), flush=True)
+        found |= told
     print(json.dumps(found))
 
 
@@ -163,6 +166,10 @@ def mirrored() -> dict[str, float]:
                      for one, other in (("value", "value"), ("low", "high"), ("high", "low"))]
         gaps.append(abs(ahead["p"] - behind["p"]))
     return {"mirror_gap": max(gaps)}
+
+
+def references() -> dict[str, float]:
+    return {"bt_gap": bt_gap(), "alpha_gap": alpha_gap()}
 
 
 def bt_gap() -> float:
