@@ -172,7 +172,8 @@ def report_of(path: Path) -> dict[str, Any]:
         found = checkpoints.read_json(path)
     except (OSError, ValueError) as error:
         raise RequestError(f"{path}: cannot read this report: {error}") from None
-    shapes = {"runs": dict, "judges": dict, "sampling": dict, "provenance": dict}
+    shapes = {"runs": dict, "judges": dict, "sampling": dict, "hold": dict, "provenance": dict, "proxies": list,
+              "split": str, "over_length": int}
     if not isinstance(found, dict) or not all(isinstance(found.get(key), kind) for key, kind in shapes.items()):
         raise RequestError(f"{path}: not a report that this version of `prefloop compare` wrote")
     if not all(isinstance(own, dict) for kind in ("runs", "judges") for own in found[kind].values()):

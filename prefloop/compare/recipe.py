@@ -101,8 +101,8 @@ def sampled(asked: config.Asked, settings: CompareConfig, data: PromptSource, sa
         near = [questions[n].prompt.id for n in sorted(seen.near)]
         facts = {"split": settings.split, "over_length": len(wanted) - len(questions), "sampling": asdict(sampling),
                  "hold": asdict(hold), "overlap": seen.to_json() | {"near_questions": near},
-                 "proxies": [settings.reward], "swept": bool(settings.sweep), "provenance": {"data": source.lineage(),
-                                                              "questions": name_of(questions)}}
+                 "proxies": [settings.reward], "swept": bool(settings.sweep),
+                 "provenance": {"data": source.lineage(), "questions": name_of(questions)}}
         return concluded(run, settings, measuring, judge, Compared(questions, contestants, tuple(scores), facts))
 
 
@@ -115,8 +115,9 @@ def judged_again(asked: config.Asked, settings: CompareConfig, measuring: Metric
     facts = {key: compared.facts[key] for key in ("split", "over_length", "sampling", "hold", "overlap", "proxies",
                                                   "swept", "provenance") if key in compared.facts}
     facts["provenance"] = {**facts["provenance"], "questions": name_of(compared.questions)}
-    parents: dict[str, Any] = {f"answers{n}": {"path": place, "checksum": checkpoints.file_sha256(one)}
-               for n, place in enumerate(settings.answers) for one in [kept.answers_in(Path(place))]}
+    parents: dict[str, Any] = {
+        f"answers{n}": {"path": place, "checksum": checkpoints.file_sha256(kept.answers_in(Path(place)))}
+        for n, place in enumerate(settings.answers)}
     with runs.start(asked, where, resumable=False, **parents) as run:
         return concluded(run, settings, measuring, judge, replace(compared, facts=facts))
 
