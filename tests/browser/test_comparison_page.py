@@ -97,6 +97,7 @@ def test_names_come_when_all_is_in(browser: Browser, served: Served, compared: P
         vote(page)
         saved(page)
     page.get_by_role("button", name="Look again").click()
+    page.wait_for_timeout(1000)  # what it showed before is drawn anew
     page.wait_for_selector(".pl-standings")
     assert "All answers are in" in page.locator(".pl-done").inner_text()
     rows = page.locator(".pl-standings tr").all_inner_texts()
