@@ -31,7 +31,7 @@ lint: setup
 
 test: lint
 	bash launch/setup.sh browser
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 # On one CUDA GPU, a network not needed; elsewhere each test says that it is skipped.
 gpu: setup

@@ -22,7 +22,7 @@ def reported(day: int, best: str = "runs/ppo", baseline: str = "runs/sft", by: s
              temperature: float = 1.0, model: str = "", won: float = 0.6, verdict: str = "ship") -> dict[str, Any]:
     own = {"win_rate": estimate(won), "length_controlled": estimate(won - 0.02)}
     return {"format": 2, "made": MORNING.format(day), "verdict": verdict, "line": verdict, "best": best, "by": by,
-            "baseline": baseline, "prompts": 40, "provenance": {"questions": questions},
+            "baseline": baseline, "prompts": 40, "provenance": {"held_out": questions},
             "sampling": {"answers": 1, "temperature": temperature},
             "runs": {baseline: {"checksum": f"of {baseline}"},
                      best: {"checksum": f"of {best}", "kl": estimate(3.0)}},

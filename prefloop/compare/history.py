@@ -115,7 +115,7 @@ def verdict(folder: Path, report: dict[str, Any]) -> Verdict:
     judged = report["judges"][by] if by else {}
     own = judged.get("runs", {}).get(best) or {}
     sampling = digest(*(f"{key}={value}" for key, value in sorted(report["sampling"].items())))
-    measure = (provenance["questions"], sampling, by, judged.get("checksum", ""))
+    measure = (provenance["held_out"], sampling, by, judged.get("checksum", ""))
     return Verdict(folder, datetime.fromisoformat(report["made"]).timestamp(), str(report["verdict"]),
                    str(report["line"]), str(best), str(report["baseline"]),
                    str(report["runs"][best]["checksum"]) if best else "",

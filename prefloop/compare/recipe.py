@@ -102,7 +102,7 @@ def sampled(asked: config.Asked, settings: CompareConfig, data: PromptSource, sa
         facts = {"split": settings.split, "over_length": len(wanted) - len(questions), "sampling": asdict(sampling),
                  "hold": asdict(hold), "overlap": seen.to_json() | {"near_questions": near},
                  "proxies": [settings.reward], "swept": bool(settings.sweep),
-                 "provenance": {"data": source.lineage(), "questions": name_of(questions)}}
+                 "provenance": {"data": source.lineage(), **named(questions)}}
         return concluded(run, settings, measuring, judge, Compared(questions, contestants, tuple(scores), facts))
 
 
@@ -114,7 +114,7 @@ def judged_again(asked: config.Asked, settings: CompareConfig, measuring: Metric
     compared = kept.joined(found, settings.shared_only, settings.answers)
     facts = {key: compared.facts[key] for key in ("split", "over_length", "sampling", "hold", "overlap", "proxies",
                                                   "swept", "provenance") if key in compared.facts}
-    facts["provenance"] = {**facts["provenance"], "questions": name_of(compared.questions)}
+    facts["provenance"] = facts["provenance"] | named(compared.questions)
     parents: dict[str, Any] = {
         f"answers{n}": {"path": place, "checksum": checkpoints.file_sha256(kept.answers_in(Path(place)))}
         for n, place in enumerate(settings.answers)}
@@ -159,9 +159,10 @@ def refuse(found: Sequence[Checkpoint], judges: Sequence[Checkpoint]) -> None:
         models.require_reward(one)
 
 
-def name_of(questions: Sequence[Question]) -> str:
-    """A digest of all that is asked."""
-    return digest(*(part for one in questions for part in (one.set, one.prompt.id)))
+def named(questions: Sequence[Question]) -> dict[str, str]:
+    """Digests of all that is asked, and of what the verdict is about."""
+    return {"questions": digest(*(part for one in questions for part in (one.set, one.prompt.id))),
+            "held_out": digest(*(one.prompt.id for one in questions if one.set == HELD_OUT))}
 
 
 # -- judging ----------------------------------------------------------------------------------------------------------
