@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import random
+import sys
 from html.parser import HTMLParser
+from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
@@ -24,7 +27,7 @@ from made_reports import (
 
 from prefloop import pages, plots
 from prefloop.compare import drawings, report
-from prefloop.compare.wording import LONGEST, changes
+from prefloop.compare.wording import LONGEST, changes, common
 from prefloop.pages import Bar
 
 
@@ -180,6 +183,37 @@ def test_word_differences(before: str, after: str, went: str, came: str) -> None
     old, new = changes(before, after)
     assert ["".join(one.text for one in parts) for parts in (old, new)] == [before, after]
     assert ["".join(one.text for one in parts if one.changed) for parts in (old, new)] == [went, came]
+
+
+def test_the_work_of_a_difference_grows_with_its_words_however_often_they_repeat() -> None:
+    lines = 0
+
+    def traced(*_: Any) -> Any:
+        nonlocal lines
+        lines += 1
+        return traced if lines < 100_000 else None
+
+    before = sys.gettrace()
+    sys.settrace(traced)
+    try:
+        old, new = changes("a " * 800, "a b " * 400)
+    finally:
+        sys.settrace(before)
+    assert lines < 50_000
+    assert sum(one.text.count("a") for one in old if not one.changed) == 400
+    assert {one.text for one in new if one.changed} == {"b "}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_as_many_words_stay_as_can(seed: int) -> None:
+    draw = random.Random(seed)
+    one, other = ([draw.choice("abc") for _ in range(draw.randrange(12))] for _ in range(2))
+    pairs = common(one, other)[::-1]
+    assert all(one[a] == other[b] for a, b in pairs)
+    assert all(a < c and b < d for (a, b), (c, d) in pairwise(pairs))
+    longest = next(size for size in range(len(one), -1, -1)
+                   if set(combinations(one, size)) & set(combinations(other, size)))
+    assert len(pairs) == longest
 
 
 def test_a_text_that_is_too_long_to_compare_stays_whole() -> None:

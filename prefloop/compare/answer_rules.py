@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 Messages = list[dict[str, str]]
 Function = Callable[[Messages, str, str], float | None]
@@ -46,16 +46,24 @@ def rouge_l(_: Messages, answer: str, reference: str) -> float | None:
 
 
 def longest_common(one: Sequence[str], other: Sequence[str]) -> int:
-    """The length of the longest common subsequence, a word of `other` at a time on the bits of one number (Hyyro
-    2004, Bit-parallel LCS-length computation revisited, figure 3)."""
+    """The length of the longest common subsequence."""
+    *_, last = common_rows(one, other)
+    return len(one) - last.bit_count()
+
+
+def common_rows(one: Sequence[str], other: Sequence[str]) -> Iterator[int]:
+    """The longest common subsequences of `one` and more and more of `other`, a word of it at a time on the bits of one
+    number (Hyyro 2004, Bit-parallel LCS-length computation revisited, figure 3). Bit i of row j is 0 where the first
+    i + 1 words of `one` have one more in common with the first j of `other` than the first i."""
     places: dict[str, int] = {}
     for place, word in enumerate(one):
         places[word] = places.get(word, 0) | 1 << place
     full = row = (1 << len(one)) - 1
+    yield row
     for word in other:
         found = row & places.get(word, 0)
         row = ((row + found) | (row - found)) & full
-    return len(one) - row.bit_count()
+        yield row
 
 
 def refusal(_: Messages, answer: str, __: str) -> float:
