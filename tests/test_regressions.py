@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,30 @@ def test_the_worst_come_first_and_variants_do_not_count() -> None:
               5: Loss(0.1, 0.5), 6: Loss(0.8, 0.5)}
     found = regressions.regressed(losses, questions, before, after)
     # 5 became empty and 6 stayed as it was, whatever was voted
-    assert [(one.number, one.loss) for one in found] == [(5, 1.0), (3, 0.9), (0, 0.6)]
+    assert [(one.number, one.loss.amount) for one in found] == [(5, 1.0), (3, 0.9), (0, 0.6)]
     assert found[1].to_json() == {"prompt": questions[3].prompt.id, "number": 3, "set": "far", "loss": 0.9,
-                                  "title": "Tell me about number 3", "before": "d", "after": "D"}
+                                  "emptied": False, "title": "Tell me about number 3", "before": "d", "after": "D"}
+
+
+def test_an_answer_that_became_empty_stands_before_any_fall_of_a_reward() -> None:
+    questions, before = [question(0), question(1)], contestant("a", "x", "y")
+    found = regressions.regressed({0: Loss(7.5, 0.5)}, questions, before, contestant("b", "X", " "))
+    assert [(one.number, one.to_json()["emptied"]) for one in found] == [(1, True), (0, False)]
+    asked = [replace(one, set="must pass", reference="good") for one in questions]
+    passing = regressions.must_passed({0: Loss(7.5, 0.5)}, asked, contestant("b", "X", ""))
+    assert passing is not None
+    assert [(one["number"], one["emptied"]) for one in passing["failed"]] == [(1, True), (0, False)]
+
+
+def test_only_held_out_prompts_count_and_those_of_other_sets_stand_beside() -> None:
+    questions = [question(0), question(1, "near"), question(2, "far"), question(3)]
+    players = [contestant("a", *"abcd"), contestant("b", *"ABCD")]
+    scores = tuple(((value,), (value,), (value,), (1.0,)) for value in (2.0, 0.0))
+    judge = Judge("r", "reward", contests((0, 0, 1, 1.0)))
+    told = regressions.told_by(judge, [Rewards("r", "", scores)], players, questions, {})
+    assert [one.number for one in told.found[1]] == [0, 1, 2]
+    found = regressions.figures(told, players)
+    assert (found["counts"], found["elsewhere"]) == ({"b": 1}, {"b": 2})
 
 
 def test_what_is_written_can_be_asked_again(tmp_path: Path) -> None:

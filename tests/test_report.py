@@ -122,6 +122,14 @@ def test_gains_go_from_the_largest_and_regressions_come_as_they_are_given() -> N
     assert "the reward fell by 0.75" in page
     by_people = told(regressions={**facts["regressions"], "by": "people"})
     assert "lost 75% of the votes" in shown(report.page(by_people, ROWS))
+    by_gpt = told(regressions={**facts["regressions"], "by": "gpt"}, judges={"gpt": judged("ai")}, by="gpt")
+    assert "lost in both orders" in shown(report.page(by_gpt, ROWS))
+    emptied = {**LOST, "set": "near", "emptied": True, "after": ""}
+    facts["regressions"] |= {"best": [emptied], "elsewhere": {PPO: 3, DPO: 0}}
+    emptier = shown(report.page(facts, ROWS))
+    assert "near: became empty" in emptier
+    assert "the reward fell" not in emptier
+    assert f"{DPO} on 2 prompts, {PPO} on 1 prompt and 3 of other sets." in emptier
     better = page[page.index("Got better"):]
     assert better.index("reward +1.00") < better.index("question 0") < better.index("reward +0.25")
     assert "question 1" not in better

@@ -11,7 +11,7 @@ import numpy as np
 
 from prefloop import checkpoints, runs
 from prefloop.compare.question_sets import MUST_PASS
-from prefloop.compare.records import Answer, Contestant, Contests, Judge, Question, Rewards, by_rule
+from prefloop.compare.records import HELD_OUT, Answer, Contestant, Contests, Judge, Question, Rewards, by_rule
 from prefloop.remote import shortened
 
 FALL = 0.5  # standard deviations of a reward over the questions, which a single model's fall must exceed
@@ -22,11 +22,13 @@ TITLE = 80
 @dataclass(frozen=True)
 class Loss:
     """How far an answer is behind another: the share of votes it lost (ties half), or the reward by which it is lower.
-    It is worse if that is more than `noise`. `sample` is the answer that lost most."""
+    It is worse if that is more than `noise`. `sample` is the answer that lost most. `ruled` where nobody had to judge:
+    who is behind became empty, and `amount` is the share of answers."""
 
     amount: float
     noise: float
     sample: int = 0
+    ruled: bool = False
 
     @property
     def worse(self) -> bool:
@@ -39,15 +41,20 @@ class Regression:
 
     number: int
     question: Question
-    loss: float
+    loss: Loss
     before: str
     after: str
+
+    @property
+    def place(self) -> tuple[bool, float, int]:
+        """The worst first: an answer that became empty is, and its loss is in no judge's units."""
+        return not self.loss.ruled, -self.loss.amount, self.number
 
     def to_json(self) -> dict[str, Any]:
         """As report.json shows it."""
         title = shortened(self.question.prompt.messages[-1].content)[:TITLE]
         return {"prompt": self.question.prompt.id, "number": self.number, "set": self.question.set, "title": title,
-                "loss": self.loss, "before": self.before, "after": self.after}
+                "loss": self.loss.amount, "emptied": self.loss.ruled, "before": self.before, "after": self.after}
 
 
 def by_votes(contests: Contests, one: int, other: int) -> dict[int, Loss]:
@@ -118,9 +125,9 @@ def regressed(losses: Mapping[int, Loss], questions: Sequence[Question], before:
     for n, question in enumerate(questions):
         loss = _ruled(before.answers[n], after.answers[n]) or losses.get(n)
         if loss and loss.worse and question.of is None and question.set != MUST_PASS:
-            found.append(Regression(n, question, loss.amount, before.answers[n][loss.sample].text,
+            found.append(Regression(n, question, loss, before.answers[n][loss.sample].text,
                                     after.answers[n][loss.sample].text))
-    return sorted(found, key=lambda one: (-one.loss, one.number))
+    return sorted(found, key=lambda one: one.place)
 
 
 def write(path: Path, found: Sequence[Regression], before: str, after: str, judge: Judge) -> None:
@@ -144,10 +151,10 @@ def must_passed(losses: Mapping[int, Loss], questions: Sequence[Question], after
         loss = _ruled(recorded, after.answers[n]) or losses.get(n)
         unjudged += loss is None
         if loss and loss.worse:
-            failed.append(Regression(n, questions[n], loss.amount, questions[n].reference,
+            failed.append(Regression(n, questions[n], loss, questions[n].reference,
                                      after.answers[n][loss.sample].text))
     return {"asked": len(asked), "passed": len(asked) - unjudged - len(failed), "unjudged": unjudged,
-            "failed": [one.to_json() for one in sorted(failed, key=lambda one: (-one.loss, one.number))]}
+            "failed": [one.to_json() for one in sorted(failed, key=lambda one: one.place)]}
 
 
 def _ruled(before: Sequence[Answer], after: Sequence[Answer]) -> Loss | None:
@@ -156,7 +163,7 @@ def _ruled(before: Sequence[Answer], after: Sequence[Answer]) -> Loss | None:
     if not lost or None in lost:
         return None
     shares = [one for one in lost if one is not None]
-    return Loss(float(np.mean(shares)), HALF, int(np.argmax(shares)))
+    return Loss(float(np.mean(shares)), HALF, int(np.argmax(shares)), ruled=True)
 
 
 # -- of a whole comparison --------------------------------------------------------------------------------------------
@@ -187,11 +194,14 @@ def told_by(judge: Judge, rewards: Sequence[Rewards], contestants: Sequence[Cont
 
 
 def figures(told: Regressions, contestants: Sequence[Contestant]) -> dict[str, Any]:
-    """As report.json has them, but for the rows of the run that the verdict speaks of."""
+    """As report.json has them, but for the rows of the run that the verdict speaks of. `counts` are of the held-out
+    prompts, which the verdict is about, `elsewhere` of the other sets."""
     asked = [one for one in told.must_pass.values() if one]
     passing = {"asked": asked[0]["asked"], "passed": {contestants[c].name: one["passed"]
                                                      for c, one in told.must_pass.items() if one},
                "failed": [{**row, "run": contestants[c].name} for c, one in told.must_pass.items() if one
                           for row in one["failed"]]} if asked else None
-    return {"by": told.by.name, "counts": {contestants[c].name: len(rows) for c, rows in told.found.items()},
-            "must_pass": passing}
+    counts = {contestants[c].name: sum(one.question.set == HELD_OUT for one in rows) for c, rows in told.found.items()}
+    return {"by": told.by.name, "counts": counts, "must_pass": passing,
+            "elsewhere": {contestants[c].name: len(rows) - counts[contestants[c].name]
+                          for c, rows in told.found.items()}}

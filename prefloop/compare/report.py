@@ -99,8 +99,11 @@ def regression(one: dict[str, Any], rows: list[dict[str, Any]], kind: str | None
     """One row of report.json's regressions, with the conversation where answers.jsonl has it."""
     number = one.get("number")
     asked = rows[number]["prompt"]["messages"] if isinstance(number, int) and 0 <= number < len(rows) else []
-    said = f"the reward fell by {one['loss']:.2f}" if kind == "reward" else f"lost {one['loss']:.0%} of the votes"
-    return Contrast(str(one.get("title") or one.get("prompt", "")), said, asked,
+    said = "became empty" if one.get("emptied") else {
+        "reward": f"the reward fell by {one['loss']:.2f}", "ai": "lost in both orders"}.get(
+        kind or "", f"lost {one['loss']:.0%} of the votes")
+    of = one.get("set", HELD_OUT)
+    return Contrast(str(one.get("title") or one.get("prompt", "")), said if of == HELD_OUT else f"{of}: {said}", asked,
                     *changes(one["before"], one["after"]))
 
 
