@@ -11,13 +11,8 @@ from .tally import tally
 
 
 def standings(store: Store, campaign: Campaign) -> dict[str, Any] | None:
-    """None until every item of the campaign has all the answers that it needs: told sooner, the rest would not be
-    blind. Gold items and repeats are no votes.
-    """
-    if not (campaign.reveal and campaign.contestants):
-        return None
-    progress = store.progress(campaign=campaign.name)
-    if not progress.wanted or progress.done < progress.wanted:
+    """None while votes are to be blind. Gold items and repeats are no votes."""
+    if not store.revealed(campaign.name):
         return None
     votes = (one for one in store.rankings(campaign=campaign.name) if one.kind == "normal")
     found = tally(votes, [Contestant(*one) for one in campaign.contestants])

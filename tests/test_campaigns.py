@@ -149,19 +149,25 @@ def test_a_comparison_stands_alone_and_its_names_come_at_the_end(tmp_path: Path,
         (own,) = (one for one in store.campaigns() if one.name == "study")
         return revealing.standings(store, own)
 
+    given = []
     for _ in range(12):
         assert told() is None
+        assert all(one.editable for one in store.history("ann"))
         lease = leased(store, "ann")
         assert len(lease.responses) == 2, "so many are drawn for each prompt"
         assert {"runs/sft-0001", "dpo-0003"} <= set(assignment.task_of(lease).hidden)
-        last = store.submit(lease.token, "ann", Judgement((1, 1)))
+        given.append(store.submit(lease.token, "ann", Judgement((1, 1))).answer)
     assert [one["name"] for one in told()["standings"]] == list(explored.RUNS), "though its settings were given anew"
     assert told()["votes"] == 12
-    store.withdraw(last.answer, "ann")
-    assert told() is None
+    for change in (lambda: store.revise(given[-1], "ann", Judgement((1, 2))), lambda: store.reopen(given[-1], "ann"),
+                   lambda: store.withdraw(given[-1], "ann")):
+        with pytest.raises(RequestError, match="have been told who wrote what"):
+            change()
+    assert not any(one.editable for one in store.history("ann"))
+    assert {one.ranks for one in store.rankings()} == {(1, 1)}
     campaigns.apply(store, replace(settings, reveal=False), several=False)
-    store.submit(leased(store, "ann").token, "ann", Judgement((1, 1)))
     assert told() is None
+    store.revise(given[-1], "ann", Judgement((1, 2)))
 
 
 @pytest.mark.parametrize(("most", "expected"), [(2, 2), (3, 3), (8, 8), (None, 8)])

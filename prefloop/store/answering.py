@@ -130,8 +130,22 @@ def _own(db: Connection, answer: int, rater: str) -> RowMapping:
 def _require_editable(db: Connection, row: RowMapping) -> None:
     if row["kind"] == "qualification":
         raise RequestError("answer: what was said to qualify stays as it is")
+    if revealed(db, db.scalars(select(items.c.campaign).where(items.c.id == row["item"])).one()):
+        raise RequestError("answer: raters have been told who wrote what; what was said before stays as it is")
     if row["id"] < _oldest_editable(db, row["rater"]):
         raise RequestError(f"answer: only the last {EDITABLE} can be changed")
+
+
+def revealed(db: Connection, campaign: int) -> bool:
+    """May raters know who wrote what they read? Never before every item has all the answers that it needs: told
+    sooner, the rest would not be blind.
+    """
+    settings = settings_of(db, campaign)
+    if not (settings.reveal and settings.contestants):
+        return False
+    lacking = db.scalar(select(func.max(items.c.need - items.c.done))
+                        .where(items.c.campaign == campaign, items.c.kind == "normal"))
+    return lacking is not None and lacking <= 0
 
 
 def _oldest_editable(db: Connection, rater: str) -> int:
@@ -208,15 +222,17 @@ def counting(db: Connection, surplus: bool, campaign: int | None) -> Iterator[Ra
 
 def history(db: Connection, rater: str, campaign: int | None, before: int | None, limit: int) -> list[Past]:
     """A rater's answers, newest first."""
-    query = (select(answers).join(items, items.c.id == answers.c.item).where(answers.c.rater == rater, _counting)
-             .order_by(answers.c.id.desc()).limit(limit))
+    query = (select(answers, items.c.campaign).join(items, items.c.id == answers.c.item)
+             .where(answers.c.rater == rater, _counting).order_by(answers.c.id.desc()).limit(limit))
     query = query if campaign is None else query.where(items.c.campaign == campaign)
     query = query if before is None else query.where(answers.c.id < before)
     since = _oldest_editable(db, rater)
     rows = db.execute(query).all()
     of = contents_of(db, [row.item for row in rows])
+    told = {own: revealed(db, own) for own in {row.campaign for row in rows}}
     return [Past(row.id, row.created, of[row.item][0].messages[-1].content, tuple(json.loads(row.ranks)),
-                 bool(row.none_acceptable), row.id >= since and row.kind != "qualification") for row in rows]
+                 bool(row.none_acceptable),
+                 row.id >= since and row.kind != "qualification" and not told[row.campaign]) for row in rows]
 
 
 def given(db: Connection, answer: int, rater: str) -> tuple[RowMapping, Judgement]:

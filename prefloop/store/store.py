@@ -343,6 +343,11 @@ class Store:
             own = None if campaign is None else items.campaign_id(db, campaign)
             return answering.history(db, rater, own, before, limit)
 
+    def revealed(self, campaign: str) -> bool:
+        """May this campaign's raters know who wrote what? From then on no answer is changed."""
+        with self.reading() as db:
+            return answering.revealed(db, items.campaign_id(db, campaign))
+
     def rankings(self, surplus: bool = False, campaign: str | None = None) -> Iterator[Ranking]:
         """Every answer that counts as a ranking of the stored order, oldest first; with `surplus`, the others too.
 
