@@ -200,6 +200,24 @@ def test_a_judge_that_is_away_leaves_its_verdicts_missing(tmp_path: Path) -> Non
     assert "\n" not in found.figures["complaint"]
 
 
+def test_what_is_so_by_rule_does_not_drown_a_judge_that_went_away(tmp_path: Path) -> None:
+    """Of 200 pairs 20 are lost by rule; the judge likes the candidate, but breaks down after three."""
+    def three(body: dict[str, Any]) -> tuple[int, Any]:
+        if not any(f"Why {n}?" in text_of(body) for n in range(3)):
+            return 400, {"error": "out of memory"}
+        return 200, {"choices": [{"message": {"content": longer_wins(text_of(body))}}]}
+
+    players = [contestant("a", *"x" * 200), contestant("b", *["two"] * 180, *[""] * 20)]
+    with serving(StandIn(answers=three)) as server:
+        found = opinion(server.url, tmp_path, players, questions(*["held out"] * 200), at_once=16)
+        assert found.judge.contests.asked == 177
+        assert found.judge.contests.won_D.mean() > 0.5, "and not 13%"
+        server.answers = None
+        found = opinion(server.url, tmp_path, players, questions(*["held out"] * 200), at_once=16)
+    assert found.judge.contests.won_D.tolist().count(0.0) == 20
+    assert found.judge.contests.won_D.mean() == pytest.approx(0.9)
+
+
 def test_a_judge_that_is_busy_is_asked_again(tmp_path: Path) -> None:
     def busy_at_first(body: dict[str, Any]) -> tuple[int, Any]:
         if len(server.asked) == 1:

@@ -7,11 +7,12 @@ import math
 from pathlib import Path
 
 import explored
+import numpy as np
 import pytest
 
 from prefloop import cli
-from prefloop.compare import people
-from prefloop.compare.records import Answer, Contestant, Contests, Question, by_rule, length_gap
+from prefloop.compare import people, statistics
+from prefloop.compare.records import Answer, Contestant, Contests, Judge, Question, by_rule, length_gap
 from prefloop.errors import RequestError
 from prefloop.feedback_ui import campaigns
 from prefloop.feedback_ui.campaigns import CampaignConfig
@@ -127,8 +128,9 @@ def test_out_of_a_store_and_its_snapshot(tmp_path: Path) -> None:
     votes = {(0, 0, 0, 1, 0.0), (0, 0, 0, 2, 0.0), (0, 0, 1, 2, 0.0), (0, 1, 0, 1, 0.5), (0, 1, 0, 2, 1.0),
              (0, 1, 1, 2, 1.0)}
     rules = {(1, -1, 0, 1, 0.5), (2, -1, 0, 1, 0.0), (2, -1, 0, 2, 0.5), (2, -1, 1, 2, 1.0)}
-    assert all_of(found) == votes | rules
-    assert len(found) == len(votes) + 2 * len(rules), "which weigh as much as what two voted on"
+    assert votes <= all_of(found) <= votes | rules
+    rows = list(zip(found.prompt_D.tolist(), found.first_D.tolist(), found.second_D.tolist(), strict=True))
+    assert rows.count((1, 0, 1)) == rows.count((2, 0, 1)) == 1, "two votes on two questions are one on each"
     assert found.asked == 5, "two pairs of question 1, three of question 3"
     with Store(url, read_only=True) as store:
         snapshot.write(tmp_path / "votes", list(store.rankings()))
@@ -147,6 +149,55 @@ def test_where_nobody_voted_nothing_is_decided(tmp_path: Path) -> None:
     itself = contestants(("a", "a", "a"), ("", "", ""))
     twins, _ = people.contests([], itself, QUESTIONS[:2])
     assert (twins.won_D.tolist(), twins.asked) == ([0.5] * 6, 0), "where nothing is left to ask, that is the answer"
+
+
+def halfway(votes_a_question: list[int], empty: int) -> Contests:
+    """The candidate wins every vote, and left its last answers empty."""
+    asked = [Question(prompt(number)) for number in range(len(votes_a_question) + empty)]
+    players = [Contestant(name, name, tuple((Answer(text(number), 1, True),) for number, _ in enumerate(asked)))
+               for name, text in (("sft", lambda n: f"sft {n}"),
+                                  ("dpo", lambda n: f"dpo {n}" if n < len(votes_a_question) else ""))]
+    said = [people.Contest(number, f"rater {one}", 0, 1, 0.0, 0.0) for number, votes in enumerate(votes_a_question)
+            for one in range(votes)]
+    left = {(number, 0, 1) for number, _ in enumerate(votes_a_question)}
+    return people.with_rules(players, asked, [*said, *people.by_rules(players, asked)], left)
+
+
+@pytest.mark.parametrize("voted", [3, 9, 30, 90, 180, 270])
+def test_rules_do_not_drown_the_first_votes(voted: int) -> None:
+    """270 answers are better and 30 are empty: whoever looks before all votes are in sees nothing else."""
+    found = halfway([1] * voted + [0] * (270 - voted), 30)
+    own = statistics.judged(Judge("people", "people", found), 0, 0.95, 0.55, {}, None)["runs"]["dpo"]
+    assert own["win_rate"]["low"] <= 0.9 <= own["win_rate"]["high"]
+    assert own["anytime"]["high"] > 0.5, "this is nothing to reject"
+    assert found.asked == 270 - voted
+    assert voted < 270 or (own["win_rate"]["value"], own["anytime"]["low"] > 0.5) == (0.9, True)
+
+
+@pytest.mark.parametrize(("votes", "mean"), [([1] * 200 + [0] * 1800, 0.1), ([2] * 1000 + [1] * 1000, 1.5),
+                                             ([3] * 200 + [0] * 1800, 0.3), ([2] * 2000, 2.0), ([0] * 2000, 0.0)])
+def test_rules_come_in_as_votes_do(votes: list[int], mean: float) -> None:
+    found = halfway(votes, 2000)
+    times = np.bincount(found.prompt_D[found.rater_D < 0], minlength=4000)[2000:]
+    assert set(times.tolist()) <= {math.floor(mean), math.ceil(mean)}
+    assert times.mean() == pytest.approx(mean, abs=4 * (mean % 1 * (1 - mean % 1) / 2000) ** 0.5)
+
+
+def test_what_came_in_by_rule_stays_in() -> None:
+    shares = [halfway([1] * voted + [0] * (100 - voted), 100) for voted in (10, 40, 70, 100)]
+    ruled = [set(one.prompt_D[one.rater_D < 0].tolist()) for one in shares]
+    assert ruled[0] < ruled[1] < ruled[2] < ruled[3] == set(range(100, 200))
+
+
+def test_two_that_nobody_voted_on_have_no_rules_either() -> None:
+    """Votes on sft and dpo alone: that ppo left one answer empty says little while nobody read its others."""
+    asked = [Question(prompt(number)) for number in range(2)]
+    players = contestants(("a", "b", "c"), ("d", "e", ""))
+    said = [people.Contest(number, "ann", 0, 1, 1.0, 0.0) for number in range(2)]
+    left = {(0, 0, 1), (0, 0, 2), (0, 1, 2), (1, 0, 1)}
+    found = people.with_rules(players, asked, [*said, *people.by_rules(players, asked)], left)
+    assert set(found.second_D.tolist()) == {1}
+    assert found.asked == 2
 
 
 def test_a_source_that_is_none_is_named(tmp_path: Path) -> None:

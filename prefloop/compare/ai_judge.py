@@ -155,28 +155,23 @@ def named(settings: JudgeConfig, hold: HoldConfig, cache: Cache) -> Asked | None
 def opinion(asked: Asked, contestants: Sequence[Contestant], questions: Sequence[Question], level: float) -> Opinion:
     """Every candidate's first answers against the baseline's, and against the recorded ones that must be matched."""
     name, kept = asked.settings.name, asked.cache.of("verdicts", *asked.voice.maker)
-    pairs = [*held_out(contestants, questions), *recorded(contestants, questions)]
-    open_pairs = [one for one in pairs if by_rule(one.own, one.rival) is None]
+    held, good = held_out(contestants, questions), recorded(contestants, questions)
+    open_pairs = [one for one in (*held, *good) if by_rule(one.own, one.rival) is None]
     before = len(kept.rows)
     verdicts = judged(asked.voice, asked.settings.criteria, open_pairs, kept)
     found = dict(zip(open_pairs, verdicts, strict=True))
-    contests, losses, missing = [], dict[int, dict[int, Loss]](), 0
-    for pair in pairs:
-        ruled = by_rule(pair.own, pair.rival)
-        won = found[pair].won if ruled is None else ruled
-        if questions[pair.question].set == MUST_PASS:
-            if won is not None:
-                losses.setdefault(pair.candidate, {})[pair.question] = Loss(1.0 - won, HALF)
-        elif won is None:
-            missing += 1
-        else:
-            contests.append(Contest(pair.question, name if ruled is None else "", pair.candidate, 0, won,
-                                    length_gap(pair.own, pair.rival)))
-    if missing and not any(one.rater for one in contests):  # it judged nothing: then rules alone are no verdict of its
-        contests = []
+    won = {pair: found[pair].won if pair in found else by_rule(pair.own, pair.rival) for pair in (*held, *good)}
+    losses: dict[int, dict[int, Loss]] = {}
+    for pair in good:
+        if (own := won[pair]) is not None:
+            losses.setdefault(pair.candidate, {})[pair.question] = Loss(1.0 - own, HALF)
+    said = [Contest(pair.question, name if pair in found else "", pair.candidate, 0, own,
+                    length_gap(pair.own, pair.rival)) for pair in held if (own := won[pair]) is not None]
+    contests = people.with_rules(contestants, questions, said,
+                                 left={(pair.question, pair.candidate, 0) for pair in held if pair in found})
     facts = {"asked": 2 * len(open_pairs), "new": len(kept.rows) - before, "complaint": asked.voice.complaint,
              **figures(found, level)}
-    return Opinion(Judge(name, "ai", people.table(contestants, contests, missing)), facts, losses)
+    return Opinion(Judge(name, "ai", contests), facts, losses)
 
 
 def held_out(contestants: Sequence[Contestant], questions: Sequence[Question]) -> list[Pair]:

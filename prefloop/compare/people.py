@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 from prefloop.compare.records import HELD_OUT, Answer, Contestant, Contests, Question, by_rule, length_gap
 from prefloop.errors import RequestError
 from prefloop.formats import snapshot
-from prefloop.records import Ranking, Response
+from prefloop.records import Ranking, Response, digest
 from prefloop.store import Store
 
 COUNTED, KEYS, TWICE = "counted", "gold and repeats", "the same vote twice"
 PROMPTS, CHECKPOINTS, TEXTS = "on other prompts", "on other checkpoints", "on other answers of these"
+
+
+Place = tuple[int, int, int]
 
 
 class Contest(NamedTuple):
@@ -36,6 +39,11 @@ class Contest(NamedTuple):
     won: float
     gap: float
 
+    @property
+    def place(self) -> Place:
+        """Its question and the two contestants."""
+        return self.prompt, self.first, self.second
+
 
 def contests(sources: Sequence[str], contestants: Sequence[Contestant],
              questions: Sequence[Question]) -> tuple[Contests, dict[str, int]]:
@@ -46,12 +54,9 @@ def contests(sources: Sequence[str], contestants: Sequence[Contestant],
     """
     found, counted = voted(rankings(sources), contestants, questions)
     ruled = list(by_rules(contestants, questions))
-    known = {(one.prompt, one.first, one.second) for one in (*found, *ruled)}
-    missing = sum((n, i, j) not in known for n, question in enumerate(questions) if question.set == HELD_OUT
-                  for i, j in combinations(range(len(contestants)), 2))
-    if not found and missing:  # nobody has voted: then ties that nobody saw say nothing either
-        ruled = []
-    return table(contestants, [*found, *ruled * usual_votes(found)], missing), counted
+    left = {(n, i, j) for n, question in enumerate(questions) if question.set == HELD_OUT
+            for i, j in combinations(range(len(contestants)), 2)} - {one.place for one in ruled}
+    return with_rules(contestants, questions, [*found, *ruled], left), counted
 
 
 def rankings(sources: Sequence[str]) -> Iterator[Ranking]:
@@ -122,17 +127,39 @@ def wrote_it(one: Contestant, response: Response) -> bool:
 
 
 def by_rules(contestants: Sequence[Contestant], questions: Sequence[Question]) -> Iterator[Contest]:
-    """The contests between first answers that need nobody."""
-    for n, _ in enumerate(questions):
+    """The contests between first answers to held-out questions that need nobody."""
+    for n in (n for n, question in enumerate(questions) if question.set == HELD_OUT):
         for (i, one), (j, other) in combinations(enumerate(contestants), 2):
             first, second = one.answers[n][0], other.answers[n][0]
             if (won := by_rule(first, second)) is not None:
                 yield Contest(n, "", i, j, won, length_gap(first, second))
 
 
-def usual_votes(found: Sequence[Contest]) -> int:
-    """How many votes a contest between two answers has, on average: what is so by rule weighs as much."""
-    return round(len(found) / len({(one.prompt, one.first, one.second) for one in found})) if found else 1
+def with_rules(contestants: Sequence[Contestant], questions: Sequence[Question], found: Sequence[Contest],
+               left: Set[Place]) -> Contests:
+    """What a judge said and what is so by rule (it has no rater), mixed at any time as they will be at the end.
+
+    `left` are all contests that are no rule's. On what is so by rule, two contestants have as many contests a question
+    as they have votes on what was left, on average; what is not whole of that goes by the lot that each question
+    draws. Else the rules, which are all known at once, would drown the first votes. Lots are drawn for good: with more
+    votes more of the rules come in, and none leaves.
+    """
+    said = Counter(one.place[1:] for one in found if one.rater and one.place in left)
+    asked = Counter(place[1:] for place in left)
+    usual = said.total() / len(left) if left else 1.0
+
+    def times(one: Contest) -> int:
+        pair = one.place[1:]
+        mean = said[pair] / asked[pair] if asked[pair] else usual
+        return 1 if one.rater else int(mean + lot(questions[one.prompt]))
+
+    return table(contestants, [one for one in found for _ in range(times(one))],
+                 asked=len(left - {one.place for one in found}))
+
+
+def lot(question: Question) -> float:
+    """From 0 to under 1, of the question's prompt alone: who answers what has no part in it."""
+    return int(digest("lot", question.prompt.id)[:8], 16) / 16**8
 
 
 def table(contestants: Sequence[Contestant], found: Sequence[Contest], asked: int) -> Contests:
