@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,14 @@ def estimate(low: float, high: float) -> dict[str, float]:
     return {"value": (low + high) / 2, "low": low, "high": high}
 
 
-def report(*intervals: tuple[float, float], equal: tuple[float, float] | None = None, kind: str = "reward",
+def report(*intervals: tuple[float, float], equal: tuple[float, float] | None = (0.51, 0.8), kind: str = "reward",
            **more: Any) -> dict[str, Any]:
-    own = {f"run{n}": {"win_rate": estimate(*one), "decide": estimate(*one), "prompts": 100,
+    own = {f"run{n}": {"win_rate": estimate(*one), "decide": estimate(*one), "prompts": 100, "votes": 100,
                        "length_controlled": equal and estimate(*equal), "power": {"more": 420}}
            for n, one in enumerate(intervals)}
     runs = {name: {"mean_length": 30.0} for name in ["base", *own]}
     return {"by": "judge", "baseline": "base", "effect": 0.55, "runs": runs,
-            "judges": {"judge": {"kind": kind, "votes": 100, "runs": own}}, **more}
+            "votes": {}, "judges": {"judge": {"kind": kind, "runs": own}}, **more}
 
 
 @pytest.mark.parametrize(("intervals", "said"), [
@@ -64,8 +65,12 @@ def test_peeking_before_the_plan_decides_nothing() -> None:
     found = verdict.decided(report((0.6, 0.8), kind="people"), planned)
     assert found.word == "undecided"
     assert "100 of the 200 votes" in found.line
-    assert verdict.decided(report((0.6, 0.8), kind="people"), CompareConfig(runs=["a", "b"], planned_votes=100)
-                           ).word == "ship"
+    losing = verdict.decided(report((0.2, 0.4), kind="people"), planned)
+    assert losing.word == "undecided"
+    assert losing.line.startswith("undecided")
+    done = CompareConfig(runs=["a", "b"], planned_votes=100)
+    assert verdict.decided(report((0.6, 0.8), kind="people"), done).word == "ship"
+    assert verdict.decided(report((0.2, 0.4), kind="people"), done).word == "reject"
 
 
 def test_without_a_plan_the_wider_interval_decides() -> None:
@@ -74,6 +79,16 @@ def test_without_a_plan_the_wider_interval_decides() -> None:
     found = verdict.decided(told, SETTINGS)
     assert found.word == "undecided"
     assert "[48.0%, 74.0%]" in found.line
+
+
+def test_what_decides_at_equal_length_is_as_much_wider() -> None:
+    """Half the distance to the end becomes twice as far, on either side by itself."""
+    own = {"win_rate": {"value": 0.6, "low": 0.5, "high": 0.7}, "decide": {"value": 0.6, "low": 0.4, "high": 0.75}}
+    found = verdict.widened({"value": 0.55, "low": 0.51, "high": 0.65}, own)
+    assert found == pytest.approx({"value": 0.55, "low": 0.47, "high": 0.70})
+    told = report((0.55, 0.65), equal=(0.51, 0.61), kind="people")
+    told["judges"]["judge"]["runs"]["run0"]["anytime"] = estimate(0.51, 0.69)
+    assert verdict.decided(told, SETTINGS).word == "undecided"
 
 
 @pytest.mark.parametrize(("settings", "facts", "said"), [
@@ -88,7 +103,8 @@ def test_the_price_has_limits(settings: dict[str, float], facts: dict[str, Any],
 
 
 def test_what_must_pass_and_did_not_is_rejected() -> None:
-    failed = {"must_pass": {"asked": 4, "passed": 3, "failed": [{"run": "run0", "title": "x"}]}, "counts": {"run0": 2}}
+    passing = {"asked": 4, "failed": [{"run": "run0", "title": "x"}], "unjudged": {"run0": 0}}
+    failed = {"must_pass": passing, "counts": {"run0": 2}}
     found = verdict.decided(report((0.55, 0.65), regressions=failed), SETTINGS)
     assert found.word == "reject"
     assert "1 of 4 questions that must not get worse" in found.line
@@ -113,5 +129,30 @@ def test_one_judge_is_believed_and_never_a_mix() -> None:
     assert {by: one and one.name for by, one in named.items()} == {
         "auto": "people", "people": "people", "ai": "gpt", "reward": "reward", "second": "other"}
     nobody = [judge("people", "people", 0), judge("reward", "reward", 3, True)]
-    assert verdict.presiding(nobody, "auto") == nobody[1]
+    assert verdict.presiding(nobody, "auto") is None  # people were asked: nobody takes their place in silence
+    assert verdict.presiding(nobody, "reward") == nobody[1]
     assert verdict.presiding(nobody, "people") is None
+    apart = replace(everyone[0], contests=replace(everyone[0].contests, first_D=everyone[0].contests.first_D + 2))
+    assert verdict.presiding([apart], "people") is None  # on candidates alone
+
+
+def test_a_candidate_that_nobody_judged_keeps_it_open() -> None:
+    told = report((0.2, 0.4))
+    told["runs"]["unjudged"] = {"mean_length": 30.0}
+    found = verdict.decided(told, SETTINGS)
+    assert found.word == "undecided"
+    assert found.gates["unjudged"]["win rate"].passed is None
+
+
+def test_what_must_pass_is_open_until_it_was_judged() -> None:
+    passing = {"must_pass": {"asked": 4, "failed": [], "unjudged": {"run0": 4}}, "counts": {}}
+    found = verdict.decided(report((0.55, 0.65), regressions=passing), SETTINGS)
+    assert found.word == "undecided"
+    assert "4 were not judged" in found.line
+
+
+def test_votes_on_other_answers_are_no_verdict() -> None:
+    told = report((0.55, 0.65)) | {"by": None, "votes": {"counted": 0, "on other prompts": 2850}}
+    found = verdict.decided(told, SETTINGS)
+    assert found.word == "undecided"
+    assert "2850 on other prompts" in found.line

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefloop import generate
 from prefloop.compare import metrics
-from prefloop.compare.cache import Cache, Kept
+from prefloop.compare.cache import Cache, Kept, text_key
 from prefloop.compare.metrics import MetricsConfig
 from prefloop.compare.records import HELD_OUT, Answer, Contestant, Question
 from prefloop.compare.settings import HoldConfig
@@ -81,10 +81,13 @@ def key_of(job: Job) -> str:
     return digest(*map(str, job.ids), "", str(job.seed))
 
 
-def answered(found: Sequence[Checkpoint], setting: Setting) -> tuple[tuple[Contestant, ...], Any]:
+Held = list[tuple[str, Any]]  # the base in memory with its checksum, or none: whoever takes it out is its only holder
+
+
+def answered(found: Sequence[Checkpoint], setting: Setting) -> tuple[tuple[Contestant, ...], Held]:
     """Everybody's answers, base by base; the baseline's last, for then it can read what all the others wrote.
 
-    Beside them the baseline's base as it is in memory, or None where nothing was asked of it.
+    Beside them the baseline's base, if something was asked of it.
     """
     writers = [writer(one, setting) for one in found]
     baseline, *others = writers
@@ -98,7 +101,8 @@ def answered(found: Sequence[Checkpoint], setting: Setting) -> tuple[tuple[Conte
         readings = [Reading(one, one, setting) for one in own if one in measured]
         model = None  # before the next base is loaded
         model = make(own, readings + [Reading(baseline, one, setting) for one in measured if base == last], setting)
-    return tuple(contestant(one, baseline if one in measured else None, setting) for one in writers), model
+    contestants = tuple(contestant(one, baseline if one in measured else None, setting) for one in writers)
+    return contestants, [(last, model)] if model else []
 
 
 def writer(one: Checkpoint, setting: Setting) -> Writer:
@@ -117,13 +121,18 @@ class Reading:
 
     def __init__(self, reader: Writer, one: Writer, setting: Setting) -> None:
         self.reader, self.one, self.temperature = reader, one, setting.sampling.temperature
-        self.kept = setting.cache.of("logprobs", *setting.made_by(one.checkpoint), reader.checkpoint.checksum)
+        self.kept = setting.cache.of("logprobs", *setting.made_by(one.checkpoint), reader.checkpoint.checksum,
+                                     reader.checkpoint.base_checksum)
         self.jobs = [job for question, own in zip(setting.questions, one.jobs, strict=True)
                      if question.set == HELD_OUT for job in own]
 
     @property
     def owed(self) -> list[Job]:
-        return [job for job in self.jobs if key_of(job) not in self.kept]
+        return [job for job in self.jobs if key_of(job) not in self.one.kept or self.key(job) not in self.kept]
+
+    def key(self, job: Job) -> str:
+        """Of the answer that was read: a batch sampled again may have another."""
+        return digest(key_of(job), *map(str, self.one.ids(job)))
 
     def read(self, model: nn.Module) -> None:
         """log p of each answer, in nats, at the temperature it was sampled at."""
@@ -133,12 +142,12 @@ class Reading:
         if jobs:
             values = passes.total_logprobs(model, self.reader.role, [job.ids + self.one.ids(job) for job in jobs],
                                            [len(job.ids) for job in jobs], self.one.chat.pad_id, self.temperature)
-            self.kept.add({"key": key_of(job), "logprob": value}
+            self.kept.add({"key": self.key(job), "logprob": value}
                           for job, value in zip(jobs, values.tolist(), strict=True))
 
     def value(self, job: Job) -> float | None:
         """None for an answer of another set."""
-        return self.kept[key_of(job)]["logprob"] if key_of(job) in self.kept else None
+        return self.kept.rows.get(self.key(job), {}).get("logprob")
 
 
 def make(own: list[Writer], readings: list[Reading], setting: Setting) -> Any:
@@ -164,7 +173,7 @@ class References:
         self.kept = setting.cache.of("references", one.checkpoint.checksum, one.checkpoint.base_checksum, setting.hold)
 
     def key(self, question: Question) -> str:
-        return digest(question.prompt.id, question.reference)
+        return text_key(question.prompt, question.reference)
 
     @property
     def owed(self) -> list[Question]:
@@ -186,6 +195,7 @@ class References:
 
 def sample(model: nn.Module, one: Writer, sampling: SamplingConfig) -> None:
     """The answers that are owed, kept batch by batch with what they cost."""
+    forget_peak()
     began = time.monotonic()
 
     def keep(batch: list[Job], found: list[list[int]]) -> None:
@@ -198,8 +208,15 @@ def sample(model: nn.Module, one: Writer, sampling: SamplingConfig) -> None:
     generate.sample_batches(model, one.chat, one.owed, sampling, one.role, what, keep)
 
 
+def forget_peak() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_mb() -> int:
-    """The most memory held so far: the GPU's, or without one this process's."""
+    """The most memory held: the GPU's since the peak was forgotten, or without a GPU this process's so far."""
     import torch
 
     used = (torch.cuda.max_memory_allocated() if torch.cuda.is_available()

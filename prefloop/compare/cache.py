@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prefloop import checkpoints, runs
-from prefloop.records import digest
+from prefloop.records import Prompt, digest
 
 
 @dataclass
@@ -44,6 +44,11 @@ class Cache:
             self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{kind}-{digest(*(json.dumps(_plain(one), sort_keys=True) for one in makers))}.jsonl"
         return Kept(path, {str(row["key"]): row for row in runs.read_lines(path) if "key" in row})
+
+
+def text_key(prompt: Prompt, text: str) -> str:
+    """The name of an answer to a prompt, by every letter of both."""
+    return digest(*(part for message in prompt.messages for part in (message.role, message.content)), "", text)
 
 
 def _plain(maker: object) -> object:

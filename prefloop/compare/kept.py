@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prefloop import checkpoints, runs
+from prefloop.compare.question_sets import MUST_PASS
 from prefloop.compare.records import HELD_OUT, Answer, Contestant, Question, Rewards
 from prefloop.errors import RequestError
 from prefloop.records import Prompt
@@ -201,13 +202,14 @@ def joined(found: Sequence[Compared], shared_only: bool, places: Sequence[str]) 
                                "compare.shared_only=true takes those that both have")
     shared = [one for one in map(_asked, first.questions)
               if all(one in set(map(_asked, other.questions)) for other in found[1:])]
-    if not any(which == HELD_OUT for which, _ in shared):
+    if not any(which == HELD_OUT for which, *_ in shared):
         raise RequestError(f"{places[-1]}: it shares no held-out prompt with {places[0]}")
     return reduce(beside, (only(one, shared) for one in found))
 
 
-def _asked(question: Question) -> tuple[str, str]:
-    return question.set, question.prompt.id
+def _asked(question: Question) -> tuple[str, ...]:
+    """What makes it this question; of those that must pass, two may be of one prompt."""
+    return (question.set, question.prompt.id, *([question.reference] if question.set == MUST_PASS else []))
 
 
 def _difference(one: Compared, other: Compared) -> str:
@@ -215,7 +217,7 @@ def _difference(one: Compared, other: Compared) -> str:
     return f"{len(mine & its)} are the same, {len(mine - its)} only there and {len(its - mine)} only here"
 
 
-def only(compared: Compared, shared: Sequence[tuple[str, str]]) -> Compared:
+def only(compared: Compared, shared: Sequence[tuple[str, ...]]) -> Compared:
     """The questions of `shared`, in its order. A variant whose original is gone stands alone."""
     place = {_asked(question): n for n, question in enumerate(compared.questions)}
     numbers = [place[one] for one in shared]

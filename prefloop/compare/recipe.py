@@ -43,6 +43,7 @@ from prefloop.records import digest
 if TYPE_CHECKING:
     from prefloop.models import Checkpoint
 
+PEOPLE = "people"
 REGRESSIONS = "regressions.jsonl"
 SHOWN = 50  # regressions in the report; all are in the file
 ANYTIME = ("no number of votes was planned (compare.planned_votes), so the interval that decides is one that holds "
@@ -65,6 +66,7 @@ def main(asked: config.Asked) -> int:
     metrics.functions(measuring)  # what cannot be imported is said now
     tasks.require(measuring)
     judge = ai_judge.named(judging, hold, cache_of(settings, where))
+    require_judges(settings, judge)
     if settings.answers:
         return judged_again(asked, settings, measuring, judge, where)
     return sampled(asked, settings, data, sampling, hold, measuring, judge, where)
@@ -95,10 +97,9 @@ def sampled(asked: config.Asked, settings: CompareConfig, data: PromptSource, sa
         "reward" if n == 0 else f"reward{n + 1}": one.lineage() for n, one in enumerate(judges)}
     with runs.start(asked, where, resumable=False, data=source.lineage(), **parents) as run:
         setting = Setting(questions, hold, sampling, cache_of(settings, where), measuring)
-        contestants, model = answered(found, setting)
-        scores = rewards.scored(judges, contestants, setting, model and (found[0].base_checksum, model))
-        del model  # a judge that is a model here needs its place
-        near = [questions[n].prompt.id for n in sorted(seen.near)]
+        contestants, held = answered(found, setting)
+        scores = rewards.scored(judges, contestants, setting, held)
+        near = [questions[n].prompt.id for n in sorted(seen.near | seen.exact)]
         facts = {"split": settings.split, "over_length": len(wanted) - len(questions), "sampling": asdict(sampling),
                  "hold": asdict(hold), "overlap": seen.to_json() | {"near_questions": near},
                  "proxies": [settings.reward], "swept": bool(settings.sweep),
@@ -120,6 +121,23 @@ def judged_again(asked: config.Asked, settings: CompareConfig, measuring: Metric
         for n, place in enumerate(settings.answers)}
     with runs.start(asked, where, resumable=False, **parents) as run:
         return concluded(run, settings, measuring, judge, replace(compared, facts=facts))
+
+
+def require_judges(settings: CompareConfig, judge: ai_judge.Asked | None) -> None:
+    """Who is to judge is there, and is told from the others: said before anything is sampled."""
+    named = [*settings.second, *([settings.reward] if settings.reward else []),
+             *([judge.settings.name] if judge else [])]
+    twice = next((one for one in named if one == PEOPLE or named.count(one) > 1), None)
+    if twice:
+        raise RequestError(f"compare: two judges cannot both be called {twice!r}; what they say would be mixed up")
+    missing = {"people": not settings.votes and "compare.votes names no votes",
+               "ai": not judge and "judge.url and judge.path name none",
+               "reward": not (settings.reward or settings.answers) and "compare.reward names none",
+               "second": not (settings.second or settings.answers) and "compare.second names none"}.get(settings.by)
+    if missing:
+        raise RequestError(f"compare.by={settings.by}: there is no such judge, for {missing}")
+    for source in settings.votes:
+        next(iter(people.rankings([source])), None)  # it can be read
 
 
 def contestants_of(settings: CompareConfig) -> list[Checkpoint]:
@@ -173,15 +191,16 @@ def concluded(run: runs.Run, settings: CompareConfig, measuring: MetricsConfig, 
     """Everybody's judgement of the answers, the figures, the verdict, and the files that tell them."""
     contestants, questions = compared.contestants, compared.questions
     opinion = judge and ai_judge.opinion(judge, contestants, questions, settings.level)
-    judges, counted = asked_judges(settings, compared, opinion)
+    everything, counted = asked_judges(settings, compared, opinion)
+    judges = [replace(one, contests=on_held_out(one.contests, questions)) for one in everything]
     presiding = verdict.presiding(judges, settings.by)
     report = reported(settings, compared, judges, counted)
     report["by"] = presiding and presiding.name
     if opinion:
         report["judges"][opinion.judge.name] |= ai_judge.beside(opinion, judges, settings.level)
     add_metrics(report, measuring, compared, settings.level)
-    worse = presiding and regressions.told_by(presiding, compared.rewards, contestants, questions,
-                                              opinion.recorded if opinion else {})
+    worse = presiding and regressions.told_by(everything[judges.index(presiding)], compared.rewards, contestants,
+                                              questions, opinion.recorded if opinion else {})
     if worse:
         report["regressions"] = regressions.figures(worse, contestants)
     said = verdict.decided(report, settings)
@@ -189,6 +208,7 @@ def concluded(run: runs.Run, settings: CompareConfig, measuring: MetricsConfig, 
     for name, gates in said.gates.items():
         report["runs"][name]["gates"] = {gate: asdict(one) for gate, one in gates.items()}
     out = Path(settings.out) if settings.out else run.path
+    (out / REGRESSIONS).unlink(missing_ok=True)  # of an earlier verdict
     if worse and said.best:
         number = [one.name for one in contestants].index(said.best)
         report["regressions"]["best"] = [one.to_json() for one in worse.found[number][:SHOWN]]
@@ -208,7 +228,7 @@ def asked_judges(settings: CompareConfig, compared: Compared,
     found, counted = [], {}
     if settings.votes:
         said, counted = people.contests(settings.votes, contestants, questions)
-        found.append(Judge("people", "people", on_held_out(said, questions)))
+        found.append(Judge(PEOPLE, "people", said))
     if opinion:
         found.append(opinion.judge)
     found += [Judge(one.name, "reward", rewards.contests(one, contestants, questions),

@@ -84,7 +84,7 @@ def by_reward(rewards: Rewards, one: int, other: int) -> dict[int, Loss]:
 
 def by_recorded_reward(rewards: Rewards, one: int) -> dict[int, Loss]:
     """By question, how far the mean reward of `one` is below that of the answer that was recorded as good."""
-    fallback = FALL * _spread_over(rewards.scores[one])
+    fallback = FALL * _spread_over(rewards.scores[0])  # the baseline's, so that an erratic run is let off nothing
     found = {}
     for n, good in rewards.recorded.items():
         own = rewards.scores[one][n]
@@ -199,6 +199,7 @@ def figures(told: Regressions, contestants: Sequence[Contestant]) -> dict[str, A
     asked = [one for one in told.must_pass.values() if one]
     passing = {"asked": asked[0]["asked"], "passed": {contestants[c].name: one["passed"]
                                                      for c, one in told.must_pass.items() if one},
+               "unjudged": {contestants[c].name: one["unjudged"] for c, one in told.must_pass.items() if one},
                "failed": [{**row, "run": contestants[c].name} for c, one in told.must_pass.items() if one
                           for row in one["failed"]]} if asked else None
     counts = {contestants[c].name: sum(one.question.set == HELD_OUT for one in rows) for c, rows in told.found.items()}

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prefloop import stats
-from prefloop.compare.cache import Kept
+from prefloop.compare.cache import Kept, text_key
 from prefloop.compare.figures import estimate, mean
 from prefloop.compare.question_sets import MUST_PASS
 from prefloop.compare.records import HELD_OUT, Contestant, Contests, Question, Rewards, by_rule, length_gap
 from prefloop.errors import RunError
-from prefloop.records import Prompt, digest
+from prefloop.records import Prompt
 
 if TYPE_CHECKING:
-    from prefloop.compare.answering import Setting
+    from prefloop.compare.answering import Held, Setting
     from prefloop.models import Checkpoint
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -25,53 +25,50 @@ BINS = 24
 
 
 def scored(rewards: Sequence[Checkpoint], contestants: Sequence[Contestant], setting: Setting,
-           base: Any) -> list[Rewards]:
-    """Every reward model in turn. `base` is one in memory that adapters of them may stand on, with its checksum."""
+           held: Held) -> list[Rewards]:
+    """Every reward model in turn. `held` is a base in memory that adapters of them may stand on; it is taken."""
     found = []
     for one in rewards:
         kept = setting.cache.of("rewards", one.checksum, one.base_checksum, setting.hold)
         asked = [(question.prompt, answer.text) for n, question in enumerate(setting.questions)
                  for contestant in contestants for answer in contestant.answers[n]]
         asked += [(question.prompt, question.reference) for question in setting.questions if question.set == MUST_PASS]
-        owed = [pair for pair in dict.fromkeys(asked) if key_of(*pair) not in kept]
+        owed = [pair for pair in dict.fromkeys(asked) if text_key(*pair) not in kept]
         if owed:
-            base = score(one, owed, kept, setting, base)
+            held[:] = score(one, owed, kept, setting, held)
         found.append(gathered(one, contestants, setting.questions, kept))
+    held.clear()
     return found
 
 
-def key_of(prompt: Prompt, text: str) -> str:
-    return digest(*(part for message in prompt.messages for part in (message.role, message.content)), "", text)
-
-
-def score(reward: Checkpoint, owed: list[tuple[Prompt, str]], kept: Kept, setting: Setting, base: Any) -> Any:
+def score(reward: Checkpoint, owed: list[tuple[Prompt, str]], kept: Kept, setting: Setting, held: Held) -> Held:
     """Scores answers as people would read them: text, and the end of the turn. What is too long to read is kept as
     unread. Returns the base that is in memory afterwards, without the reward's adapter."""
     from prefloop import scoring
     from prefloop.compare.answering import model_config
 
-    checksum, model = base or ("", None)
+    checksum, model = held.pop() if held else ("", None)
     if not reward.adapter or reward.base_checksum != checksum:
-        base = model = None  # it makes room for the reward model's own
+        model = None  # it makes room for the reward model's own
     scorer = scoring.load(reward, model_config(reward, setting.hold), model)
     read = scorer.reads(owed)
     short = [pair for pair, fits in zip(owed, read, strict=True) if fits]
     found = scoring.scored(scorer, short, what=f"rewards of {reward.path}")
-    kept.add({"key": key_of(*pair), "mean": None, "spread": None}
+    kept.add({"key": text_key(*pair), "mean": None, "spread": None}
              for pair, fits in zip(owed, read, strict=True) if not fits)
-    kept.add({"key": key_of(*pair), "mean": float(mean), "spread": float(spread)}
+    kept.add({"key": text_key(*pair), "mean": float(mean), "spread": float(spread)}
              for pair, mean, spread in zip(short, found.mean_N, found.spread_N, strict=True))
     if not isinstance(scorer, scoring.AdapterScorer):
-        return None
+        return []
     scorer.model.delete_adapter(scoring.ROLE)
-    return reward.base_checksum, scorer.model
+    return [(reward.base_checksum, scorer.model)]
 
 
 def gathered(reward: Checkpoint, contestants: Sequence[Contestant], questions: Sequence[Question],
              kept: Kept) -> Rewards:
     """A question on which some answer was too long to be read has no rewards at all: it would favour the others."""
     scores, spreads = [], []
-    rows = [[[kept[key_of(question.prompt, answer.text)] for answer in one.answers[n]] for one in contestants]
+    rows = [[[kept[text_key(question.prompt, answer.text)] for answer in one.answers[n]] for one in contestants]
             for n, question in enumerate(questions)]
     whole = [all(row["mean"] is not None for own in each for row in own) for each in rows]
     if not any(fits for fits, question in zip(whole, questions, strict=True) if question.set == HELD_OUT):
@@ -83,7 +80,7 @@ def gathered(reward: Checkpoint, contestants: Sequence[Contestant], questions: S
         spreads.append(tuple(tuple(row["spread"] for row in each[c]) if fits else ()
                              for each, fits in zip(rows, whole, strict=True)))
     of_one = not any(spread for own in spreads for each in own for spread in each)
-    recorded = {n: kept[key_of(one.prompt, one.reference)]["mean"] for n, one in enumerate(questions)
+    recorded = {n: kept[text_key(one.prompt, one.reference)]["mean"] for n, one in enumerate(questions)
                 if one.set == MUST_PASS}
     return Rewards(reward.path, reward.checksum, tuple(scores), () if of_one else tuple(spreads),
                    {n: mean for n, mean in recorded.items() if mean is not None})

@@ -12,9 +12,8 @@ def table(report: Mapping[str, Any]) -> str:
     """What was asked, a row for each run by the judge whose word the verdict takes, the other judges, the verdict."""
     rows = [HEAD, *(row(name, report) for name in report["runs"])]
     widths = [max(len(cells[place]) for cells in rows) for place in range(len(HEAD))]
-    return "\n".join([asked(report), *("  ".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)
-                                                 ).rstrip() for cells in rows), *others(report), *missing(report),
-                      report["line"]])
+    lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in rows]
+    return "\n".join([asked(report), *lines, *votes(report), *others(report), *missing(report), report["line"]])
 
 
 def asked(report: Mapping[str, Any]) -> str:
@@ -39,6 +38,11 @@ def row(name: str, report: Mapping[str, Any]) -> tuple[str, ...]:
         "reject" if False in open_or_not else "undecided" if None in open_or_not else "ship")
     return (name, f"{own['mean_length']:.1f}", f"{own['ended']:.0%}", interval(own.get("kl"), ".2f"),
             interval(judged.get("win_rate"), ".1%"), interval(judged.get("length_controlled"), ".1%"), state)
+
+
+def votes(report: Mapping[str, Any]) -> list[str]:
+    told = ", ".join(f"{count} {why}" for why, count in report["votes"].items())
+    return [f"people's votes: {told}"] if told else []
 
 
 def others(report: Mapping[str, Any]) -> list[str]:

@@ -53,8 +53,10 @@ class CompareConfig:
 
 
 def _require_runs(asked: CompareConfig) -> None:
-    if asked.sweep and asked.answers:
-        raise ValueError("compare.sweep samples and compare.answers does not: name one of them")
+    idle = [name for name in ("sweep", "second", "near", "far", "robust", "must_pass") if getattr(asked, name)]
+    if asked.answers and idle:
+        raise ValueError(f"compare.answers judges what was sampled and scored then, without compare.{idle[0]}: name "
+                         "one of the two (what was sampled is kept, so comparing the runs again is quick)")
     for name in ("runs", "answers", "second", "votes", "robust"):
         if not all(isinstance(one, str) and one for one in getattr(asked, name)):
             raise ValueError(f"compare.{name} is a list of names: compare.{name}=[a,b]")

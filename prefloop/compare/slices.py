@@ -16,7 +16,7 @@ def slices(questions: Sequence[Question], overlap: Mapping[str, Any]) -> dict[st
     found = {"stratum": [one.prompt.stratum for one in questions],
              "prompt length": [length(one) for one in questions],
              "turns": ["one turn" if len(one.prompt.messages) == 1 else "several turns" for one in questions],
-             "training data": ["near it" if one.prompt.id in near else "not near it" for one in questions]}
+             "training data": ["in it, or near it" if one.prompt.id in near else "not near it" for one in questions]}
     return {by: own for by, own in found.items()
             if len({name for name, one in zip(own, questions, strict=True) if one.set == HELD_OUT}) > 1}
 

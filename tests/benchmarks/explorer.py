@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "browser")]
 
 import arena_server  # noqa: E402
 import explored  # noqa: E402
-import rated_page  # noqa: E402
+import rated_page  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 MEASURED = """async ({ filters, searches }) => {
   const one = (name) => document.querySelector(name);

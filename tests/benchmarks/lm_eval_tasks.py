@@ -98,6 +98,7 @@ def inside(root: Path) -> None:
     from prefloop import models, passes
     from prefloop.compare import tasks
     from prefloop.compare.metrics import MetricsConfig
+    from prefloop.compare.records import Contestant
 
     rows = [line.split("\t") for line in written(root / "tasks")]
     base = tiny_model(root / "base")
@@ -118,7 +119,7 @@ def inside(root: Path) -> None:
         ours[name] = likely.reshape(DOCUMENTS, len(CHOICES)).argmax(1)
     right = np.array([int(answer) for _, answer in rows])
     agreed = [np.mean((ours[name] == right) == np.array(found[name]["choosing"]["acc"]["values"])) for name in ours]
-    figures = tasks.measured(found, 0.95)
+    figures = tasks.measured([Contestant(name, name, (), {"tasks": own}) for name, own in found.items()], 0.95)
     print(json.dumps({
         "rouge_gap": rouge_gap(), "documents": DOCUMENTS, "agreement": min(map(float, agreed)),
         "seconds": round(time.monotonic() - began, 1),
