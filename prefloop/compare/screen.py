@@ -12,7 +12,7 @@ def table(report: Mapping[str, Any]) -> str:
     """What was asked, a row for each run by the judge whose word the verdict takes, the other judges, the verdict."""
     rows = [HEAD, *(row(name, report) for name in report["runs"])]
     widths = [max(len(cells[place]) for cells in rows) for place in range(len(HEAD))]
-    lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in rows]
+    lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in rows]
     return "\n".join([asked(report), *lines, *votes(report), *others(report), *missing(report), report["line"]])
 
 

@@ -97,6 +97,7 @@ def run_figures(votes: Votes, level: float, decide: float, effect: float, slices
     counts = [int((votes.won_D == outcome).sum()) for outcome in (1.0, 0.5, 0.0)]
     told = {"win_rate": won.share(level)._asdict(), "decide": won.share(decide)._asdict(), "p": won.p(),
             **dict(zip(("wins", "ties", "losses"), counts, strict=True)), "prompts": won.prompts,
+            "votes": int((votes.rater_D >= 0).sum()),
             "length_controlled": controlled and controlled.share(level)._asdict(),
             "quintiles": quintiles(votes, level), "slices": sliced(votes, slices, level),
             "power": power(counts[0] + counts[2], won, decide, effect)}
