@@ -41,7 +41,8 @@ def earlier(tmp_path: Path) -> Path:
     kept.write(folder, kept.rows(compared))
     checkpoints.write_json(folder / kept.REPORT, {
         "runs": {name: {"checksum": f"{name}'s"} for name in RUNS}, "provenance": {}, "split": "test",
-        "sampling": {"answers": 1, "max_new_tokens": 16}, "hold": {}, "judges": {"r1": {}, "r2": {}}, "over_length": 0,
+        "sampling": {"answers": 1, "max_new_tokens": 16, "temperature": 1.0, "seed": 0}, "hold": {},
+        "judges": {"r1": {}, "r2": {}}, "over_length": 0,
         "proxies": ["r1"], "swept": True})
     return folder
 
