@@ -52,6 +52,10 @@ def said(found: list[people.Contest]) -> list[tuple[int, str, float]]:
     return [(one.prompt, f"{NAMES[one.first]}-{NAMES[one.second]}", one.won) for one in found]
 
 
+def voted(*given: Ranking) -> tuple[list[people.Contest], dict[str, int]]:
+    return people.voted([(one, "") for one in given], ALL, QUESTIONS)
+
+
 def all_of(found: Contests) -> set[tuple[int, int, int, int, float]]:
     return set(zip(*(column.tolist() for column in (found.prompt_D, found.rater_D, found.first_D, found.second_D,
                                                     found.won_D)), strict=True))
@@ -67,20 +71,20 @@ def test_what_needs_nobody() -> None:
 
 
 def test_a_ranking_is_a_contest_of_each_two() -> None:
-    found, counted = people.voted([vote(0, 2, 1, 2), vote(3, 1, None, None)], ALL, QUESTIONS)
+    found, counted = voted(vote(0, 2, 1, 2), vote(3, 1, None, None))
     assert said(found) == [(0, "sft-dpo", 0.0), (0, "sft-ppo", 0.5), (0, "dpo-ppo", 1.0),
                            (3, "sft-dpo", 1.0), (3, "sft-ppo", 1.0), (3, "dpo-ppo", 0.5)]
     assert found[0].gap == pytest.approx(math.log(2)), "two tokens against one"
     assert counted == {people.COUNTED: 2}
-    bad, _ = people.voted([vote(0, None, None, None, none_acceptable=True)], ALL, QUESTIONS)
+    bad, _ = voted(vote(0, None, None, None, none_acceptable=True))
     assert [one.won for one in bad] == [0.5] * 3, "none is acceptable, and none was put above another"
-    ranked, _ = people.voted([vote(0, 1, 2, 3, none_acceptable=True)], ALL, QUESTIONS)
+    ranked, _ = voted(vote(0, 1, 2, 3, none_acceptable=True))
     assert [one.won for one in ranked] == [1.0] * 3
 
 
 def test_two_wrote_the_text_that_lost() -> None:
     shared = Ranking(prompt(1), (Response("same", "sft, dpo", "sum-sft, sum-dpo"), response(1, 2)), (2, 1), "ann")
-    found, _ = people.voted([shared], ALL, QUESTIONS)
+    found, _ = voted(shared)
     assert said(found) == [(1, "sft-ppo", 0.0), (1, "dpo-ppo", 0.0)]
 
 
@@ -88,19 +92,18 @@ def test_votes_that_do_not_count_are_told() -> None:
     elsewhere = Ranking(prompt(9), (Response("x"), Response("y")), (1, 2), "ann")
     old = Ranking(prompt(0), (response(0, 0), response(0, 1, "sum-old")), (1, 2), "ann")
     reworded = Ranking(prompt(0), (response(0, 0), Response("3", "dpo", "sum-dpo")), (1, 2), "ann")
-    given = [vote(0, 1, 2, whose=(0, 1)), vote(0, 1, 2, whose=(0, 1)), vote(0, 2, 1, whose=(0, 1), rater="bea"),
+    given = [vote(0, 1, 2, whose=(0, 1)), vote(0, 2, 1, whose=(0, 1), rater="bea"),
              vote(3, 1, 2, 3, kind="gold"), vote(3, 1, 2, 3, kind="repeat"), elsewhere, old, reworded]
-    found, counted = people.voted(given, ALL, QUESTIONS)
-    assert counted == {people.COUNTED: 2, people.TWICE: 1, people.KEYS: 2, people.PROMPTS: 1, people.CHECKPOINTS: 1,
-                       people.TEXTS: 1}
+    found, counted = voted(*given)
+    assert counted == {people.COUNTED: 2, people.KEYS: 2, people.PROMPTS: 1, people.CHECKPOINTS: 1, people.TEXTS: 1}
     assert said(found) == [(0, "sft-dpo", 1.0), (0, "sft-dpo", 0.0)]
 
 
 def test_by_name_only_where_a_vote_has_no_checksum() -> None:
     unsummed = Ranking(prompt(0), (response(0, 0, ""), response(0, 1, "")), (1, 2), "ann")
-    assert said(people.voted([unsummed], ALL, QUESTIONS)[0]) == [(0, "sft-dpo", 1.0)]
+    assert said(voted(unsummed)[0]) == [(0, "sft-dpo", 1.0)]
     renamed = Ranking(prompt(0), (Response("one two", "moved", "sum-sft"), response(0, 1)), (1, 2), "ann")
-    assert said(people.voted([renamed], ALL, QUESTIONS)[0]) == [(0, "sft-dpo", 1.0)]
+    assert said(voted(renamed)[0]) == [(0, "sft-dpo", 1.0)]
 
 
 def stored(path: Path) -> str:
@@ -149,6 +152,50 @@ def test_where_nobody_voted_nothing_is_decided(tmp_path: Path) -> None:
     itself = contestants(("a", "a", "a"), ("", "", ""))
     twins, _ = people.contests([], itself, QUESTIONS[:2])
     assert (twins.won_D.tolist(), twins.asked) == ([0.5] * 6, 0), "where nothing is left to ask, that is the answer"
+
+
+def test_a_store_has_the_last_word_on_what_stands_in_a_snapshot(tmp_path: Path) -> None:
+    """Ann changes one vote and withdraws another after the snapshot; Bea's was changed before, and is the same."""
+    url = f"sqlite:///{tmp_path / 'votes.db'}"
+    with Store(url) as store:
+        store.add_items([Answers(prompt(number), tuple(response(number, who) for who in range(3)))
+                         for number in (0, 3)], need=2)
+        given = {rater: [store.submit(lease.token, rater, Judgement((1, 2, 3)))
+                         for _ in range(2) if (lease := store.lease(rater, 60))] for rater in ("ann", "bea")}
+        store.revise(given["bea"][0].answer, "bea", Judgement((2, 1, 3)))
+        before = str(snapshot.write(tmp_path / "before", list(store.rankings())))
+        store.revise(given["ann"][0].answer, "ann", Judgement((3, 2, 1)))
+        store.withdraw(given["ann"][1].answer, "ann")
+    alone, counted = people.contests([url], ALL, QUESTIONS)
+    assert counted == {people.COUNTED: 3}
+    for sources in ([url, before], [before, url]):
+        found, counted = people.contests(sources, ALL, QUESTIONS)
+        assert counted == {people.COUNTED: 3, people.CHANGED: 2, people.TWICE: 2}
+        assert all_of(found) == all_of(alone)
+        assert len(found) == len(alone)
+
+
+def test_a_vote_twice_in_one_snapshot_and_two_that_differ(tmp_path: Path) -> None:
+    """In one source a rater may say two things of the same answers: two campaigns asked."""
+    place = snapshot.write(tmp_path / "votes", [vote(0, 1, 2, 3), vote(0, 1, 2, 3), vote(0, 3, 2, 1)])
+    assert people.contests([str(place)], ALL, QUESTIONS)[1] == {people.COUNTED: 2, people.TWICE: 1}
+
+
+def test_surplus_votes_are_told(tmp_path: Path) -> None:
+    now = [1000]
+    url = f"sqlite:///{tmp_path / 'votes.db'}"
+    with Store(url, clock=lambda: now[0]) as store:
+        store.add_items([Answers(prompt(0), tuple(response(0, who) for who in range(3)))], need=1)
+        slow = store.lease("ann", 60)
+        now[0] += 61
+        quick = store.lease("bea", 60)
+        assert slow
+        assert quick
+        store.submit(quick.token, "bea", Judgement((1, 2, 3)))
+        assert store.submit(slow.token, "ann", Judgement((1, 2, 3))).surplus
+        both = str(snapshot.write(tmp_path / "both", list(store.rankings(surplus=True))))
+    assert people.contests([url], ALL, QUESTIONS)[1] == {people.COUNTED: 1, people.SURPLUS: 1}
+    assert people.contests([both, url], ALL, QUESTIONS)[1] == {people.COUNTED: 1, people.SURPLUS: 1, people.TWICE: 2}
 
 
 def halfway(votes_a_question: list[int], empty: int) -> Contests:

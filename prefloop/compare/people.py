@@ -6,7 +6,6 @@ those contests are decided by rule.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import combinations
@@ -22,7 +21,8 @@ from prefloop.formats import snapshot
 from prefloop.records import Ranking, Response, digest
 from prefloop.store import Store
 
-COUNTED, KEYS, TWICE = "counted", "gold and repeats", "the same vote twice"
+COUNTED, KEYS, SURPLUS = "counted", "gold and repeats", "surplus"
+TWICE, CHANGED = "the same vote twice", "changed or withdrawn since"
 PROMPTS, CHECKPOINTS, TEXTS = "on other prompts", "on other checkpoints", "on other answers of these"
 
 
@@ -59,28 +59,43 @@ def contests(sources: Sequence[str], contestants: Sequence[Contestant],
     return with_rules(contestants, questions, [*found, *ruled], left), counted
 
 
-def rankings(sources: Sequence[str]) -> Iterator[Ranking]:
-    """The rankings that count in each source: a store's URL, or a snapshot's folder."""
-    for source in sources:
-        if "://" in source:
-            with Store(source, read_only=True) as store:
-                yield from store.rankings()
-        elif Path(source).is_file():
-            raise RequestError(f"compare.votes: {source} is a file; a store is named as sqlite:///{source}")
-        else:
-            yield from snapshot.read(source).rankings
+def rankings(sources: Sequence[str]) -> Iterator[tuple[Ranking, str]]:
+    """Each ranking in the sources (a store's URL, a snapshot's folder), and why it does not count, or nothing.
+
+    What a rater says of the same answers in two sources is one vote, and the first source has the last word on it,
+    stores before snapshots: what was changed or withdrawn in a store may still stand in a snapshot.
+    """
+    seen: dict[tuple[str, ...], tuple[str, list[Ranking]]] = {}
+    for source in sorted(sources, key=lambda one: "://" not in one):
+        for ranking, why in _of_source(source):
+            name = ranking.prompt.id, ranking.rater, *sorted(one.id for one in ranking.responses)
+            first, said = seen.setdefault(name, (source, []))
+            if why != CHANGED:  # what was is no vote of this source, and none of another
+                yield ranking, why or (TWICE if ranking in said else CHANGED if first != source else "")
+                said.append(ranking)
 
 
-def voted(given: Iterable[Ranking], contestants: Sequence[Contestant],
+def _of_source(source: str) -> Iterator[tuple[Ranking, str]]:
+    if "://" in source:
+        with Store(source, read_only=True) as store:
+            yield from ((one, "") for one in store.rankings())
+            yield from ((one, CHANGED if changed else SURPLUS) for changed, one in store.set_aside())
+    elif Path(source).is_file():
+        raise RequestError(f"compare.votes: {source} is a file; a store is named as sqlite:///{source}")
+    else:
+        yield from ((one, "") for one in snapshot.read(source).rankings)
+
+
+def voted(given: Iterable[tuple[Ranking, str]], contestants: Sequence[Contestant],
           questions: Sequence[Question]) -> tuple[list[Contest], dict[str, int]]:
+    """The contests in these rankings, of each of which it is said why it does not count, and how many did and not."""
     places: dict[str, list[int]] = {}
     for n, question in enumerate(questions):
         places.setdefault(question.prompt.id, []).append(n)
     found: list[Contest] = []
-    seen: set[str] = set()
     counted: Counter[str] = Counter({COUNTED: 0})
-    for ranking in given:
-        why = _unfit(ranking, places, seen)
+    for ranking, aside in given:
+        why = KEYS if ranking.kind != "normal" else aside if ranking.prompt.id in places else PROMPTS
         if not why:
             new = [one for n in places[ranking.prompt.id] for one in _contests_of(ranking, contestants, n)]
             wrote = [any(wrote_it(one, response) for response in ranking.responses) for one in contestants]
@@ -88,19 +103,6 @@ def voted(given: Iterable[Ranking], contestants: Sequence[Contestant],
             found += new
         counted[why] += 1
     return found, dict(counted)
-
-
-def _unfit(ranking: Ranking, places: dict[str, list[int]], seen: set[str]) -> str:
-    """Why this is no vote on these questions, or nothing; it is then remembered in `seen`."""
-    if ranking.kind != "normal":
-        return KEYS
-    if ranking.prompt.id not in places:
-        return PROMPTS
-    same = json.dumps(ranking.to_json(), sort_keys=True)
-    if same in seen:
-        return TWICE
-    seen.add(same)
-    return ""
 
 
 def _contests_of(ranking: Ranking, contestants: Sequence[Contestant], question: int) -> Iterator[Contest]:

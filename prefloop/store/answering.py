@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, Select, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from prefloop.errors import RequestError
@@ -211,13 +211,25 @@ def flagged(db: Connection) -> list[Flagged]:
 
 
 def counting(db: Connection, surplus: bool, campaign: int | None) -> Iterator[Ranking]:
-    query = (select(answers).where(_counting, answers.c.kind != "qualification").order_by(answers.c.id))
+    query = select(answers).where(_counting, answers.c.kind != "qualification")
     if campaign is not None:
         query = query.join(items, items.c.id == answers.c.item).where(items.c.campaign == campaign)
-    for rows in db.execute(query if surplus else query.where(answers.c.surplus == 0)).mappings().partitions(PART):
+    for _, one in _rankings(db, query if surplus else query.where(answers.c.surplus == 0)):
+        yield one
+
+
+def set_aside(db: Connection) -> Iterator[tuple[bool, Ranking]]:
+    query = select(answers).where(~_counting | (answers.c.surplus == 1), answers.c.kind != "qualification")
+    for row, one in _rankings(db, query):
+        yield row["retracted"] is not None, one
+
+
+def _rankings(db: Connection, query: Select[Any]) -> Iterator[tuple[RowMapping, Ranking]]:
+    for rows in db.execute(query.order_by(answers.c.id)).mappings().partitions(PART):
         of = contents_of(db, [row["item"] for row in rows])
         for row in rows:
-            yield ranking(*of[row["item"]], tuple(json.loads(row["shown"])), row["rater"], row["kind"], judgement(row))
+            yield row, ranking(*of[row["item"]], tuple(json.loads(row["shown"])), row["rater"], row["kind"],
+                               judgement(row))
 
 
 def history(db: Connection, rater: str, campaign: int | None, before: int | None, limit: int) -> list[Past]:

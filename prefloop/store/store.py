@@ -357,6 +357,12 @@ class Store:
         with self.reading() as db:
             yield from answering.counting(db, surplus, None if campaign is None else items.campaign_id(db, campaign))
 
+    def set_aside(self) -> Iterator[tuple[bool, Ranking]]:
+        """Every answer that does not count: whether it was changed or withdrawn (else it is surplus), and what it
+        said."""
+        with self.reading() as db:
+            yield from answering.set_aside(db)
+
     def progress(self, rater: str = "", among: Collection[str] | None = None,
                  campaign: str | None = None) -> Progress:
         """How far all normal items are, or those that `among` names, or those of a campaign."""
