@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from string import ascii_uppercase
 from typing import Any
 
-from prefloop.records import JOIN, Message, digest
-from prefloop.store import Judgement, Lease, Receipt, Store
+from prefloop.records import JOIN, Message, Response, digest
+from prefloop.store import Campaign, Judgement, Lease, Receipt, Store
 
 from . import names
 
@@ -63,10 +63,15 @@ def next_task(store: Store, rater: str, lease_minutes: float = 30, skipped: bool
 
 
 def task_of(lease: Lease) -> Task:
-    writers = [name for response in lease.responses for name in response.policy.split(JOIN)]
-    hidden = (*lease.campaign.hide, *names.of_policies([*writers, *(name for name, _ in lease.campaign.contestants)]))
+    hidden = hidden_of(lease.campaign, lease.responses)
     return Task(lease.token, lease.prompt.messages, tuple(lease.responses[place].text for place in lease.shown),
                 lease.expires, lease.campaign.strength, lease.reason_required, lease.practice, hidden, lease.pictures)
+
+
+def hidden_of(campaign: Campaign, responses: Sequence[Response]) -> tuple[str, ...]:
+    """The names to be masked wherever a rater reads this item: those that the campaign hides, and its writers'."""
+    writers = [name for response in responses for name in response.policy.split(JOIN)]
+    return (*campaign.hide, *names.of_policies([*writers, *(name for name, _ in campaign.contestants)]))
 
 
 def reopened(store: Store, rater: str, answer: int) -> tuple[Task, Judgement]:

@@ -35,9 +35,12 @@ def folded(name: str) -> str:
 
 
 def of_policies(policies: Collection[str]) -> tuple[str, ...]:
-    """Of the writers' names those to be masked: the names of runs and checkpoints, and no plain words."""
-    found = {part for policy in policies for part in (policy, policy.rstrip("/").rpartition("/")[2])
-             if len(part) > 3 and re.search(r"[0-9/_.-]", part) and re.fullmatch(r"[\w./@:+-]+", part)}
+    """Of the writers' names those to be masked: the names of runs and checkpoints, every part of a path that is
+    one, and no plain words or numbers.
+    """
+    words = {word for policy in policies for word in (policy.rstrip("/"), *re.split(r"[\s()\\]+", policy))}
+    found = {part for word in words for part in (word, *word.split("/"))
+             if len(part) > 3 and re.search(r"[0-9/_.-]", part) and re.search(r"[^\W\d_]", part)}
     return tuple(sorted(found))
 
 

@@ -141,9 +141,7 @@ def _look_back(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: W
     @app.post("/api/history")
     def history(request: Request, body: bodies.History) -> dict[str, Any]:
         rater = rater_of(request)
-        hidden = tuple(name for one in store.campaigns() for name in one.hide)
-        found = store.history(rater, body.campaign, body.before, SHOWN)
-        return {"answers": [telling.past(one, hidden) for one in found]}
+        return {"answers": [telling.past(one) for one in store.history(rater, body.campaign, body.before, SHOWN)]}
 
     @app.post("/api/reopen")
     def reopen(request: Request, body: bodies.Answer) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from prefloop.store import Guideline, Judgement, Lesson, Past, Progress, Receipt
 
-from .assignment import Task
+from .assignment import Task, hidden_of
 from .rendering import masked, to_html
 
 FIRST = 80  # characters of a prompt in the history
@@ -76,8 +76,9 @@ def coarse(one: Progress) -> Progress:
     return replace(one, done=one.done if one.done == one.wanted else one.done // step * step, surplus=0)
 
 
-def past(one: Past, hidden: tuple[str, ...]) -> dict[str, Any]:
-    prompt = " ".join(masked(one.prompt, hidden).split())
+def past(one: Past) -> dict[str, Any]:
+    last = one.prompt.messages[-1].content
+    prompt = " ".join(masked(last, hidden_of(one.campaign, one.responses)).split())
     return {"answer": one.answer, "at": one.at, "prompt": prompt[:FIRST], "order": order(one.ranks),
             "none_acceptable": one.none_acceptable, "editable": one.editable}
 

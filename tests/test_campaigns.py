@@ -18,8 +18,9 @@ from test_store import Clock, item, url
 
 from prefloop import config
 from prefloop.errors import RequestError
-from prefloop.feedback_ui import assignment, campaigns, queueing, revealing
+from prefloop.feedback_ui import assignment, campaigns, queueing, revealing, telling
 from prefloop.feedback_ui.campaigns import CampaignConfig
+from prefloop.feedback_ui.names import MASK
 from prefloop.records import Answers, Message, Prompt, Ranking, Response
 from prefloop.store import Campaign, Judgement, Lease, Lesson, Qualification, Store
 from prefloop.store.accounts import Accounts
@@ -168,6 +169,19 @@ def test_a_comparison_stands_alone_and_its_names_come_at_the_end(tmp_path: Path,
     campaigns.apply(store, replace(settings, reveal=False), several=False)
     assert told() is None
     store.revise(given[-1], "ann", Judgement((1, 2)))
+
+
+def test_the_history_masks_what_the_task_masks(store: Store) -> None:
+    said = "Is sft-0001 like dpo-0003, writer-9 or secret?"
+    row = Answers(Prompt((Message("user", said),)), (Response("one", "runs/writer-9"), Response("two")))
+    store.apply(Campaign("study", hide=("secret",), contestants=(("runs/sft-0001", ""), ("dpo-0003/final", ""))),
+                rows=[row])
+    lease = leased(store, "ann")
+    store.submit(lease.token, "ann", Judgement((1, 2)))
+    (past,) = store.history("ann")
+    assert telling.past(past)["prompt"] == f"Is {MASK} like {MASK}, {MASK} or {MASK}?"
+    task = telling.task(assignment.task_of(lease))
+    assert task["conversation"][0]["html"].count(MASK) == 4
 
 
 @pytest.mark.parametrize(("most", "expected"), [(2, 2), (3, 3), (8, 8), (None, 8)])

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from test_store import url
 
 from prefloop.errors import RequestError, RunError
-from prefloop.store import Judgement, Past, Progress, Store, opening
+from prefloop.store import Campaign, Judgement, Past, Progress, Store, opening
 from prefloop.store.copying import inspected
 
 OLD = Path(__file__).with_name("schema_1.sql")  # of a store that prefloop made before there were campaigns
@@ -45,7 +45,8 @@ def check(folder: Path) -> None:
         first = next(iter(store.rankings()))
         assert (first.reason, first.edited, first.seconds, first.guideline, first.strength) == (
             "why; not?", "it's mine", 1.5, "v1", "better")
-        assert store.history("ann") == [Past(1, 1000, "question 0", (2, 1, 3), False, True)]
+        (past,) = store.history("ann")
+        assert past == Past(1, 1000, first.prompt, first.responses, Campaign(), (2, 1, 3), False, True)
         assert [one.name for one in store.campaigns()] == ["default"]
 
 

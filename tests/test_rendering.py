@@ -95,8 +95,18 @@ def test_a_link_does_not_cut_a_name_in_two() -> None:
 
 def test_what_is_no_name_stays() -> None:
     assert rendering.masked("a.b and dpo 0007 &amp;", ["a*b", "dpo_0007", "***"]) == "a.b and dpo 0007 &amp;"
-    assert names.of_policies(["human", "runs/dpo-0007", "x1", "gpt-4", "a name 4"]) == ("dpo-0007", "gpt-4",
-                                                                                       "runs/dpo-0007")
+    assert names.of_policies(["human", "runs/1000", "x1", "gpt-4"]) == ("gpt-4", "runs/1000")
+
+
+@pytest.mark.parametrize(("policy", "written"), [
+    ("runs/dpo-0007", ["runs/dpo-0007", "dpo-0007"]), ("runs/ppo-0001/checkpoint-12", ["ppo-0001", "checkpoint-12"]),
+    ("/data/runs/dpo-0003/final/", ["dpo-0003", "/data/runs/dpo-0003/final"]), ("C:\\runs\\sft-1", ["sft-1"]),
+    ("runs/dpo (abcd1234)", ["runs/dpo", "abcd1234", "runs/dpo (abcd1234)"]), ("größe-2 x", ["größe-2"])])
+def test_every_part_of_a_name_that_tells_something_is_masked(policy: str, written: list[str]) -> None:
+    hidden = names.of_policies([policy])
+    for name in written:
+        assert rendering.masked(f"I am {name}.", hidden) == f"I am {MASK}."
+    assert rendering.masked("data, runs, final, human: 1000", hidden) == "data, runs, final, human: 1000"
 
 
 def test_a_table_is_no_larger_than_it_may_be() -> None:

@@ -241,10 +241,10 @@ def history(db: Connection, rater: str, campaign: int | None, before: int | None
     since = _oldest_editable(db, rater)
     rows = db.execute(query).all()
     of = contents_of(db, [row.item for row in rows])
-    told = {own: revealed(db, own) for own in {row.campaign for row in rows}}
-    return [Past(row.id, row.created, of[row.item][0].messages[-1].content, tuple(json.loads(row.ranks)),
+    under = {own: (settings_of(db, own), revealed(db, own)) for own in {row.campaign for row in rows}}
+    return [Past(row.id, row.created, *of[row.item], under[row.campaign][0], tuple(json.loads(row.ranks)),
                  bool(row.none_acceptable),
-                 row.id >= since and row.kind != "qualification" and not told[row.campaign]) for row in rows]
+                 row.id >= since and row.kind != "qualification" and not under[row.campaign][1]) for row in rows]
 
 
 def given(db: Connection, answer: int, rater: str) -> tuple[RowMapping, Judgement]:

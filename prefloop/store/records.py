@@ -118,11 +118,13 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Past:
-    """An answer in a rater's history. `prompt` is the last message; `ranks` in the order the answers were shown."""
+    """An answer in a rater's history. `ranks` are in the order in which `responses` were shown."""
 
     answer: int
     at: int
-    prompt: str
+    prompt: Prompt
+    responses: tuple[Response, ...]
+    campaign: Campaign
     ranks: tuple[int | None, ...]
     none_acceptable: bool
     editable: bool
