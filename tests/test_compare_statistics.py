@@ -181,7 +181,7 @@ def test_several_candidates_are_decided_at_a_stricter_level() -> None:
 def test_length_control_is_a_logistic_regression() -> None:
     draw = np.random.default_rng(11)
     gap_D, prompt_D = draw.normal(0.3, 0.6, 300), np.arange(300) // 2
-    regressor_D1 = np.tanh(gap_D / gap_D.std())[:, None]
+    regressor_D1 = np.tanh(gap_D / (gap_D**2).mean() ** 0.5)[:, None]
     won_D = (draw.random(300) < expit(0.4 + regressor_D1[:, 0])).astype(float)
     weights_RN = stats.resample_weights(150, resamples=3)
     found = lengths.fitted(won_D, gap_D, prompt_D, weights_RN)
@@ -210,9 +210,31 @@ def test_length_control_knows_when_it_cannot_tell() -> None:
     level = [(n, n, 1, 0, n % 3 > 0, 0.0) for n in range(60)]
     run = judged(contests(level))["runs"]["new"]
     assert run["length_controlled"] == run["win_rate"]
-    # The longer one always won: no finite slope, but a finite answer, and one half.
-    apart = [(n, n, 1, 0, n % 2, 0.3 if n % 2 else -0.3) for n in range(60)]
-    assert judged(contests(apart))["runs"]["new"]["length_controlled"]["value"] == pytest.approx(0.5)
+    # The longer one always won: any slope fits, with any intercept.
+    for shorter in (30, 10):
+        apart = [(n, n, 1, 0, n >= shorter, 0.3 if n >= shorter else -0.3) for n in range(60)]
+        assert judged(contests(apart))["runs"]["new"]["length_controlled"] is None
+
+
+def test_length_control_does_not_tell_of_lengths_that_were_not_there() -> None:
+    """A candidate that is three times as long throughout, and as good as the baseline: the longer wins by length."""
+    draw, gap_N = np.random.default_rng(21), np.random.default_rng(22).normal(1.1, 0.1, 400)
+    long = [(n, n, 1, 0, float(draw.random() < expit(1.2 * gap)), gap) for n, gap in enumerate(gap_N)]
+    always = [(n, n, 1, 0, 1.0, gap_N[n]) for n in range(100)]
+    nearly = [(n, n, 1, 0, float(n > 0), gap_N[n]) for n in range(100)]
+    # Now and then it is the shorter, by under 5% of prompts.
+    seldom = [(n, n, 1, 0, won, -gap if n < 19 else gap) for n, _, _, _, won, gap in long]
+    for rows in (long, always, nearly, seldom):
+        run = judged(contests(rows))["runs"]["new"]
+        assert run["win_rate"]["low"] > 0.7
+        assert run["length_controlled"] is None
+
+
+def test_length_control_of_few_prompts_is_no_surer_than_these() -> None:
+    # As often the longer as not, and always won: six prompts, and not twelve, are what tells.
+    rows = [(n, n, 1, 0, 1.0, 0.3 if n % 2 else -0.3) for n in range(12)]
+    run = judged(contests(rows))["runs"]["new"]
+    assert run["length_controlled"]["low"] == stats.exact(6, 6).low < run["win_rate"]["low"]
 
 
 def test_fifths_keep_the_same_gaps_together_and_turn_with_the_sides() -> None:

@@ -2,9 +2,10 @@
 
 The length-controlled win rate follows AlpacaEval 2 (Dubois and others 2024): a logistic regression of the outcome on
 an intercept and on tanh of the standardised gap in length; its answer is the win rate at no gap, sigmoid(intercept).
-Here the gap is of the logarithms of token counts, divided by its standard deviation but not centred, so that swapping
-the two sides turns the sign of everything; the difficulty of a prompt is left out; and the regression is refitted in
-each resample of prompts, so that the interval knows of the fit's own error.
+Here the gap is of the logarithms of token counts, divided by its root mean square: swapping the two sides turns the
+sign of everything, and tanh does not saturate where one side is nearly always the longer. The difficulty of a prompt
+is left out, and the regression is refitted in each resample of prompts, so that the interval knows of the fit's own
+error. A fit says little of where no answers are: it stands on the side that is the longer one less often.
 
 Dimensions: D contests, U of them that differ in prompt or gap, N prompts, R resamples.
 """
@@ -18,6 +19,7 @@ from scipy import special
 
 from prefloop.compare.clusters import Array, Numbers
 
+LEAST = 0.05  # of the prompts that differ in length: on so many at least, either side is the longer
 RIDGE = 1e-3  # on both coefficients: under a vote's worth, it only matters where none would be finite
 ROUNDS, TOLERANCE = 50, 1e-9
 BLOCK = 2**20  # numbers of a table that are worked on at once, so that many prompts need no more memory
@@ -41,10 +43,19 @@ class Rows:
     regressor_U: Array
 
 
+def between(won_D: Array, gap_D: Array, prompt_D: Numbers) -> int:
+    """How many prompts tell what is between shorter and longer: those of whichever side is the longer less often. 0
+    where that is hardly ever, or where length alone says who won: then any slope fits, and any win rate at no gap."""
+    shorter, longer, unlike = (len(np.unique(prompt_D[kept_D])) for kept_D in (gap_D < 0, gap_D > 0, gap_D != 0))
+    won, lost = gap_D[won_D > 0], gap_D[won_D < 1]
+    apart = len(won) and len(lost) and (won.min() >= lost.max() or lost.min() >= won.max())
+    return 0 if apart or min(shorter, longer) < LEAST * unlike else min(shorter, longer)
+
+
 def fitted(won_D: Array, gap_D: Array, prompt_D: Numbers, weights_RN: Array) -> Fitted:
-    """`gap_D` is log(tokens of the candidate / tokens of the baseline), and not everywhere the same."""
+    """`gap_D` is log(tokens of the candidate / tokens of the baseline), and not everywhere 0."""
     cells_2U, row_D = np.unique(np.stack([prompt_D.astype(np.float64), gap_D]), axis=1, return_inverse=True)
-    scale = gap_D.std()
+    scale = (gap_D**2).mean() ** 0.5
     rows = Rows(np.bincount(row_D.ravel()).astype(np.float64), np.bincount(row_D.ravel(), won_D).astype(np.float64),
                 np.tanh(cells_2U[1] / scale))
     both_12 = coefficients(rows, np.ones((1, len(rows.count_U))), np.zeros((1, 2)))

@@ -10,7 +10,7 @@ Dimensions: D contests of a candidate with the baseline, N prompts, R resamples,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -120,13 +120,15 @@ def win_rate(votes: Votes) -> Resampled:
 
 def length_controlled(votes: Votes, won: Resampled) -> Resampled | None:
     """The win rate where both answers are as long (lengths.py). None where length cannot be told from who wrote."""
-    if not votes.gap_D.any() or np.ptp(votes.won_D) == 0:
-        return won  # all are as long, or length made no difference
-    if np.ptp(votes.gap_D) == 0:
+    if not votes.gap_D.any():
+        return won
+    known = lengths.between(votes.won_D, votes.gap_D, votes.prompt_D)
+    if not known:
         return None
+    if np.ptp(votes.won_D) == 0:
+        return replace(won, prompts=known)  # length made no difference
     fitted = lengths.fitted(votes.won_D, votes.gap_D, votes.prompt_D, votes.weights_RN)
-    return Resampled(fitted.value, fitted.values_R, spread(fitted.influence_D, votes.prompt_D, votes.rater_D),
-                     votes.prompts)
+    return Resampled(fitted.value, fitted.values_R, spread(fitted.influence_D, votes.prompt_D, votes.rater_D), known)
 
 
 def quintiles(votes: Votes, level: float) -> list[dict[str, Any]]:

@@ -58,11 +58,12 @@ class World:
     prompts: int = 200
     votes: int = 5
     crew: int = 20
+    longer: float = 0.0  # the candidate's answers are, on average, in log tokens
 
     def comparison(self, seed: int) -> Judge:
         """Raters of their own, and what they say of prompts of their own."""
         draw = np.random.default_rng(seed)
-        good_N, gap_N = draw.normal(self.better, 0.7, self.prompts), draw.normal(0.0, 0.4, self.prompts)
+        good_N, gap_N = draw.normal(self.better, 0.7, self.prompts), draw.normal(self.longer, 0.4, self.prompts)
         left_C, long_C = draw.normal(0.0, 0.5, self.crew), draw.normal(0.3, 0.5, self.crew)
         taste_C, ties_C = draw.normal(0.0, self.taste, self.crew), draw.uniform(0.0, self.ties, self.crew)
         rater_D = np.argsort(draw.random((self.prompts, self.crew)), axis=1)[:, : self.votes].ravel()
@@ -80,7 +81,7 @@ class World:
         draw = np.random.default_rng(0)
         felt = self.better + draw.normal(0.0, (0.7**2 + self.taste**2) ** 0.5, DRAWS)
         if long:
-            felt += draw.normal(0.3, 0.5, DRAWS) * draw.normal(0.0, 0.4, DRAWS)
+            felt += draw.normal(0.3, 0.5, DRAWS) * draw.normal(self.longer, 0.4, DRAWS)
         felt += draw.normal(0.0, 0.5, DRAWS)  # the left is as often one's as the other's
         ties = self.ties / 2
         return float(ties / 2 + (1 - ties) * expit(felt).mean())
@@ -127,11 +128,13 @@ def coverage() -> dict[str, float]:
     world = World(better=0.3, taste=0.3)
     truth, level = world.truth(), world.truth(long=False)
     all_told = list(judging(world, 600, 20_000))
+    of_longer = [run["length_controlled"] for _, run in judging(replace(world, longer=0.49), 600, 20_000)]
     naive = [stats.bootstrap_interval(np.where(judge.contests.first_D == 1, judge.contests.won_D,
                                                1 - judge.contests.won_D)) for judge, _ in all_told]
     return {"coverage": of.mean(holds(run["win_rate"], truth) for _, run in all_told),
             "coverage_truth": round(truth, 4),
             "coverage_length_controlled": of.mean(holds(run["length_controlled"], level) for _, run in all_told),
+            "coverage_length_controlled_longer": of.mean(holds(one, level) for one in of_longer if one),
             "coverage_over_votes": of.mean(low <= truth <= high for low, high in naive)}
 
 
