@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from prefloop.compare.cache import Cache, Kept
 
 TRIES = 3  # of a request whose reply holds no verdict
-VERDICT = re.compile(r"[^\[\]]*\[\[([ABC])\]\][^\[\]]*")
+VERDICT = re.compile(r"[\s*_.#>`]*(?i:(?:(?:my|the|final) )*verdict(?: is)?)?[\s*_:`]*\[\[([ABC])\]\][\s*_.`]*")
+# What chat templates mark turns with: <|im_end|>, <turn|>, </s>, <end_of_turn>, <EOS_TOKEN>, [/INST], <</SYS>> ...
+MARKS = re.compile(r"(?<=<)(?=[|\uff5c][^<>\s]{1,64}>|[^<>\s]{1,64}[|\uff5c]>|/?(?:s|bos|eos|pad|unk|[a-z]+_of_[a-z]+|"
+                   r"[A-Z_]+_TOKEN|</?SYS>)>)|(?<=\[)(?=/?(?:INST|[A-Z]+(?:_[A-Z]+)+)\])")
 WON = {"A": 1.0, "B": 0.0, "C": 0.5}  # by the answer that is shown first
 
 ASKED = """You compare two answers to the same conversation. The better one is that which {criteria}. Neither the \
@@ -169,7 +172,9 @@ def opinion(asked: Asked, contestants: Sequence[Contestant], questions: Sequence
                     length_gap(pair.own, pair.rival)) for pair in held if (own := won[pair]) is not None]
     contests = people.with_rules(contestants, questions, said,
                                  left={(pair.question, pair.candidate, 0) for pair in held if pair in found})
-    facts = {"asked": 2 * len(open_pairs), "new": len(kept.rows) - before, "complaint": asked.voice.complaint,
+    every = all(one.won is not None for one in verdicts)  # what was got over by asking again is no complaint
+    facts = {"asked": 2 * len(open_pairs), "new": len(kept.rows) - before,
+             "complaint": "" if every else asked.voice.complaint,
              **figures(found, level)}
     return Opinion(Judge(name, "ai", contests), facts, losses)
 
@@ -200,9 +205,8 @@ def judged(judging: ai_voices.Voice, criteria: str, pairs: Sequence[Pair], kept:
             bar.update(bar.total - len(waiting) - bar.n)
             names = list(waiting)
             for place, reply in judging.replies(list(waiting.values()), attempt) if waiting else ():
-                said = verdict(reply or "")
-                if said:
-                    kept.add([{"key": names[place], "verdict": said, "reply": reply}])
+                if verdict(reply or ""):
+                    kept.add([{"key": names[place], "reply": reply}])
                     bar.update()
     said = [letter(kept, key) for key in keys]
     forth, back = ([None if one is None else WON[one] for one in said[start::2]] for start in (0, 1))
@@ -210,26 +214,28 @@ def judged(judging: ai_voices.Voice, criteria: str, pairs: Sequence[Pair], kept:
 
 
 def letter(kept: Kept, key: str) -> str | None:
-    said = str(kept[key].get("verdict")) if key in kept else None
-    return said if said in WON else None
+    return verdict(str(kept[key].get("reply"))) if key in kept else None
 
 
 def request(prompt: Prompt, first: str, second: str, criteria: str) -> str:
-    """What the judge is asked. The mark follows from the very texts that it fences, so none of them can hold it."""
-    conversation = "\n".join(f"{one.role}: {one.content}" for one in prompt.messages)
+    """What the judge is asked. The mark follows from the very texts that it fences, so none of them can hold it; and
+    what a server's chat template might take for the end of a turn is broken up in them."""
+    conversation = MARKS.sub(" ", "\n".join(f"{one.role}: {one.content}" for one in prompt.messages))
+    first, second = MARKS.sub(" ", first), MARKS.sub(" ", second)
     return ASKED.format(criteria=criteria.strip().rstrip("."), mark=digest("mark", conversation, first, second),
                         conversation=conversation, first=first, second=second)
 
 
 def verdict(reply: str) -> str | None:
-    """A, B or C as the last line of a reply has it, and it alone: an answer that was quoted before says nothing."""
+    """A, B or C where the last line of a reply is nothing but that: what is quoted, or denied, says nothing."""
     lines = [one for one in reply.splitlines() if one.strip()]
     found = VERDICT.fullmatch(lines[-1]) if lines else None
     return found[1] if found else None
 
 
 def figures(found: Mapping[Pair, Verdict], level: float) -> dict[str, Any]:
-    """How far the judge can be trusted by itself: a fair one prefers no place, and says the same in both orders."""
+    """How far the judge can be trusted by itself: a fair one prefers no place, the first
+    (`position_bias`) no more than the second (`second_place`), and says the same in both orders."""
     whole = {pair: one for pair, one in found.items() if one.won is not None}
     by_question: dict[int, list[Verdict]] = {}
     for pair, one in whole.items():

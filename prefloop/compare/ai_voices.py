@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PATH = "/chat/completions"
 THIS_ONE = (400, 413, 422, 500)  # refusals of one request: too long, or against the server's rules
+CUT = "cut at judge.max_new_tokens, before its verdict"
 TOGETHER = 64  # that a local model answers before its replies are kept
 
 
@@ -86,12 +87,15 @@ class Server:
 
     def _content(self, told: Any) -> str | None:
         try:
-            content = told["choices"][0]["message"]["content"]
-        except (KeyError, IndexError, TypeError):
-            content = None
+            content, ending = told["choices"][0]["message"]["content"], told["choices"][0].get("finish_reason")
+        except (KeyError, IndexError, TypeError, AttributeError):
+            content = ending = None
         if not isinstance(content, str):
             self.complaint = self.complaint or (f"{self.there.url}: a reply without a message's content: "
                                                 f"{shortened(told)}")
+            return None
+        if ending == "length":
+            self.complaint = self.complaint or f"{self.there.url}: a reply was {CUT}"
             return None
         return content.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be kept
 
@@ -112,7 +116,7 @@ class Local:
 
     def replies(self, asked: Sequence[str], attempt: int) -> Iterator[tuple[int, str | None]]:
         from prefloop import models
-        from prefloop.generate import SamplingConfig, sample_texts
+        from prefloop.generate import SamplingConfig, sample_ids
 
         role = "judge" if self.checkpoint.adapter else None
         if self.model is None:
@@ -132,8 +136,12 @@ class Local:
                                   seed=attempt)
         for first in range(0, len(read), TOGETHER):
             part = read[first : first + TOGETHER]
-            texts = sample_texts(self.model, chat, [prompts[n] for n in part], sampling, role, "asking the judge")
-            yield from zip(part, (own[0] for own in texts), strict=True)
+            ids = sample_ids(self.model, chat, [prompts[n] for n in part], sampling, role, "asking the judge")
+            ended = [own[0][-1:] == [chat.end_id] for own in ids]
+            if not all(ended):
+                self.complaint = self.complaint or f"{self.checkpoint.path}: a reply was {CUT}"
+            yield from ((n, chat.text(own[0]) if whole else None)
+                        for n, own, whole in zip(part, ids, ended, strict=True))
 
 
 def server(url: str, model: str, token_file: str | None, at_once: int, timeout: float, patience: float,
