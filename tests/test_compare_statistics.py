@@ -268,14 +268,27 @@ def test_the_power_meter_says_784_votes_for_55_percent() -> None:
     assert run["more"] == run["needed"] - 200 > 0
 
 
-def test_the_interval_to_look_at_any_time_is_there_until_the_plan_is_reached() -> None:
+def test_the_interval_to_look_at_any_time_is_there_but_at_the_plan() -> None:
     one = drawn(14)  # 180 votes
     for kind, planned, there in (("people", None, True), ("people", 181, True), ("people", 180, False),
-                                 ("reward", None, False)):
+                                 ("people", 164, False), ("people", 163, True), ("reward", None, False)):
         run = judged(one, kind=kind, planned=planned)["runs"]["new"]
         assert ("anytime" in run) == there
         if there:
             assert run["anytime"]["low"] < run["decide"]["low"] < run["decide"]["high"] < run["anytime"]["high"]
+
+
+def test_a_plan_is_for_the_votes_of_each_candidate_and_the_baseline() -> None:
+    rows = [(n, n % 5, 1, 0, n % 2, 0) for n in range(40)] + [(n, n % 5, 2, 1, n % 2, 0) for n in range(40)]
+    rows += [(n, n % 5, 2, 0, n % 2, 0) for n in range(25)] + [(n, -1, 2, 0, 0.5, 0) for n in range(40, 60)]
+    told = judged(contests(rows, ("old", "new", "other")), planned=40)["runs"]
+    assert {name: (run["votes"], "anytime" in run) for name, run in told.items()} == {
+        "new": (40, False), "other": (25, True)}
+
+
+def test_a_reward_model_s_votes_are_prompts() -> None:
+    rows = [(n, 0, 1, 0, k % 2, 0) for n in range(30) for k in range(4)]
+    assert judged(contests(rows), kind="reward")["runs"]["new"]["votes"] == 30
 
 
 def test_the_interval_to_look_at_any_time_by_hand() -> None:

@@ -51,9 +51,7 @@ def judged(judge: Judge, baseline: int, level: float, effect: float, slices: Map
            planned: int | None) -> dict[str, Any]:
     """A judge's part of report.json. `baseline` is a number of a player; `slices` have a name for each question, by
     what they slice, "" where it is in none; `effect` is the win rate that a comparison should find, `planned` how many
-    votes were to be had.
-
-    Where people's votes come without a plan, or before it is reached, "anytime" is an interval to look at meanwhile.
+    votes of a candidate and the baseline were to be had.
     """
     contests = judge.contests
     said_D = contests.rater_D >= 0  # the others were decided by rule
@@ -65,13 +63,12 @@ def judged(judge: Judge, baseline: int, level: float, effect: float, slices: Map
     if not len(contests):
         return told
     decide = 1 - (1 - level) / max(1, len(contests.players) - 1)  # Bonferroni: the best of several is chosen
-    peeking = judge.kind == "people" and (planned is None or votes < planned)
     questions_N, prompt_D = np.unique(contests.prompt_D, return_inverse=True)
     weights_RN = stats.resample_weights(len(questions_N))
     for number, name in enumerate(contests.players):
         own = against(contests, number, baseline, prompt_D.ravel(), weights_RN)
         if number != baseline and len(own.won_D):
-            told["runs"][name] = run_figures(own, level, decide, effect, slices, peeking)
+            told["runs"][name] = run_figures(own, judge.kind, level, decide, effect, slices, planned)
     wins_KK = table(contests)
     games_KK = wins_KK + wins_KK.T
     told["table"] = {name: {other: float(wins_KK[i, j] / games_KK[i, j])
@@ -89,21 +86,27 @@ def against(contests: Contests, candidate: int, baseline: int, prompt_D: Numbers
     return every.only(ahead_D | behind_D)
 
 
-def run_figures(votes: Votes, level: float, decide: float, effect: float, slices: Mapping[str, Sequence[str]],
-                peeking: bool) -> dict[str, Any]:
-    """What one candidate did against the baseline."""
+def run_figures(votes: Votes, kind: str, level: float, decide: float, effect: float,
+                slices: Mapping[str, Sequence[str]], planned: int | None) -> dict[str, Any]:
+    """What one candidate did against the baseline. "anytime" is an interval to look at whenever one likes: where
+    people vote without a plan, before it is reached, or when it is over."""
     won = win_rate(votes)
     controlled = length_controlled(votes, won)
     counts = [int((votes.won_D == outcome).sum()) for outcome in (1.0, 0.5, 0.0)]
-    told = {"win_rate": won.share(level)._asdict(), "decide": won.share(decide)._asdict(), "p": won.p(),
+    said = won.prompts if kind == "reward" else int((votes.rater_D >= 0).sum())
+    told = {"win_rate": won.share(level)._asdict(), "decide": won.share(decide)._asdict(), "p": won.p(), "votes": said,
             **dict(zip(("wins", "ties", "losses"), counts, strict=True)), "prompts": won.prompts,
-            "votes": int((votes.rater_D >= 0).sum()),
             "length_controlled": controlled and controlled.share(level)._asdict(),
             "quintiles": quintiles(votes, level), "slices": sliced(votes, slices, level),
             "power": power(counts[0] + counts[2], won, decide, effect)}
-    if peeking:
+    if kind == "people" and not at_plan(said, planned):
         told["anytime"] = anytime(won, len(votes.won_D), decide, effect)._asdict()
     return told
+
+
+def at_plan(votes: int, planned: int | None) -> bool:
+    """Whether this is the one look that was planned: as many votes, or up to a tenth more."""
+    return planned is not None and 10 * planned <= 10 * votes <= 11 * planned
 
 
 def win_rate(votes: Votes) -> Resampled:
