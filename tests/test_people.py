@@ -266,7 +266,8 @@ def test_from_a_comparison_over_raters_to_a_verdict(tmp_path: Path, capsys: pyte
             while lease := store.lease(rater, 60, campaign="default"):
                 best = ["dpo" in lease.responses[n].policy for n in lease.shown]
                 store.submit(lease.token, rater, Judgement(tuple(1 if own else 2 for own in best)))
-    asked = ["compare", f"compare.answers=[{place}]", f"compare.votes=[{votes}]", f"run.root={tmp_path / 'runs'}"]
+    asked = ["compare", f"compare.answers=[{place}]", f"compare.votes=[{votes}]", "compare.planned_votes=80",
+             f"run.root={tmp_path / 'runs'}"]
     assert cli.main(asked) == 0
     report = json.loads((tmp_path / "runs" / "compare-0001" / "report.json").read_text())
     assert (report["verdict"], report["by"], report["best"]) == ("ship", "people", explored.RUNS[1])
