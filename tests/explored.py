@@ -28,7 +28,7 @@ def written(folder: Path, questions: Sequence[Question], contestants: Sequence[C
     kept.write(folder, kept.rows(compared))
     (folder / kept.REPORT).write_text(json.dumps({
         "runs": {one.name: {"checksum": one.key} for one in contestants}, "judges": {one.name: {} for one in rewards},
-        "sampling": dict(sampling or {}), "provenance": {}, "proxies": [one.name for one in rewards[:1]],
+        "sampling": SAMPLING | dict(sampling or {}), "provenance": {}, "proxies": [one.name for one in rewards[:1]],
         "split": "test", "over_length": 0, "hold": {}}))
     return folder
 

@@ -283,7 +283,8 @@ def test_answers_of_compare_are_read_with_rewards_and_checksums(tmp_path: Path) 
     assert looking.judges(made) == ["one", "other"]
     item = made.item(1)
     assert item is not None
-    assert item.responses == (Response("x", "runs/a", "aa", {}, 4), Response("z", "runs/b", "bb", {}, 4))
+    sampling = {"temperature": 1.0, "max_new_tokens": 256.0}
+    assert item.responses == (Response("x", "runs/a", "aa", sampling, 4), Response("z", "runs/b", "bb", sampling, 4))
     assert made.item(2) is None, "only held-out prompts are voted on"
 
 

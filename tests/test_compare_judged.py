@@ -122,3 +122,15 @@ def test_agreement_with_people_stands_beside(earlier: Path) -> None:
     agreed = report["judges"]["judge-7b"]["agreement"]
     assert (agreed["pairs"], agreed["share"]["value"]) == (10, pytest.approx(0.9))
     assert agreed["alpha"] == pytest.approx(0.0)  # a judge that says the same of all says nothing
+
+
+@pytest.mark.parametrize("odd", [
+    {"sampling": {}}, {"sampling": {"answers": "1", "max_new_tokens": 16, "temperature": 1.0}}, {"hold": []},
+    {"split": None}, {"overlap": ["all"]}, {"overlap": {"in": 7, "unchecked": [], "near_questions": []}},
+    {"runs": dict.fromkeys(RUNS, "fine")}])
+def test_a_report_that_lacks_what_the_page_shows_is_refused(earlier: Path, odd: dict[str, Any],
+                                                            capsys: pytest.CaptureFixture[str]) -> None:
+    path = earlier / kept.REPORT
+    checkpoints.write_json(path, json.loads(path.read_text()) | odd)
+    assert tiny.launch("compare", f"compare.answers=[{earlier}]", f"run.root={earlier.parent / 'runs'}") == 2
+    assert f"{path}: not a report that" in capsys.readouterr().err

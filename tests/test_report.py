@@ -26,7 +26,7 @@ from made_reports import (
 )
 
 from prefloop import pages, plots
-from prefloop.compare import drawings, report
+from prefloop.compare import drawings, report, screen
 from prefloop.compare.wording import LONGEST, changes, common
 from prefloop.pages import Bar
 
@@ -65,6 +65,19 @@ def test_the_page_says_what_the_report_says() -> None:
                   "as planned", "2026-03-04 05:06:07 UTC", "1,234"):
         assert words in page, words
     assert "votes still needed" not in shown(report.page(told(verdict="ship"), []))
+
+
+@pytest.mark.parametrize(("kind", "words"), [("reward", "prompts still needed 720"), ("ai", "pairs still needed 720")])
+def test_what_more_of_is_needed_is_what_the_judge_goes_by(kind: str, words: str) -> None:
+    page = shown(report.page(told(judges={"people": judged(kind)}), []))
+    assert words in page
+    assert "votes still needed" not in page
+
+
+@pytest.mark.parametrize(("answers", "words"), [(1, "1 answer each"), (4, "4 answers each")])
+def test_the_screen_counts_answers(answers: int, words: str) -> None:
+    runs = {name: {**own, "cut": 0, "empty": 0} for name, own in told()["runs"].items()}
+    assert words in screen.asked(told(runs=runs, sampling={"answers": answers}))
 
 
 @pytest.mark.parametrize("title", SECTIONS)

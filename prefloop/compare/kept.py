@@ -17,6 +17,10 @@ from prefloop.errors import RequestError
 from prefloop.records import Prompt
 
 ANSWERS, REPORT = "answers.jsonl", "report.json"
+# What figures, the screen and the page take from a report.json.
+SHAPE = {"runs": dict, "judges": dict, "hold": dict, "provenance": dict, "proxies": list, "split": str,
+         "sampling": {"answers": int, "max_new_tokens": int, "temperature": int | float}, "over_length": int}
+OVERLAP = {"in": list, "unchecked": list, "near_questions": list}
 
 
 @dataclass(frozen=True)
@@ -173,13 +177,16 @@ def report_of(path: Path) -> dict[str, Any]:
         found = checkpoints.read_json(path)
     except (OSError, ValueError) as error:
         raise RequestError(f"{path}: cannot read this report: {error}") from None
-    shapes = {"runs": dict, "judges": dict, "sampling": dict, "hold": dict, "provenance": dict, "proxies": list,
-              "split": str, "over_length": int}
-    if not isinstance(found, dict) or not all(isinstance(found.get(key), kind) for key, kind in shapes.items()):
-        raise RequestError(f"{path}: not a report that this version of `prefloop compare` wrote")
-    if not all(isinstance(own, dict) for kind in ("runs", "judges") for own in found[kind].values()):
+    if not _shaped(found, SHAPE) or (found.get("overlap") and not _shaped(found["overlap"], OVERLAP)) or not all(
+            isinstance(own, dict) for kind in ("runs", "judges") for own in found[kind].values()):
         raise RequestError(f"{path}: not a report that this version of `prefloop compare` wrote")
     return found
+
+
+def _shaped(found: Any, shape: Any) -> bool:
+    if not isinstance(shape, dict):
+        return isinstance(found, shape)
+    return isinstance(found, dict) and all(_shaped(found.get(key), own) for key, own in shape.items())
 
 
 # -- several comparisons as one ---------------------------------------------------------------------------------------

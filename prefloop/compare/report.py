@@ -12,6 +12,7 @@ from typing import Any
 from prefloop.compare import drawings
 from prefloop.compare.drawings import Lanes, Shapes
 from prefloop.compare.records import HELD_OUT
+from prefloop.compare.verdict import UNIT
 from prefloop.compare.wording import Part, changes
 from prefloop.pages import rendered
 
@@ -62,7 +63,7 @@ def page(report: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     kind = ordered.get(worse.get("by", ""), {}).get("kind")
     gates = {name: {"gates": own["gates"]} for name, own in report["runs"].items() if own.get("gates")}
     return rendered(TEMPLATE, report=report, best=best, judges=judges, wins=wins, headline=headline(report),
-                    gates=tables(gates),
+                    gates=tables(gates), kinds=drawings.KINDS,
                     regressions=[regression(one, rows, kind) for one in worse.get("best", [])[:SHOWN]],
                     gains=gains(report, rows), metrics=tables(by_metric(report)),
                     robustness=tables(report.get("robustness") or {}),
@@ -87,9 +88,10 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
     best, runs = report.get("best"), report["runs"]
     if best is None:
         return {}
-    of_judge = (report.get("judges") or {}).get(report.get("by"), {}).get("runs", {}).get(best, {})
+    judge = (report.get("judges") or {}).get(report.get("by"), {})
+    of_judge = judge.get("runs", {}).get(best, {})
     own, baseline = runs[best], runs[report["baseline"]]
-    return {**{key: of_judge[key] for key in ("win_rate", "length_controlled", "power") if of_judge.get(key)},
+    return {"unit": UNIT.get(judge.get("kind"), "votes"), **{key: of_judge[key] for key in ("win_rate", "length_controlled", "power") if of_judge.get(key)},
             **({"kl": own["kl"]} if own.get("kl") else {}),
             **({"regressions": report["regressions"]["counts"].get(best, 0)} if report.get("regressions") else {}),
             **({"times": own["mean_length"] / baseline["mean_length"]} if baseline["mean_length"] else {})}

@@ -23,11 +23,15 @@ def asked(report: Mapping[str, Any]) -> str:
         left_out.append(f"{judged['unread']} without rewards: an answer is longer than the reward model reads")
     cut = sum(own["cut"] for own in report["runs"].values())
     empty = sum(own["empty"] for own in report["runs"].values())
-    left_out += [f"{cut} answers cut at {report['sampling']['max_new_tokens']} tokens"] if cut else []
-    left_out += [f"{empty} empty answers, which lose"] if empty else []
+    left_out += [f"{counted(cut, 'answer')} cut at {report['sampling']['max_new_tokens']} tokens"] if cut else []
+    left_out += [f"{counted(empty, 'empty answer')}, which lose"] if empty else []
     more = f" ({'; '.join(left_out)})" if left_out else ""
-    return (f"{report['prompts']} prompts of split {report['split']}{more}, {report['sampling']['answers']} answers "
-            f"each, {report['level']:.0%} intervals")
+    return (f"{counted(report['prompts'], 'prompt')} of split {report['split']}{more}, "
+            f"{counted(report['sampling']['answers'], 'answer')} each, {report['level']:.0%} intervals")
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def row(name: str, report: Mapping[str, Any]) -> tuple[str, ...]:
