@@ -91,7 +91,8 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
     judge = (report.get("judges") or {}).get(report.get("by"), {})
     of_judge = judge.get("runs", {}).get(best, {})
     own, baseline = runs[best], runs[report["baseline"]]
-    return {"unit": UNIT.get(judge.get("kind"), "votes"), **{key: of_judge[key] for key in ("win_rate", "length_controlled", "power") if of_judge.get(key)},
+    return {"unit": UNIT.get(judge.get("kind"), "votes"),
+            **{key: of_judge[key] for key in ("win_rate", "length_controlled", "power") if of_judge.get(key)},
             **({"kl": own["kl"]} if own.get("kl") else {}),
             **({"regressions": report["regressions"]["counts"].get(best, 0)} if report.get("regressions") else {}),
             **({"times": own["mean_length"] / baseline["mean_length"]} if baseline["mean_length"] else {})}
