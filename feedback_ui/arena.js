@@ -44,7 +44,7 @@ const words = {
   votes: (n, wanted, told) => `Standings: ${n} of ${wanted} held-out prompts voted on, `
     + (told ? `told after ${told} votes` : "not told yet"),
   step: (n) => `Who wins is told after every ${n} votes and at the end: told sooner, it would say who wrote what.`,
-  seen: (n) => `${n} ${n === 1 ? "prompt is" : "prompts are"} not asked: you saw the answers under their names in Look.`,
+  seen: (n) => `${n} ${n === 1 ? "prompt is" : "prompts are"} not asked: Look told you who wrote what, in an open prompt or a list of what got worse, longer or shorter.`,
   sames: (n) => `${n} ${n === 1 ? "prompt is" : "prompts are"} not asked: all answers are the same.`,
   heldOut: (n) => `Held-out prompts, after ${n} votes`,
   typed: (n) => `Prompts that were typed, after ${n} ${n === 1 ? "vote" : "votes"}`,

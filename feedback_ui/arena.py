@@ -18,7 +18,7 @@ from prefloop.records import Prompt
 from prefloop.store import Store
 
 from .child import Child
-from .held_out import Contestant, HeldOut, answers_of, read
+from .held_out import Contestant, HeldOut, read
 from .queueing import MOST_ANSWERS
 from .server import require_local, until_stopped
 from .trying import Tries
@@ -125,7 +125,7 @@ def ready(stack: ExitStack, settings: ArenaConfig, data: HeldOutPrompts, samplin
           hold: HoldConfig) -> tuple[Arena, Store, socket.socket]:
     """All that the page needs, and the port it will be served at."""
     folder = Path(settings.folder)
-    kept = read(answers_of(settings.answers)) if settings.answers else None
+    kept = read(Path(settings.answers)) if settings.answers else None
     if kept and settings.people:
         print(with_votes(kept, settings.people))
     try:

@@ -85,7 +85,7 @@ def _look_routes(app: FastAPI, arena: Arena) -> None:
         """A reply of its own: FastAPI's way of looking through a thousand lines takes longer than finding them."""
         if not -len(held_out.contestants) <= body.against < len(held_out.contestants):
             raise RequestError("against: there is no such checkpoint")
-        lines = looking.listed(held_out, looking.Wish(**body.model_dump()))
+        lines = looking.told(held_out, looking.Wish(**body.model_dump()), arena.voting)
         return JSONResponse({
             "lines": [vars(line) for line in lines], "names": [one.name for one in held_out.contestants],
             "judges": looking.judges(held_out), "sets": list(dict.fromkeys(held_out.sets)),

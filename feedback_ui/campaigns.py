@@ -5,12 +5,14 @@ Applied again with other settings it changes the campaign of that name: items st
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from prefloop.compare import kept
 from prefloop.errors import RequestError
 from prefloop.records import Answers, Ranking, digest
 from prefloop.store import Applied, Campaign, Store, item_name
@@ -74,7 +76,7 @@ class CampaignConfig:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files of answers; a run folder stands for the answers.jsonl in it."""
-        return tuple(map(held_out.answers_of, listed(self.answers)))
+        return tuple(kept.answers_in(Path(one)) for one in listed(self.answers))
 
     def resolved(self) -> CampaignConfig:
         """The same with whole paths, for a server that was started in another folder."""
@@ -185,10 +187,24 @@ def apply(store: Store, settings: CampaignConfig, several: bool) -> str:
     if missing:
         told.append(f"{_many(len(missing), 'picture')} not found or not fit to show, such as {missing[0]}; "
                     f"{'it is' if len(missing) == 1 else 'they are'} shown as text")
+    telling = sorted(_telling(f"{settings.name} {settings.title}", [name for name, _ in found.contestants or before]))
+    if telling:
+        told.append(f"raters read {', '.join(telling)} in campaign.name or campaign.title, as in the name of a "
+                    "checkpoint; choose plainer words")
     absent = without_account(store, listed(settings.raters))
     if absent:
         told.append(f"campaign.raters without an account: {', '.join(absent[:NAMED])}{' ...' * (len(absent) > NAMED)}")
     return f"campaign {settings.name}: {'; '.join([*told, *_in_force(settings, found.keys, came)])}"
+
+
+def _telling(title: str, contestants: Sequence[str]) -> set[str]:
+    """The words of a title that are of a contestant's name; what all of them are called tells nothing."""
+    words = [_words(name) for name in contestants]
+    return _words(title) & set().union(*words) - set.intersection(*words) if words else set()
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[^\W\d_]{3,}|\d{3,}", name.casefold()))
 
 
 def _left_out(found: Files) -> list[str]:

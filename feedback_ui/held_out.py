@@ -142,12 +142,6 @@ def _kept(path: Path, prompts: int) -> Iterator[tuple[int, Written]]:
     return ((row.prompt, _from_wire(row)) for row in rows if row.prompt < prompts)
 
 
-def answers_of(place: str) -> Path:
-    """A run folder stands for the answers.jsonl in it."""
-    path = Path(place)
-    return path / "answers.jsonl" if path.is_dir() else path
-
-
 def is_comparison(path: Path) -> bool:
     """Is this an answers.jsonl of `prefloop compare`, by its first row? `prefloop generate` writes `responses`."""
     try:
@@ -159,7 +153,7 @@ def is_comparison(path: Path) -> bool:
 
 
 def read(path: Path) -> HeldOut:
-    """The answers.jsonl of a `prefloop compare`, with the checksums and sampling of the report.json beside it."""
+    """The answers of a `prefloop compare`, with the checksums and sampling of the report.json beside them."""
     return of_comparison(kept.read(path))
 
 

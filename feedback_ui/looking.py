@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from .held_out import HeldOut, Written
+from .voting import Voting
 
 Order = Literal["given", "worse", "better", "longer", "shorter"]
 Only = Literal["all", "differing", "worse", "cut", "empty"]
@@ -19,7 +20,7 @@ class Wish:
 
     `only`: where not all answered the same; where checkpoint `against` lost against the first by `judge`, one of the
     judges ("" is the first); where an answer was cut, or is empty. The orders other than the given put first where
-    `against` lost (or won) most, or grew (or shrank) most.
+    `against` lost (or won) most, or grew (or shrank) most. Such a wish sets a checkpoint against the first by name.
     """
 
     text: str = ""
@@ -29,6 +30,10 @@ class Wish:
     judge: str = ""
     stratum: str = ""
     set: str = ""
+
+    @property
+    def names_writers(self) -> bool:
+        return self.order != "given" or self.only == "worse"
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,20 @@ def listed(held_out: HeldOut, wish: Wish) -> list[Line]:
     sign = -1 if wish.order in ("better", "longer") else 1
     return lines if wish.order == "given" else sorted(
         lines, key=lambda line: (line.gap is None, sign * (line.gap or 0.0), line.number))
+
+
+def told(held_out: HeldOut, wish: Wish, voting: Voting) -> list[Line]:
+    """The list for one who votes. A gap says of a named checkpoint which text it wrote: the prompts that still wait
+    for a blind vote show none, unless the wish is about gaps. Then they were looked at: those that are left out too,
+    for they did not lose.
+    """
+    lines = listed(held_out, wish)
+    if wish.names_writers:
+        compared = listed(held_out, replace(wish, only="all")) if wish.only == "worse" else lines
+        voting.look(*(line.number for line in compared if line.gap is not None))
+        return lines
+    blind = voting.blind()
+    return [replace(line, gap=None) if line.number in blind else line for line in lines]
 
 
 def judges(held_out: HeldOut) -> list[str]:

@@ -30,28 +30,34 @@ class Voting:
 
     def __init__(self, store: Store, rater: str, held_out: HeldOut, tries: Tries, looked: Path, step: int) -> None:
         self._store, self._rater, self._held_out, self._tries, self._step = store, rater, held_out, tries, step
+        self._keys = [digest(one.id, *(each.key for each in held_out.contestants)) for one in held_out.prompts]
         self._looked_path = looked
         self._looked = {row["prompt"] for row in runs.read_lines(looked)}
-        self._items: dict[int, str] = {}  # the names of the held-out items that are queued, by prompt
+        self._items: dict[int, str] = {}  # the names of the held-out items, by prompt
+        self._new: list[Answers] = []  # those of them that are not queued yet
         self._decided: set[int] = set()  # prompts that all have answered
         self._voted = {name_of(ranking) for ranking in store.rankings()}
         self._typed: dict[str, tuple[str, ...]] = {}  # who wrote A, B, ... of the typed prompts being voted on
 
     # -- held-out prompts --------------------------------------------------------------------------------------------
 
-    def queue(self) -> list[str]:
-        """Queues what has been answered since; the names of the items that may be voted on, or were."""
-        new: list[Answers] = []
+    def _decide(self) -> None:
+        """Which prompts all have answered since, and what of that can be voted on."""
         for number in range(len(self._held_out.prompts)):
             if number in self._decided or None in self._held_out.row(number):
                 continue
             self._decided.add(number)
             item = self._held_out.item(number)
             if item is not None:
-                new.append(item)
+                self._new.append(item)
                 self._items[number] = item_name(item)
-        if new:
-            self._store.add_items(new)
+
+    def queue(self) -> list[str]:
+        """Queues what has been answered since; the names of the items that may be voted on, or were."""
+        self._decide()
+        if self._new:
+            self._store.add_items(self._new)
+            self._new.clear()
         return [name for number, name in self._items.items() if name in self._voted or not self._seen(number)]
 
     def next(self, skipped: bool) -> assignment.Task | None:
@@ -70,17 +76,21 @@ class Voting:
         """Prompts that are not asked because their names were seen first."""
         return sum(self._seen(number) for number, name in self._items.items() if name not in self._voted)
 
-    def look(self, number: int) -> None:
-        """The names are shown: from now on a vote on this prompt would not be blind."""
-        if self._items.get(number) not in self._voted and not self._seen(number):
-            self._looked.add(self._key(number))
-            runs.append(self._looked_path, {"prompt": self._key(number)})
+    def blind(self) -> set[int]:
+        """The prompts on which a vote may still come."""
+        self._decide()
+        settled = {n for n in self._decided if n not in self._items or self._items[n] in self._voted}
+        return {number for number in range(len(self._keys)) if number not in settled and not self._seen(number)}
+
+    def look(self, *numbers: int) -> None:
+        """Who wrote what is shown: from now on a vote on these prompts would not be blind."""
+        keys = [self._keys[number] for number in self.blind().intersection(numbers)]
+        if keys:
+            self._looked.update(keys)
+            runs.append(self._looked_path, *({"prompt": key} for key in keys))
 
     def _seen(self, number: int) -> bool:
-        return self._key(number) in self._looked
-
-    def _key(self, number: int) -> str:
-        return digest(self._held_out.prompts[number].id, *(one.key for one in self._held_out.contestants))
+        return self._keys[number] in self._looked
 
     # -- prompts that were typed -------------------------------------------------------------------------------------
 

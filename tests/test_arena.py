@@ -270,7 +270,8 @@ def test_answers_of_compare_are_read_with_rewards_and_checksums(tmp_path: Path) 
                Rewards("other", "", (((), (3.0, 4.0), ()), ((), (1.0, 1.0), ())))]
     place = explored.written(tmp_path / "compare-0001", questions, [
         Compared("runs/a", "aa", (first,) * 3), Compared("runs/b", "bb", (second,) * 3)], rewards, {"seed": 4})
-    made = held_out.read(place / "answers.jsonl")
+    (place / "answers.jsonl").rename(place / "renamed.jsonl")
+    made = held_out.read(place / "renamed.jsonl")
     assert made.contestants == (Contestant("runs/a", "aa"), Contestant("runs/b", "bb"))
     assert made.row(1) == [
         Written(("x", "y"), (1, 3), (True, False), (0.0, 0.0), {"one": (1.0, 2.0), "other": (3.0, 4.0)}),
@@ -397,6 +398,30 @@ def test_what_was_seen_under_its_names_is_not_asked(store: Store, tmp_path: Path
     assert asked == [prompt(1).messages, prompt(3).messages]
     held.look(1)
     assert held.looked_away == 2, "a vote that is given was blind"
+
+
+def test_a_list_that_compares_is_a_look(store: Store, tmp_path: Path) -> None:
+    made = filled(*((f"a{n}", "longer " * n) for n in range(1, 6)), ("same", "same"))
+    for n in range(6):
+        made.written[0][n] = Written(made.written[0][n].texts, rewards={"one": (1.0,)})
+        made.written[1][n] = Written(made.written[1][n].texts, rewards={"one": (0.5 * n,)})
+    held = voting(store, made, tmp_path)
+    task = held.next(skipped=False)
+    assert task is not None
+    held.submit(task.token, Judgement((1, 2)))
+
+    def gaps(**asked: Any) -> list[tuple[int, float | None]]:
+        return [(line.number, line.gap) for line in looking.told(made, Wish(**asked), held)]
+
+    assert gaps() == [(0, -1.0), (1, None), (2, None), (3, None), (4, None), (5, 1.5)], "the rest is open"
+    assert (gaps(only="cut"), held.looked_away, held.progress().wanted) == ([], 0, 5)
+    assert [number for number, _ in gaps(text="a2", order="longer")] == [1]
+    assert (held.looked_away, held.progress().wanted) == (1, 4)
+    assert gaps(only="worse") == [(0, -1.0), (1, -0.5)]
+    assert (held.looked_away, held.progress().wanted) == (4, 1), "those that are not listed did not lose"
+    held = voting(store, made, tmp_path)  # and after a restart
+    assert None not in [gap for _, gap in gaps()]
+    assert held.next(skipped=False) is None
 
 
 def test_answers_that_come_later_are_asked_later(store: Store, tmp_path: Path) -> None:

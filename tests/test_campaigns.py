@@ -171,6 +171,17 @@ def test_a_comparison_stands_alone_and_its_names_come_at_the_end(tmp_path: Path,
     store.revise(given[-1], "ann", Judgement((1, 2)))
 
 
+@pytest.mark.parametrize(("name", "title", "named"), [
+    ("sft-vs-base", "", "sft"), ("november", "Is PPO_0002 better? Runs compared", "0002, ppo"),
+    ("november", "Endpoints and runs", ""), ("number 1", "", "")])
+def test_a_title_that_names_a_checkpoint_is_warned_of(tmp_path: Path, store: Store, name: str, title: str,
+                                                      named: str) -> None:
+    settings = CampaignConfig(name, title, answers=str(explored.comparison(tmp_path / "compare-0001", 3)))
+    told = campaigns.apply(store, settings, several=False)
+    assert ("raters read" in told) == bool(named)
+    assert f"raters read {named} in campaign.name or campaign.title" in told or not named
+
+
 def test_the_history_masks_what_the_task_masks(store: Store) -> None:
     said = "Is sft-0001 like dpo-0003, writer-9 or secret?"
     row = Answers(Prompt((Message("user", said),)), (Response("one", "runs/writer-9"), Response("two")))

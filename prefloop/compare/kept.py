@@ -56,8 +56,8 @@ def rows(compared: Compared) -> list[dict[str, Any]]:
 
 
 def answers_in(place: Path) -> Path:
-    """The answers.jsonl that a folder, or its own name, means."""
-    return place if place.name == ANSWERS else place / ANSWERS
+    """A run folder stands for the answers.jsonl in it."""
+    return place / ANSWERS if place.is_dir() else place
 
 
 def write(folder: Path, found: Sequence[dict[str, Any]]) -> None:
@@ -67,19 +67,19 @@ def write(folder: Path, found: Sequence[dict[str, Any]]) -> None:
 
 def read(path: Path) -> Compared:
     """An earlier comparison: its folder, or its answers.jsonl."""
-    folder = answers_in(path).parent
-    found = parsed(folder / ANSWERS)
-    report = report_of(folder / REPORT)
+    file = answers_in(path)
+    found = parsed(file)
+    report = report_of(file.with_name(REPORT))
     first = found[0]
     names = list(first["answers"])
     odd = next((n for n, row in enumerate(found, start=1) if list(row["answers"]) != names), None)
     if odd or len(names) < 2:
-        raise RequestError(f"{folder / ANSWERS}:{odd or 1}: expected answers of the same two or more runs in every "
-                           "row")
+        raise RequestError(f"{file}:{odd or 1}: expected answers of the same two or more runs in every row")
     told = report["runs"]
     unknown = next((name for name in names if name not in told), None)
     if unknown:
-        raise RequestError(f"{folder / REPORT}: it does not tell of {unknown!r}, whose answers stand in {ANSWERS}")
+        raise RequestError(f"{file.with_name(REPORT)}: it does not tell of {unknown!r}, whose answers stand in "
+                           f"{file.name}")
     contestants = tuple(Contestant(name, str(told[name].get("checksum") or name),
                                    tuple(answers_of(row, name) for row in found),
                                    {key: told[name][key] for key in ("checksum", "base_checksum", "cost", "tasks")
