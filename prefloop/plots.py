@@ -13,6 +13,7 @@ from typing import Any
 
 SHAPES = ("circle", "square", "diamond", "triangle")
 COLOURS = 6
+FURTHEST = 1e300  # that an axis reaches: its length is a number too
 SPANS = (60, 300, 900, 3600, 3 * 3600, 12 * 3600, *(days * 86400 for days in (1, 2, 7, 14, 30, 90, 365)))  # seconds
 
 
@@ -91,7 +92,7 @@ def numbers(values: Iterable[float], share: bool = False, hold: Sequence[float] 
 
     With `share` the values are parts of 1, and are told in per cent.
     """
-    kept = [one for one in (*values, *hold) if isfinite(one)] or [0.0]
+    kept = [min(max(one, -FURTHEST), FURTHEST) for one in (*values, *hold) if isfinite(one)] or [0.0]
     least, most = min(kept), max(kept)
     short = max(span, 1e-6 * max(abs(least), abs(most)), 1e-9) - (most - least)
     if short > 0:
@@ -103,7 +104,9 @@ def numbers(values: Iterable[float], share: bool = False, hold: Sequence[float] 
     high = max(high, low + 1)
     marks = [step * n for n in range(low, high + 1)]
     places = max(0, -floor(log10(step * (100 if share else 1)) + 1e-9))
-    words = [f"{100 * mark:.{places}f}%" if share else f"{mark + 0.0:.{places}f}" for mark in marks]
+    size = max(map(abs, marks))
+    form = f".{places}f" if size < 1e7 else f".{floor(log10(size)) - floor(log10(step)) + 1}g"  # enough to differ
+    words = [f"{100 * mark:.{places}f}%" if share else f"{mark + 0.0:{form}}" for mark in marks]
     return Axis(marks[0], marks[-1], tuple((100 * n / (len(marks) - 1), word) for n, word in enumerate(words)))
 
 
@@ -114,16 +117,17 @@ def _round_step(rough: float) -> float:
 
 
 def times(moments: Sequence[float]) -> Axis:
-    """An axis of seconds since 1970, with ticks at whole minutes, hours or days (UTC)."""
+    """An axis of seconds since 1970, with ticks at whole minutes, hours or days (UTC); of midnight the date."""
     first, last = min(moments), max(moments)
     room = max((last - first) / 20, 30.0)
     least, most = first - room, last + room
     step = next((one for one in SPANS if (most - least) / one <= 5), SPANS[-1] * ceil((most - least) / SPANS[-1] / 5))
-    form = "%H:%M" if step < 86400 else "%d %b"
-    form = "%d %b %Y" if datetime.fromtimestamp(first, UTC).year != datetime.fromtimestamp(last, UTC).year else form
+    years = {datetime.fromtimestamp(one, UTC).year for one in (first, last)}
+    day = "%d %b %Y" if len(years) > 1 and step >= 86400 else "%d %b"
     marks = [step * n for n in range(ceil(least / step), floor(most / step) + 1)]
     return Axis(least, most, tuple((100 * (mark - least) / (most - least),
-                                    datetime.fromtimestamp(mark, UTC).strftime(form)) for mark in marks))
+                                    datetime.fromtimestamp(mark, UTC).strftime("%H:%M" if mark % 86400 else day))
+                                   for mark in marks))
 
 
 def span_of(axis: Axis, estimate: dict[str, Any]) -> tuple[float, float, float]:

@@ -257,11 +257,13 @@ def test_axes_have_round_ticks_and_hold_every_value(values: list[float], share: 
     assert axis.ticks[-1][0] == pytest.approx(100.0)
 
 
-@pytest.mark.parametrize("values", [[], [0.0], [5.0, 5.0], [math.nan, math.inf], [-1e-12, 1e-12], [1e9, 1e9 + 1]])
+@pytest.mark.parametrize("values", [[], [0.0], [5.0, 5.0], [math.nan, math.inf], [-1e-12, 1e-12], [1e9, 1e9 + 1],
+                                    [1e300, -1e300], [1.7e308, -1.7e308]])
 def test_an_axis_has_a_length_whatever_it_is_given(values: list[float]) -> None:
     axis = plots.numbers(values)
     assert axis.least < axis.most
     assert len({word for _, word in axis.ticks}) >= 2
+    assert max(len(word) for _, word in axis.ticks) <= 14
     assert 0.0 <= axis.at(1e12) <= 100.0
 
 
@@ -273,6 +275,12 @@ def test_times_have_round_ticks(days: float, first: str) -> None:
     assert first in [word for _, word in axis.ticks]
     assert 1 <= len(axis.ticks) <= 7
     assert axis.least < noon <= noon + 86400 * days < axis.most
+
+
+@pytest.mark.parametrize(("hours", "words"), [(2, ["23:00", "01 Jan", "01:00"]), (26, ["01 Jan", "12:00", "02 Jan"])])
+def test_midnight_is_told_by_its_date(hours: int, words: list[str]) -> None:
+    eve = 1_798_758_000.0  # 31 December 2026, 23:00 UTC
+    assert [word for _, word in plots.times([eve, eve + 3600 * hours]).ticks] == words
 
 
 def test_marks_stand_where_the_numbers_say() -> None:

@@ -10,13 +10,14 @@ from playwright.sync_api import Browser, Page
 
 from prefloop.compare import report
 
-LONG = "runs/" + "a-long-name-of-a-run-" * 4
+LONG = "runs/" + "a_long_name_of_a_run_" * 4  # which breaks nowhere by itself
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     path = tmp_path / "report.html"
-    path.write_text(report.page(whole(), ROWS).replace("runs/ppo", LONG), encoding="utf-8")
+    page = report.page(whole(), ROWS).replace("runs/ppo", LONG).replace("runs/sft", f"{LONG}0")
+    path.write_text(page, encoding="utf-8")
     return path
 
 
