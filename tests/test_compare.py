@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import shutil
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -283,6 +285,37 @@ def test_comparisons_are_put_together_where_they_ask_the_same(home: Path, tmp_pa
     assert "10 are the same, 10 only there and 0 only here" in capsys.readouterr().err
     assert tiny.launch(*common, apart, "compare.shared_only=true") in (0, 3, 4)
     assert json.loads((tmp_path / "out" / "report.json").read_text())["prompts"] == 10
+
+
+def test_only_one_base_is_held_at_a_time(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the runs is gone before another base is loaded, for them or for a reward model."""
+    bases, alive, load = [], [], models.load_base
+
+    def loaded(one: Any, config: Any) -> Any:
+        gc.collect()
+        alive.append(sum(base() is not None for base in bases))
+        made = load(one, config)
+        bases.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(models, "load_base", loaded)
+    verdict(home, tmp_path / "out", ["sft", "whole"], f"compare.reward={home / 'runs' / 'whole-reward'}",
+            f"compare.second=[{home / 'runs' / 'reward'}]", f"compare.cache={tmp_path / 'cache'}")
+    assert alive == [0] * 4
+
+
+def test_a_log_ratio_is_of_the_very_answer(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that is sampled again whole, for more is asked, may hold other answers; what was read of the old is not
+    taken for theirs."""
+    cache = f"compare.cache={tmp_path / 'cache'}"
+    verdict(home, tmp_path / "few", ["sft", "other"], cache, "compare.limit=10")
+    monkeypatch.setattr(generate, "pick", lambda logits, u, t, pick=generate.pick: pick(logits, 1 - u, t))
+    verdict(home, tmp_path / "more", ["sft", "other"], cache)
+    verdict(home, tmp_path / "anew", ["sft", "other"], f"compare.cache={tmp_path / 'other'}")
+    rows = [[json.loads(line) for line in (tmp_path / name / "answers.jsonl").open()] for name in ("more", "anew")]
+    for one, other in zip(*rows, strict=True):
+        assert one["answers"] == other["answers"]
+        assert one["kl"] == other["kl"]
 
 
 def test_two_reward_models_on_one_base(home: Path, tmp_path: Path) -> None:
