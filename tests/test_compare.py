@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from tiny_loop import Loop
 
-from prefloop import encoders, generate, heads, models
+from prefloop import checkpoints, encoders, generate, heads, models
 from prefloop.compare import answering, figures, rewards, settings
 from prefloop.compare import verdict as deciding
 from prefloop.compare.cache import Cache
@@ -318,6 +319,19 @@ def test_a_log_ratio_is_of_the_very_answer(home: Path, tmp_path: Path, monkeypat
         assert one["kl"] == other["kl"]
 
 
+def test_a_sweep_is_the_run_s_checkpoints_against_what_it_began_from(loop: Loop, tmp_path: Path) -> None:
+    """Its final/ is not counted again where it is one of them."""
+    run = loop.root / "runs" / "dpo"
+    saved = [str(path) for path in checkpoints.steps(run)]
+    assert saved
+    code = tiny.launch("compare", f"compare.sweep={run}", f"data.path={loop.root / 'data'}", f"run.root={tmp_path}",
+                       f"compare.out={tmp_path / 'out'}", "compare.split=train", "compare.allow_overlap=true",
+                       "compare.limit=4", "sampling.max_new_tokens=4")
+    assert code == 4
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert list(report["runs"]) == [str(loop.root / "runs" / "sft"), *saved]
+
+
 def test_two_reward_models_on_one_base(home: Path, tmp_path: Path) -> None:
     """Each is its own judge, whichever was asked first."""
     one, other = (home / "runs" / name for name in ("reward", "second"))
@@ -335,7 +349,7 @@ def test_two_reward_models_on_one_base(home: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("names", "override", "said"), [
     (["sft"], "", "two or more runs"),
     (["sft", "sft"], "", "twice"),
-    (["sft", "sft/final"], "", "twice"),
+    (["sft", "sft/final"], "", "named twice"),
     (["sft", "nowhere"], "", "no such folder"),
     (["sft", "reward"], "", "a reward model writes no answers"),
     (["sft", "other"], "compare.reward={home}/runs/other", "it is no reward model"),

@@ -95,7 +95,8 @@ def require_none(overlap: Overlap, questions: Sequence[Question]) -> None:
     """RequestError that names the run, the snapshot, how many prompts, and the first of them."""
     if overlap.exact:
         worst = max(overlap.shared, key=lambda one: len(one.exact))
-        told = f"{len(worst.exact)} of these {len(questions)} prompts"
+        sets = ", ".join(dict.fromkeys(questions[n].set for n in worst.exact))
+        told = f"{len(worst.exact)} of these {len(questions)} prompts (those of the set {sets})"
         first = repr(shortened(_text(questions[worst.exact[0]].prompt)))
     elif len(overlap.near) > NEAR_SHARE * overlap.held_out:
         worst = max(overlap.shared, key=lambda one: len(one.near))
@@ -108,7 +109,7 @@ def require_none(overlap: Overlap, questions: Sequence[Question]) -> None:
     through = "" if learned.run == learned.model else f" (through {shortened(learned.run)})"
     raise RequestError(f"{learned.model}: it was trained{through} on {told}: in split {TRAINED} of "
                        f"{learned.path}; the first: {first}; name prompts that it has not seen (data.path, "
-                       "compare.split), or allow it (compare.allow_overlap=true)")
+                       "compare.split, compare.near, compare.far), or allow it (compare.allow_overlap=true)")
 
 
 def _shared(learned: Learned, prompts: Sequence[Prompt], questions: Sequence[Question]) -> Shared:

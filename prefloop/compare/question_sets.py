@@ -41,7 +41,10 @@ def questions(source: Snapshot, settings: CompareConfig) -> tuple[Question, ...]
     asked = [*held_out, *(variant for name in dict.fromkeys(settings.robust) for variant in variants(held_out, name))]
     for name, path in ((NEAR, settings.near), (FAR, settings.far)):
         if path:
-            other = snapshot.read(Path(path))
+            try:
+                other = snapshot.read(Path(path))
+            except RequestError as error:
+                raise RequestError(f"compare.{name}: {error}") from None
             if not other.prompts:
                 raise RequestError(f"compare.{name}: {path} has no prompts")
             asked += drawn(other, other.prompts, settings.limit, name)

@@ -90,6 +90,9 @@ def sampled(asked: config.Asked, settings: CompareConfig, data: PromptSource, sa
     questions = question_sets.fitting(wanted, reader(found, sampling))
     if not any(one.set == HELD_OUT for one in questions):
         raise over_length(source.path, sampling)
+    if measuring.perplexity and not any(one.reference for one in questions):
+        raise RequestError(f"metrics.perplexity: {source.path} has no demonstrations of these prompts, so there are "
+                           "no right answers to be measured")
     seen = overlap.overlaps([*found, *judges], questions)
     if not settings.allow_overlap:
         overlap.require_none(seen, questions)
@@ -152,8 +155,17 @@ def contestants_of(settings: CompareConfig) -> list[Checkpoint]:
     if not policy or not saved:
         what = "it is no run of PPO or DPO" if not policy else "it kept no checkpoints (train.save_total_limit)"
         raise RequestError(f"compare.sweep: {run.path}: {what}")
-    final = [run.path] if (run.path / "final").is_dir() else []
-    return [models.resolve(str(path)) for path in (policy, *saved, *final)]
+    found = [models.resolve(str(path)) for path in (policy, *saved)]
+    if (run.path / "final").is_dir():
+        final = models.resolve(str(run.path))
+        if weights(final) not in map(weights, found):  # it usually is the last checkpoint, or the best
+            found.append(final)
+    return found
+
+
+def weights(one: Checkpoint) -> list[str]:
+    """What it weighs in: the checksums of its tensors alone."""
+    return [checkpoints.file_sha256(path) for path in sorted((one.adapter or Path(one.base)).glob("*.safetensors"))]
 
 
 def judges_of(settings: CompareConfig) -> list[Checkpoint]:
@@ -166,10 +178,10 @@ def refuse(found: Sequence[Checkpoint], judges: Sequence[Checkpoint]) -> None:
     """What cannot be compared, said before a base is loaded."""
     from prefloop import models
 
-    for key, several in (("runs", found), ("second", judges)):
+    for keys, several in (("compare.runs", found), ("compare.reward and compare.second", judges)):
         folders = [one.folder.resolve() for one in several if one.folder]
         if len(set(folders)) < len(folders):
-            raise RequestError(f"compare.{key} names one run twice, by two paths: its folder and its final/")
+            raise RequestError(f"{keys}: one run is named twice, perhaps by its folder and by its final/")
     for one in found:
         if models.reward_kind(one):
             raise RequestError(f"{one.path}: a reward model writes no answers; name it as compare.reward")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+REASONS = 8  # of the gates that were not passed; the page has all
 HEAD = ("run", "tokens", "ended", "KL from baseline", "win rate", "at equal length", "verdict")
 
 
@@ -13,7 +14,8 @@ def table(report: Mapping[str, Any]) -> str:
     rows = [HEAD, *(row(name, report) for name in report["runs"])]
     widths = [max(len(cells[place]) for cells in rows) for place in range(len(HEAD))]
     lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in rows]
-    return "\n".join([asked(report), *lines, *votes(report), *others(report), *missing(report), report["line"]])
+    told = [*votes(report), *others(report), *missing(report), *report["reasons"][:REASONS]]
+    return "\n".join([asked(report), *lines, *told, report["line"]])
 
 
 def asked(report: Mapping[str, Any]) -> str:
