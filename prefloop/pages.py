@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -12,6 +13,9 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup
 
 HERE = Path(__file__).parent
+# Controls, marks of the writing direction, what has no width, and tags: in a name they hide or turn what stands there.
+ODD = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+                 r"\U000e0000-\U000e007f]")
 STYLE = HERE / "report.css"
 
 
@@ -31,12 +35,20 @@ class Bar:
 
 def rendered(template: Path, **facts: Any) -> str:
     """A page in the style of all reports. Texts from outside are escaped; what is absent is nothing. It may import
-    plots.html."""
+    plots.html. Odd letters are spelled out, but in what a template escapes itself (`| e`): people's and models' texts,
+    which have a direction of their own."""
     pages = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=ChainableUndefined,
-                        loader=FileSystemLoader([template.parent, HERE]))
+                        finalize=spelled, loader=FileSystemLoader([template.parent, HERE]))
     pages.filters |= {"share": share, "number": number, "between": between, "whole": whole}
     made = pages.get_template(template.name)
     return made.render(style=Markup(STYLE.read_text(encoding="utf-8")), Bar=Bar, **facts)
+
+
+def spelled(one: Any) -> Any:
+    """Odd letters by their numbers."""
+    if not isinstance(one, str) or isinstance(one, Markup):
+        return one
+    return ODD.sub(lambda found: f"U+{ord(found[0]):04X}", one)
 
 
 def share(value: Any, signed: bool = False) -> str:

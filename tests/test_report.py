@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import sys
@@ -192,6 +193,15 @@ def test_hostile_text_stays_text_everywhere() -> None:
     assert HOSTILE in page.text
     assert not {"script", "img", "iframe", "link", "a"} & set(page.tags)
     assert not [name for name, _ in page.attributes if name.startswith("on") or name in ("src", "href")]
+
+
+def test_marks_that_turn_the_writing_are_spelled_out_in_names_and_stay_in_texts() -> None:
+    turned, arabic = "runs/\u202eopp", "\u0646\u0639\u0645\u200f!"
+    facts = json.loads(json.dumps(whole()).replace("runs/ppo", turned).replace("a dark night", arabic))
+    page = report.page(facts, [])
+    assert "\u202e" not in page
+    assert "runs/U+202Eopp wins 60.0%" in page
+    assert arabic in "".join(page.split("<del>"))
 
 
 @pytest.mark.parametrize(("before", "after", "went", "came"), [
