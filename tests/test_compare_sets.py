@@ -77,10 +77,11 @@ def test_every_set_is_measured_and_measured_again_without_a_model(home: Path, tm
     assert [one["metrics"] for one in again["runs"].values()] == [one["metrics"] for one in report["runs"].values()]
 
     rows = (tmp_path / "first" / "answers.jsonl").read_text().splitlines()
-    for of in (len(rows), -1):
+    for of, why in ((len(rows), "answers.jsonl: a row is a variant of question .*, which is not"),
+                    (-1, f"answers.jsonl:{len(rows)}: .*row.of is not a whole number")):
         (tmp_path / "first" / "answers.jsonl").write_text("\n".join([*rows[:-1], json.dumps(
             json.loads(rows[-1]) | {"of": of})]))
-        with pytest.raises(RequestError, match=f"answers.jsonl: a row is a variant of question {of}, which is not"):
+        with pytest.raises(RequestError, match=why):
             kept.read(tmp_path / "first")
 
 

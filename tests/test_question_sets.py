@@ -108,7 +108,8 @@ def test_what_must_pass_is_asked_beside_the_same_prompt(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("line", "why"), [
-    ("{", "JSONDecodeError"), ("[]", "TypeError"), ("{}", "KeyError: 'before'"), ('{"before": 3}', "no text"),
+    ("{", "JSONDecodeError"), ("[]", "not an object"), ("{}", "before is not a text"), ('{"before": 3}', "not a text"),
+    ('{"before": "\\ud800", "prompt": {"messages": [{"role": "user", "content": "a"}]}}', "half of a surrogate pair"),
     ('{"before": "a", "prompt": {"messages": []}}', "no messages"), ("[" * 100_000, "RecursionError"), ("\udcff", "")])
 def test_a_broken_row_is_named(tmp_path: Path, line: str, why: str) -> None:
     path = tmp_path / "rows.jsonl"

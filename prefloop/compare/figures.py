@@ -38,7 +38,8 @@ def kl_figures(own: Sequence[Sequence[Answer]], level: float) -> dict[str, Any]:
         return {}
     per_prompt = [mean(gap) for gap in gaps]
     tokens = mean([mean([answer.tokens for answer in answers]) for answers in own])
-    return {"kl": estimate(per_prompt, level), "kl_per_token": mean(per_prompt) / tokens}
+    per_token = {"kl_per_token": mean(per_prompt) / tokens} if tokens else {}
+    return {"kl": estimate(per_prompt, level), **per_token}
 
 
 def mean(values: Sequence[float]) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from prefloop.compare import shapes
 from prefloop.compare.records import HELD_OUT, Question
 from prefloop.compare.settings import CompareConfig
 from prefloop.edits import SHORT, SYNONYMS, replaced, typos
@@ -125,10 +126,9 @@ def must_pass(path: Path) -> list[Question]:
 def former(path: Path, number: int, line: bytes) -> Question:
     try:
         row: Any = json.loads(line)
-        reference = row["before"]
-        if not isinstance(reference, str):
-            raise TypeError("before is no text")
-        return Question(Prompt.from_json(row["prompt"]), MUST_PASS, reference)
+        shapes.require_text(row)
+        shapes.require(row, {"before": str}, "row")
+        return Question(Prompt.from_json(row["prompt"]), MUST_PASS, row["before"])
     except RequestError as error:
         raise RequestError(f"{path}:{number}: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -31,7 +31,7 @@ from prefloop.compare import (
 from prefloop.compare.cache import Cache
 from prefloop.compare.kept import Compared
 from prefloop.compare.metrics import MetricsConfig
-from prefloop.compare.records import HELD_OUT, Contests, Judge, Question
+from prefloop.compare.records import HELD_OUT, PEOPLE, Contests, Judge, Question
 from prefloop.compare.report import page
 from prefloop.compare.screen import table
 from prefloop.compare.settings import CompareConfig, HoldConfig, PromptSource
@@ -43,7 +43,6 @@ from prefloop.records import digest
 if TYPE_CHECKING:
     from prefloop.models import Checkpoint
 
-PEOPLE = "people"
 REGRESSIONS = "regressions.jsonl"
 SHOWN = 50  # regressions in the report; all are in the file
 ANYTIME = ("no number of votes was planned (compare.planned_votes), so the interval that decides is one that holds "

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from prefloop.records import Prompt
 
 HELD_OUT = "held out"  # the set that the verdict is about
+PEOPLE = "people"  # the judge who is everybody that voted
 
 
 @dataclass(frozen=True)

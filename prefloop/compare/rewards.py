@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prefloop import stats
 from prefloop.compare.cache import Kept, text_key
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 EXTREME = 0.99  # of the baseline's rewards; what is above is extreme
 BINS = 24
+ROUNDING = 1e-9
 
 
 def scored(rewards: Sequence[Checkpoint], contestants: Sequence[Contestant], setting: Setting,
@@ -114,7 +116,7 @@ def figures(rewards: Rewards, contestants: Sequence[Contestant], questions: Sequ
     flat = {one.name: np.array([value for n in kept for value in own[n]])
             for one, own in zip(contestants, rewards.scores, strict=True)}
     first = contestants[0].name
-    edges = np.histogram_bin_edges(np.concatenate(list(flat.values())), BINS)
+    edges = edges_of(np.concatenate(list(flat.values())))
     told: dict[str, Any] = {
         "checksum": rewards.checksum, "unread": sum(one.set == HELD_OUT for one in questions) - len(kept),
         "reward": {name: estimate(own, level) for name, own in means.items()},
@@ -128,3 +130,10 @@ def figures(rewards: Rewards, contestants: Sequence[Contestant], questions: Sequ
         told["disagreement"] = {one.name: estimate([mean(own[n]) for n in kept], level)
                                 for one, own in zip(contestants, rewards.spreads, strict=True)}
     return told
+
+
+def edges_of(rewards: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of bars as wide as each other. Rewards that differ by rounding alone are drawn as the same one is."""
+    low, high = float(rewards.min()), float(rewards.max())
+    alike = high - low <= ROUNDING * max(1.0, abs(low), abs(high))
+    return np.histogram_bin_edges(rewards, BINS, (low - 0.5, high + 0.5) if alike else None)

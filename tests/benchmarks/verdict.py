@@ -271,7 +271,7 @@ def compared(folder: Path, votes: Path) -> None:
     kept.write(folder, kept.rows(kept.Compared(questions, contestants, judges, {})))
     checkpoints.write_json(folder / kept.REPORT, {
         "runs": {name: {"checksum": name * 4} for name in names}, "judges": {}, "split": "test", "over_length": 0,
-        "sampling": {"answers": 1, "max_new_tokens": 64, "temperature": 1.0}, "hold": {}, "overlap": {},
+        "sampling": {"answers": 1, "max_new_tokens": 64, "temperature": 1.0}, "hold": {},
         "proxies": ["runs/reward"], "provenance": {}})
 
 
