@@ -262,10 +262,44 @@ def test_the_power_meter_says_784_votes_for_55_percent() -> None:
     run = judged(contests(rows), planned=1)["runs"]["new"]["power"]
     assert run["decisive"] == 200
     assert run["design_effect"] == pytest.approx(1)
-    independent = statistics.power(784, statistics.Resampled(0.5, np.array([0.5]), Spread(1, 1, 1, 9), 10), 0.95, 0.55)
+    independent = statistics.power(784, 1.0, 0.95, 0.55)
     assert (independent["needed"], independent["more"]) == (784, 0)
     assert independent["detectable"] == pytest.approx(0.55, abs=1e-4)
     assert run["more"] == run["needed"] - 200 > 0
+
+
+def test_without_a_plan_the_power_meter_is_of_the_interval_to_look_at_any_time() -> None:
+    """Until that interval finds 55%, more votes are asked for; and with so many it finds it 80% of the time."""
+    meter = statistics.power(784, 1.0, 0.95, 0.55, sequence=True)
+    votes = meter["needed"]
+    assert meter["more"] == votes - 784 > 0
+    assert meter["detectable"] > 0.55
+    assert statistics.power(votes, 1.0, 0.95, 0.55, sequence=True)["detectable"] == pytest.approx(0.55, abs=1e-4)
+    wins = np.random.default_rng(24).binomial(votes, 0.55, 4000)
+    half = statistics.sequence_errors(votes / 784.9, 0.05) * (wins * (votes - wins) / votes**3) ** 0.5
+    assert (wins / votes - half > 0.5).mean() == pytest.approx(0.8, abs=0.02)
+
+    rows = [(n, n, 1, 0, n % 2, 0) for n in range(900)]
+    needed = {planned: judged(contests(rows), planned=planned)["runs"]["new"]["power"]["needed"]
+              for planned in (None, 800, 850, 1000)}
+    assert needed[None] == needed[800] == pytest.approx(votes, rel=0.01)
+    assert needed[850] == needed[1000] == pytest.approx(784, rel=0.01)
+
+
+def test_a_reward_model_s_votes_are_prompts() -> None:
+    draw = np.random.default_rng(25)
+    won_N = (draw.random(200) < 0.5).astype(float)
+    of_four = judged(contests([(n, 0, 1, 0, won_N[n], 0) for n in range(200) for k in range(4)]), kind="reward")
+    of_one = judged(contests([(n, 0, 1, 0, won_N[n], 0) for n in range(200)]), kind="reward")
+    four, one = (told["runs"]["new"] for told in (of_four, of_one))
+    assert (four["wins"], four["votes"], four["power"]["decisive"]) == (4 * one["wins"], 200, 200)
+    assert four["power"]["needed"] == pytest.approx(one["power"]["needed"], rel=0.01)
+    assert four["power"]["detectable"] == pytest.approx(one["power"]["detectable"], abs=0.001)
+    people = judged(contests([(n, k, 1, 0, won_N[n], 0) for n in range(200) for k in range(4)]))["runs"]["new"]
+    assert (people["votes"], people["power"]["decisive"]) == (800, 800)
+    # Four answers of their own say more than one, up to four times as much.
+    apart = contests([(n, 0, 1, 0, float(draw.random() < 0.5), 0) for n in range(200) for k in range(4)])
+    assert judged(apart, kind="reward")["runs"]["new"]["power"]["needed"] == pytest.approx(784 / 4, rel=0.2)
 
 
 def test_the_interval_to_look_at_any_time_is_there_but_at_the_plan() -> None:
@@ -284,11 +318,6 @@ def test_a_plan_is_for_the_votes_of_each_candidate_and_the_baseline() -> None:
     told = judged(contests(rows, ("old", "new", "other")), planned=40)["runs"]
     assert {name: (run["votes"], "anytime" in run) for name, run in told.items()} == {
         "new": (40, False), "other": (25, True)}
-
-
-def test_a_reward_model_s_votes_are_prompts() -> None:
-    rows = [(n, 0, 1, 0, k % 2, 0) for n in range(30) for k in range(4)]
-    assert judged(contests(rows), kind="reward")["runs"]["new"]["votes"] == 30
 
 
 def test_the_interval_to_look_at_any_time_by_hand() -> None:

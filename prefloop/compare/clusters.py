@@ -29,7 +29,7 @@ NONE = 1e-18  # a variance that is nothing but rounding
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure's variances: `clustered` as above, `prompts` as resamples of prompts see it, `votes` as if all votes
+    """A figure's variances: `clustered` as above, `prompts` as resamples of prompts see it, `votes` as if all contests
     were independent. `freedom` are the degrees of freedom of the first."""
 
     clustered: float
@@ -71,7 +71,7 @@ def spread(influence_D: Array, prompt_D: Numbers, rater_D: Numbers) -> Spread:
     freedoms = max(1, len(prompts) - 1), max(1.0, _equal_parts(rater_D[said_D]) - 1)
     parts = together**2 / freedoms[0] + shared * (shared + by_vote) / freedoms[1]
     clustered = together + shared
-    return Spread(clustered, float((prompts**2).sum()), _variance(_sums(influence_D, vote_D)),
+    return Spread(clustered, float((prompts**2).sum()), _variance(influence_D),
                   clustered**2 / parts if parts else freedoms[0])
 
 

@@ -93,20 +93,22 @@ def run_figures(votes: Votes, kind: str, level: float, decide: float, effect: fl
     won = win_rate(votes)
     controlled = length_controlled(votes, won)
     counts = [int((votes.won_D == outcome).sum()) for outcome in (1.0, 0.5, 0.0)]
+    each = 1.0 if kind == "people" else len(votes.won_D) / won.prompts  # contests of a vote, or of a prompt
     said = won.prompts if kind == "reward" else int((votes.rater_D >= 0).sum())
     told = {"win_rate": won.share(level)._asdict(), "decide": won.share(decide)._asdict(), "p": won.p(), "votes": said,
             **dict(zip(("wins", "ties", "losses"), counts, strict=True)), "prompts": won.prompts,
             "length_controlled": controlled and controlled.share(level)._asdict(),
             "quintiles": quintiles(votes, level), "slices": sliced(votes, slices, level),
-            "power": power(counts[0] + counts[2], won, decide, effect)}
-    if kind == "people" and not at_plan(said, planned):
+            "power": power(round((counts[0] + counts[2]) / each), won.spread.design_effect / each, decide, effect,
+                           kind == "people" and passed(said, planned))}
+    if kind == "people" and (passed(said, planned) or said < (planned or 0)):
         told["anytime"] = anytime(won, len(votes.won_D), decide, effect)._asdict()
     return told
 
 
-def at_plan(votes: int, planned: int | None) -> bool:
-    """Whether this is the one look that was planned: as many votes, or up to a tenth more."""
-    return planned is not None and 10 * planned <= 10 * votes <= 11 * planned
+def passed(votes: int, planned: int | None) -> bool:
+    """Whether the one look that was planned, at so many votes or up to a tenth more, is over, or there is none."""
+    return planned is None or 10 * votes > 11 * planned
 
 
 def win_rate(votes: Votes) -> Resampled:
@@ -161,33 +163,48 @@ def sliced(votes: Votes, slices: Mapping[str, Sequence[str]], level: float) -> l
             for n, (by, name, one) in enumerate(found)]
 
 
-def power(decisive: int, won: Resampled, level: float, effect: float) -> dict[str, Any]:
-    """What so many decisive votes can find 80% of the time, and how many it takes to find `effect`: with independent
-    votes (z_level + z_power)^2 / (4 (effect - 1/2)^2), which is 784 for 55%, times the design effect."""
-    together = -special.ndtri((1 - level) / 2) + special.ndtri(POWER)
-    design = won.spread.design_effect
-    needed = int(design * together**2 / (4 * (effect - 0.5) ** 2))
-    detectable = min(1.0, 0.5 + together * (design / decisive) ** 0.5 / 2) if decisive else 1.0
-    return {"decisive": decisive, "design_effect": design, "detectable": float(detectable), "needed": needed,
+def power(decisive: int, design: float, level: float, effect: float, sequence: bool = False) -> dict[str, Any]:
+    """What so many decisive votes can find 80% of the time, and how many it takes to find `effect`: one_look() times
+    the design effect, and about twice that where a confidence `sequence` has to exclude one half."""
+    alpha, one = 1 - level, one_look(1 - level, effect)
+
+    def errors(times: float) -> float:
+        """How many standard errors away from 1/2 is found 80% of the time."""
+        half = sequence_errors(times, alpha) if sequence else -special.ndtri(alpha / 2)
+        return float(half + special.ndtri(POWER))
+
+    times = 1.0
+    for _ in range(20):  # errors() hardly moves: each round gains a digit or more
+        times = errors(times) ** 2 / (4 * (effect - 0.5) ** 2 * one)
+    needed = int(design * times * one)
+    detectable = 0.5 + errors(decisive / design / one) * (design / decisive) ** 0.5 / 2 if decisive else 1.0
+    return {"decisive": decisive, "design_effect": design, "detectable": min(1.0, detectable), "needed": needed,
             "more": max(0, needed - decisive)}
 
 
-def anytime(won: Resampled, votes: int, level: float, effect: float) -> stats.Estimate:
-    """An interval that holds at every look, however often one looks: an asymptotic confidence sequence
-    (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas 2021, theorem 2.2), of the clustered variance.
+def one_look(alpha: float, effect: float) -> float:
+    """The independent decisive votes that find `effect` 80% of the time, looked at once:
+    (z_level + z_power)^2 / (4 (effect - 1/2)^2), which is 784 for 55% at 95%."""
+    return float((special.ndtri(POWER) - special.ndtri(alpha / 2)) ** 2 / (4 * (effect - 0.5) ** 2))
 
-    Its mixture is narrowest (their equation 24) where the votes would do to find `effect` at one look. Of few prompts
-    the variance is taken to be the most that a share can have, with which no asymptotics are needed.
+
+def anytime(won: Resampled, votes: int, level: float, effect: float) -> stats.Estimate:
+    """An interval that holds at every look, however often one looks: a confidence sequence of the clustered variance.
+
+    Of few prompts the variance is taken to be the most that a share can have, with which no asymptotics are needed.
     """
-    alpha = 1 - level
     variance = max(won.spread.clustered, 0.25 / won.prompts) if won.few else won.spread.clustered
-    together = -special.ndtri(alpha / 2) + special.ndtri(POWER)
-    # t rho^2, with t the independent votes that say as much as all these.
-    scale = votes / won.spread.design_effect * 4 * (effect - 0.5) ** 2 / together**2
-    scale *= -2 * np.log(alpha) + np.log(1 - 2 * np.log(alpha))
-    half = (variance * 2 * (scale + 1) / scale * np.log((scale + 1) ** 0.5 / alpha)) ** 0.5
-    half = float(half * won.spread.student(level))
+    # The independent votes that say as much as all these, of those that one look would take.
+    times = votes / won.spread.design_effect / one_look(1 - level, effect)
+    half = variance**0.5 * sequence_errors(times, 1 - level) * won.spread.student(level)
     return stats.Estimate(won.value, max(0.0, won.value - half), min(1.0, won.value + half))
+
+
+def sequence_errors(times: float, alpha: float) -> float:
+    """How many standard errors wide an asymptotic confidence sequence is, to either side (Waudby-Smith, Arbour, Sinha,
+    Kennedy and Ramdas 2021, theorem 2.2). Its mixture is narrowest (their equation 24) at `times` = 1."""
+    scale = times * (-2 * np.log(alpha) + np.log(1 - 2 * np.log(alpha)))  # t rho^2
+    return float((2 * (scale + 1) / scale * np.log((scale + 1) ** 0.5 / alpha)) ** 0.5)
 
 
 def table(contests: Contests, weight_D: Array | None = None) -> Array:
