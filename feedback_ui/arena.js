@@ -48,7 +48,7 @@ const words = {
   sames: (n) => `${n} ${n === 1 ? "prompt is" : "prompts are"} not asked: all answers are the same.`,
   heldOut: (n) => `Held-out prompts, after ${n} votes`,
   typed: (n) => `Prompts that were typed, after ${n} ${n === 1 ? "vote" : "votes"}`,
-  heads: ["checkpoint", "wins, a tie half (95%)", "among the best", "strength (nats)"],
+  heads: ["checkpoint", "wins, a tie half (95% interval)", "among the best", "strength (nats)"],
   keys: [
     ["L T V", "look at held-out prompts, try a prompt, vote blind"],
     ["J K, ← →", "Look: the next and the previous prompt"],
@@ -172,7 +172,7 @@ function table(rows) {
   };
   const share = (n) => `${(100 * n).toFixed(1)}%`;
   made.append(line("th", words.heads), ...rows.map(({ name, win_rate: rate, best, strength }) =>
-    line("td", [name, rate ? `${share(rate.value)} [${share(rate.low)}, ${share(rate.high)}]` : "", best, strength.toFixed(2)])));
+    line("td", [name, rate ? `${share(rate.value)} (${share(rate.low)} to ${share(rate.high)})` : "", best, strength.toFixed(2)])));
   return made;
 }
 

@@ -65,7 +65,9 @@ function drawLines() {
   const last = Math.min(lines.length, Math.ceil((box.scrollTop + (box.clientHeight || 600)) / LINE) + AROUND);
   box.style.setProperty("--above", `${first * LINE}px`);
   box.style.setProperty("--below", `${(lines.length - last) * LINE}px`);
+  const focused = box.contains(document.activeElement) && document.activeElement.dataset.line;
   box.replaceChildren(...lines.slice(first, last).map((line, i) => lineOf(line, first + i)));
+  if (focused) box.querySelector(`[data-line="${focused}"]`)?.focus({ preventScroll: true });
 }
 
 function lineOf(line, i) {

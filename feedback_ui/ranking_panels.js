@@ -137,7 +137,7 @@ function fill({ title, why, tick = "", html = null, agree = "", decline = false,
   return box;
 }
 
-// Who wrote what, and how each did: only a campaign that is done tells it.
+// Who was compared, and how each did: only a campaign that is done tells it.
 function standingsTable(rows) {
   const made = make("table", "pl-standings");
   const line = (tag, cells) => {
@@ -146,8 +146,9 @@ function standingsTable(rows) {
     return row;
   };
   const share = (n) => (100 * n).toLocaleString(language, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+  const interval = ({ value, low, high }) => t("interval", { value: share(value), low: share(low), high: share(high) });
   made.append(line("th", choices("revealedHeads")), ...rows.map(({ name, win_rate: rate, best }) =>
-    line("td", [name, rate ? `${share(rate.value)}% [${share(rate.low)}, ${share(rate.high)}]` : "–", best])));
+    line("td", [name, rate ? interval(rate) : "–", best])));
   return made;
 }
 

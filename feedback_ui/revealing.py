@@ -1,4 +1,4 @@
-"""What raters of a comparison are told at its end: who wrote the answers they read, and how each did."""
+"""What raters of a comparison are told at its end: which checkpoints they compared, and how each did."""
 
 from __future__ import annotations
 

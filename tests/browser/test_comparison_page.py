@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,8 @@ LEAKS = (*SUMS, *(name.rpartition("/")[2] for name in SUMS), "secret", "hidden-d
 
 
 def prompt(number: int) -> Prompt:
-    return Prompt((Message("user", f"question {number}"),))
+    """A checkpoint's name may stand in a question, too."""
+    return Prompt((Message("user", f"question {number}: are you hidden-dpo-0003?"),))
 
 
 @pytest.fixture(params=[2, 3], ids=["two checkpoints", "three"])
@@ -82,6 +84,24 @@ def vote(page: Page) -> None:
     went_on(page, asked)
 
 
+def stays_as_it_is(page: Page) -> None:
+    """The names are told, and so no vote is changed any more: not from the history, not by undoing, not by hand."""
+    page.keyboard.press("m")
+    page.wait_for_selector(".pl-past")
+    assert page.locator(".pl-past button").count() == 0
+    page.keyboard.press("z")
+    page.wait_for_function("document.querySelector('.pl-bar .pl-error').textContent.includes('have been told who')")
+    said = page.evaluate("""async () => {
+      const post = (path, body) => fetch(path, { method: "POST", body: JSON.stringify(body),
+        headers: { "content-type": "application/json" } }).then(async (one) => [one.status, await one.json()]);
+      const [, { answers }] = await post("/api/history", {});
+      const [{ answer }] = answers;
+      return Promise.all([post("/api/reopen", { answer }), post("/api/withdraw", { answer }),
+        post("/api/revise", { answer, key: "k", ranks: answers[0].order.flat().map(() => 1) })]);
+    }""")
+    assert [(status, "have been told who wrote what" in str(body)) for status, body in said] == [(422, True)] * 3
+
+
 def test_names_come_when_all_is_in(browser: Browser, served: Served, compared: Path,
                                    texts: list[tuple[str, ...]]) -> None:
     count, wanted = len(texts[0]), 3 if len(texts[0]) == 2 else 4
@@ -96,6 +116,11 @@ def test_names_come_when_all_is_in(browser: Browser, served: Served, compared: P
         assert leaks(kept) == []
         vote(page)
         saved(page)
+        if done < wanted - 1:
+            page.keyboard.press("m")
+            page.wait_for_selector(".pl-past")
+            assert page.locator(".pl-past button").count() == done + 1
+            page.keyboard.press("m")
     page.get_by_role("button", name="Look again").click()
     page.wait_for_timeout(1000)  # what it showed before is drawn anew
     page.wait_for_selector(".pl-standings")
@@ -105,7 +130,9 @@ def test_names_come_when_all_is_in(browser: Browser, served: Served, compared: P
     assert [row.split("\t")[0] for row in rows[1:]] == names
     shares = [row.split("\t")[1].split("%")[0] for row in rows[1:]]
     assert shares == (["0.0", "100.0"] if count == 2 else ["0.0", "50.0", "100.0"])
+    assert " to " in rows[1]
     assert seen.dialogs == seen.complaints == []
+    stays_as_it_is(page)
     questions = [Question(prompt(n)) for n in range(len(texts))]
     found, counted = people.contests([served.store], [
         Contestant(name, SUMS[name], tuple((Answer(own[place], 2, True),) for own in texts))
@@ -123,7 +150,9 @@ def test_all_typed_words_of_the_page_hold_on_a_phone(browser: Browser, served: S
     for _ in range(3 if len(texts[0]) == 2 else 4):
         vote(page)
     saved(page)
-    phone, seen = opened(browser, served.url, phone=True, wait=".pl-standings")
+    phone, seen = opened(browser, served.url, phone=True, wait=".pl-standings", locale="de")
+    assert "Diese Checkpoints haben Sie verglichen" in phone.locator(".pl-done").inner_text()
+    assert re.search(r"100,0 % \(\d+,\d bis 100,0\)", phone.locator(".pl-standings").inner_text())
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390
     assert seen.complaints == []
     for one in (page, phone):

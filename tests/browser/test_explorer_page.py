@@ -87,6 +87,19 @@ def test_of_a_thousand_prompts_only_the_seen_are_in_the_page(browser: Browser, s
     page.close()
 
 
+def test_the_keyboard_stays_where_it_was_in_the_list(browser: Browser, served: Served) -> None:
+    page, _ = opened(browser, served.url, wait=".ar-column")
+    page.locator(".ar-list [data-line='3']").focus()
+    page.keyboard.press("Enter")
+    asks(page, "Question 3:")
+    assert page.evaluate("document.activeElement.dataset.line") == "3"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    asks(page, "Question 4:")
+    assert page.evaluate("document.activeElement.dataset.line") == "4"
+    page.close()
+
+
 def test_filters_slices_and_the_judge_that_orders(browser: Browser, served: Served, known: HeldOut) -> None:
     page, seen = opened(browser, served.url, wait=".ar-column")
 
