@@ -109,7 +109,7 @@ def test_whatever_the_files_hold_is_judged_or_refused_in_one_line(seed: int, tmp
                                                                   capsys: pytest.CaptureFixture[str]) -> None:
     made, dice = compared(), Random(seed)
     both = {"rows": kept.rows(made), "report": report(made)}
-    where = {which: list(places(both[which], (which,))) for which in both}
+    where = {which: list(places(both[which], (which,)))[1:] for which in both}
     codes = set()
     for _ in range(MUTATIONS):
         path, new = dice.choice(where[dice.choice(list(where))]), dice.choice(WRONG)
