@@ -147,8 +147,8 @@ def test_a_blind_vote_by_keyboard(browser: Browser, sampled: Served) -> None:
     assert {ranking.responses[ranking.ranks.index(1)].policy for ranking in found} == {NAMES[0]}
     page.wait_for_function("document.querySelector('.ar-told').textContent.includes('after 3 votes')")
     rows = page.locator(".ar-told tr").all_inner_texts()
-    assert rows[1].split("\t")[:2] == [NAMES[0], "100.0% [43.9%, 100.0%]"]
-    assert "1 prompt is not asked: you saw" in page.locator(".ar-told").inner_text()
+    assert rows[1].split("\t")[:2] == [NAMES[0], "100.0% (43.9% to 100.0%)"]
+    assert "1 prompt is not asked: Look told you" in page.locator(".ar-told").inner_text()
     assert "1 prompt is not asked: all answers are the same" in page.locator(".ar-told").inner_text()
     page.keyboard.press("l")
     page.wait_for_selector(".ar-column")
