@@ -101,7 +101,7 @@ def test_a_server_that_refuses_the_key_ends_the_run(earlier: Path, capsys: pytes
     with serving(StandIn(answers=lambda body: (401, {"error": {"message": "who are you?"}}))) as server:
         assert tiny.launch("compare", f"compare.answers=[{earlier}]", f"run.root={earlier.parent / 'runs'}",
                            f"judge.url={server.url}", "judge.model=m") == 1
-    said = capsys.readouterr().err.strip().splitlines()[-1]
+    said = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("prefloop compare: "))
     assert "401, who are you? (judge.url, judge.model, judge.token_file)" in said
 
 
