@@ -15,7 +15,8 @@ def estimate(value: float, low: float, high: float) -> dict[str, Any]:
 
 def against(value: float, **more: Any) -> dict[str, Any]:
     """One run's figures by one judge."""
-    return {"win_rate": estimate(value, value - 0.1, value + 0.1), "prompts": 40,
+    usual = estimate(value, value - 0.1, value + 0.1)
+    return {"win_rate": usual, "decide": usual, "prompts": 40,
             "length_controlled": estimate(value - 0.05, value - 0.2, value + 0.1), "quintiles": [], "slices": [],
             "power": {"decisive": 64, "design_effect": 1.25, "detectable": 0.625, "needed": 784, "more": 720}, **more}
 

@@ -126,6 +126,15 @@ def test_the_interval_of_the_verdict_stands_below_its_judge() -> None:
     assert drawn.lanes[1].interval == "45.0 to 75.0%"
 
 
+@pytest.mark.parametrize(("key", "why"), [("decide", "wider, for several candidates"),
+                                          ("anytime", "may be looked at at any time")])
+def test_the_tiles_show_the_intervals_that_decide(key: str, why: str) -> None:
+    wide = {key: estimate(0.6, 0.45, 0.75)}
+    page = shown(report.page(told(judges={"people": judged(runs={PPO: against(0.6, **wide)})}), []))
+    assert f"win rate 60.0% 45.0 to 75.0% {why} at equal length 55.0% 32.5 to 77.5% {why}" in page
+    assert why not in shown(report.page(told(), []))
+
+
 def test_gains_go_from_the_largest_and_regressions_come_as_they_are_given() -> None:
     must = {"asked": 3, "passed": {DPO: 3, PPO: 2}, "failed": [{**LOST, "run": PPO}]}
     facts = told(regressions={"best": [LOST], "counts": {DPO: 2, PPO: 1}, "by": "runs/reward", "must_pass": must},

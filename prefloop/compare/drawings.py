@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefloop import plots
+from prefloop.compare.verdict import interval_to_decide
 from prefloop.pages import between, number, share
 from prefloop.plots import Axis, Lane, Plot, Series
 
@@ -91,10 +92,15 @@ def of_judges(judges: Mapping[str, Mapping[str, Any]], by: str | None, run: str)
         if not own.get("win_rate"):
             continue
         yield Row(name, own["win_rate"], f"{KINDS.get(judged['kind'], judged['kind'])}, {own['prompts']} prompts")
-        taken = own.get("anytime") or own.get("decide")
-        if name == by and taken and taken != own["win_rate"]:
-            why = "may be looked at at any time" if own.get("anytime") else "wider, for several candidates"
-            yield Row("what the verdict goes by", taken, why, "plain")
+        if name == by and (why := wider(own)):
+            yield Row("what the verdict goes by", interval_to_decide(own), why, "plain")
+
+
+def wider(own: Mapping[str, Any]) -> str:
+    """Why the interval that decides is another than the usual one; nothing where it is not."""
+    if interval_to_decide(own) == own["win_rate"]:
+        return ""
+    return "may be looked at at any time" if own.get("anytime") else "wider, for several candidates"
 
 
 def by_length(own: Mapping[str, Any]) -> Lanes | None:

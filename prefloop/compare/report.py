@@ -12,7 +12,7 @@ from typing import Any
 from prefloop.compare import drawings
 from prefloop.compare.drawings import Lanes, Shapes
 from prefloop.compare.records import HELD_OUT
-from prefloop.compare.verdict import UNIT
+from prefloop.compare.verdict import UNIT, interval_to_decide, widened
 from prefloop.compare.wording import Part, changes
 from prefloop.pages import rendered
 
@@ -84,7 +84,7 @@ def judged(name: str, own: dict[str, Any], best: str | None) -> Judged:
 
 
 def headline(report: dict[str, Any]) -> dict[str, Any]:
-    """What the verdict's judge says of the best run, and what that run takes."""
+    """What the verdict's judge says of the best run, in the intervals that decide, and what that run takes."""
     best, runs = report.get("best"), report["runs"]
     if best is None:
         return {}
@@ -92,7 +92,10 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
     of_judge = judge.get("runs", {}).get(best, {})
     own, baseline = runs[best], runs[report["baseline"]]
     return {"unit": UNIT.get(judge.get("kind"), "votes"),
-            **{key: of_judge[key] for key in ("win_rate", "length_controlled", "power") if of_judge.get(key)},
+            **({"win_rate": interval_to_decide(of_judge), "wider": drawings.wider(of_judge)} if of_judge else {}),
+            **({"length_controlled": widened(of_judge["length_controlled"], of_judge)}
+               if of_judge.get("length_controlled") else {}),
+            "power": of_judge.get("power"),
             **({"kl": own["kl"]} if own.get("kl") else {}),
             **({"regressions": report["regressions"]["counts"].get(best, 0)} if report.get("regressions") else {}),
             **({"times": own["mean_length"] / baseline["mean_length"]} if baseline["mean_length"] else {})}
