@@ -77,7 +77,7 @@ SECTIONS = {
 
 def whole() -> dict[str, Any]:
     """A report with every section, and two judges whose details are many."""
-    facts = told(reasons=["too few votes"])
+    facts = told()
     people = {key: value for section in SECTIONS.values() for key, value in section.get("judges", {}).get(
         "people", {}).items() if key in ("strengths",)}
     of_best = {key: one for section in SECTIONS.values() for key, one in section.get("judges", {}).get(

@@ -59,9 +59,9 @@ def shown(html: str) -> str:
 
 
 def test_the_page_says_what_the_report_says() -> None:
-    page = shown(report.page(told(reasons=["too few votes"], peeking={"rule": "as planned"}), []))
+    page = shown(report.page(told(peeking={"rule": "as planned"}), []))
     for words in (f"{PPO} wins 60.0%", "60.0% 50.0 to 70.0%", "at equal length 55.0% 40.0 to 70.0%",
-                  "3.00 2.50 to 3.50", "1.50 ×", "votes still needed 720", "too few votes",
+                  "3.00 2.50 to 3.50", "1.50 ×", "votes still needed 720",
                   "The verdict goes by people alone",
                   "as planned", "2026-03-04 05:06:07 UTC", "1,234"):
         assert words in page, words
@@ -166,6 +166,33 @@ def test_a_gate_that_only_some_runs_have_keeps_its_column() -> None:
     assert f"run win rate KL {DPO} passed by far – {PPO} best passed by far failed by little" in page
 
 
+def test_a_run_that_wins_more_and_is_rejected_is_told_from_the_best() -> None:
+    runs = told()["runs"]
+    runs[DPO]["gates"] = {"win rate": {"passed": True, "detail": "wins"}, "KL": {"passed": False, "detail": "KL 9"}}
+    runs[PPO]["gates"] = {"win rate": {"passed": True, "detail": "wins"}}
+    more = {"people": judged(runs={DPO: against(0.9), PPO: against(0.7)})}
+    page = shown(report.page(told(runs=runs, judges=more, verdict="ship"), []))
+    assert f"{PPO} best that passes" in page
+    assert f"{DPO} rejected : KL 9 40 held-out" in page
+    runs[PPO]["gates"] |= {"length": {"passed": None, "detail": "longer"}}
+    page = shown(report.page(told(runs=runs, judges=more), []))
+    assert f"{PPO} best that may pass" in page
+    assert f"{PPO} open : longer" in page
+    runs[DPO]["gates"] |= {"plan": {"passed": None, "detail": "3 of 9 votes"}}
+    assert screen.state(runs[DPO]["gates"]) == "undecided"
+    assert "best that" not in shown(report.page(told(), []))
+
+
+def test_the_table_of_judges_counts_voters_of_people_alone_and_more_while_more_is_needed() -> None:
+    page = shown(report.page(told(judges={"people": judged(), "gpt": judged("ai")}), []))
+    assert "people people the verdict goes by it 1,234 1,234 3 0 64 1.25 62.5% 720" in page
+    assert "gpt AI judge 1,234 – – 0 64 1.25 62.5% 720" in page
+    wins = judged("reward", runs={PPO: against(0.9)})
+    page = shown(report.page(told(judges={"runs/reward": wins}, by="runs/reward"), []))
+    assert "judge contests missing decisive design effect finds win rates from runs/reward" in page
+    assert "The last three are of" in page
+
+
 def test_many_runs_are_shown_by_judge() -> None:
     runs = {f"runs/ppo/checkpoint-{n}": against(0.5 + n / 100) for n in range(1, 6)}
     judges = {"people": judged(runs=runs), "gpt": judged("ai", runs=runs)}
@@ -259,6 +286,19 @@ def test_as_many_words_stay_as_can(seed: int) -> None:
 def test_a_text_that_is_too_long_to_compare_stays_whole() -> None:
     old, new = changes("a " * (LONGEST + 1), "b")
     assert [[one.changed for one in parts] for parts in (old, new)] == [[False], [False]]
+
+
+def test_small_slices_are_folded_and_coloured_and_large_ones_stand_first() -> None:
+    slices = [{"by": "stratum", "name": name, "prompts": prompts, "win_rate": estimate(0.6, 0.5, 0.7),
+               "adjusted": 0.01, "coloured": coloured}
+              for name, prompts, coloured in (("a", 31, False), ("b", 12, False), ("c", 90, False), ("d", 30, True))]
+    ((by, large, small),) = drawings.by_slice({"slices": slices})
+    assert large is not None
+    assert small is not None
+    assert (by, [one.name for one in large.lanes], [one.name for one in small.lanes]) == (
+        "stratum", ["d", "c", "a"], ["b"])
+    page = report.page(told(judges={"people": judged(runs={PPO: against(0.6, slices=slices)})}), [])
+    assert "<details><summary>1 of under 30 prompts</summary>" in page
 
 
 @pytest.mark.parametrize(("values", "share", "words"), [

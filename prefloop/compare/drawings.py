@@ -93,7 +93,7 @@ def of_judges(judges: Mapping[str, Mapping[str, Any]], by: str | None, run: str)
             continue
         yield Row(name, own["win_rate"], f"{KINDS.get(judged['kind'], judged['kind'])}, {own['prompts']} prompts")
         if name == by and (why := wider(own)):
-            yield Row("what the verdict goes by", interval_to_decide(own), why, "plain")
+            yield Row("what the verdict goes by", dict(interval_to_decide(own)), why, "plain")
 
 
 def wider(own: Mapping[str, Any]) -> str:
@@ -115,12 +115,16 @@ def by_length(own: Mapping[str, Any]) -> Lanes | None:
     return win_rates([*fifths, *ends])
 
 
-def by_slice(own: Mapping[str, Any]) -> list[tuple[str, Lanes]]:
-    """A run's win rate in slices of the prompts, by what they are sliced by."""
-    found: dict[str, list[Row]] = {}
-    for one in own.get("slices") or ():
-        found.setdefault(one["by"], []).append(Row(one["name"], one["win_rate"], slice_note(one), tone_of(one)))
-    return [(by, drawn) for by, rows in found.items() if (drawn := win_rates(rows))]
+def by_slice(own: Mapping[str, Any]) -> list[tuple[str, Lanes | None, Lanes | None]]:
+    """A run's win rate in slices of the prompts, by what they are sliced by: the coloured first, then the large; and
+    apart those of under FEW prompts."""
+    ordered = sorted(own.get("slices") or (), key=lambda one: (not one.get("coloured"), -one["prompts"]))
+    drawn = []
+    for by in dict.fromkeys(one["by"] for one in own.get("slices") or ()):
+        large, small = ([Row(one["name"], one["win_rate"], slice_note(one), tone_of(one)) for one in ordered
+                         if one["by"] == by and (one["prompts"] < FEW) is few] for few in (False, True))
+        drawn.append((by, win_rates(large), win_rates(small)))
+    return drawn
 
 
 def slice_note(one: Mapping[str, Any]) -> str:

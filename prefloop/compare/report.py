@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefloop.compare import drawings
+from prefloop.compare import drawings, screen
 from prefloop.compare.drawings import Lanes, Shapes
 from prefloop.compare.records import HELD_OUT
-from prefloop.compare.verdict import UNIT, interval_to_decide, widened
+from prefloop.compare.verdict import UNIT, above_half, interval_to_decide, widened
 from prefloop.compare.wording import Part, changes
 from prefloop.pages import rendered
 
@@ -41,7 +41,7 @@ class Judged:
     power: dict[str, Any]
     strengths: Lanes | None
     lengths: Lanes | None
-    slices: list[tuple[str, Lanes]]
+    slices: list[tuple[str, Lanes | None, Lanes | None]]
     rewards: Shapes | None
 
 
@@ -63,7 +63,7 @@ def page(report: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     kind = ordered.get(worse.get("by", ""), {}).get("kind")
     gates = {name: {"gates": own["gates"]} for name, own in report["runs"].items() if own.get("gates")}
     return rendered(TEMPLATE, report=report, best=best, judges=judges, wins=wins, headline=headline(report),
-                    gates=tables(gates), kinds=drawings.KINDS,
+                    chip=chip(report), reasons=reasons(report), gates=tables(gates), kinds=drawings.KINDS,
                     regressions=[regression(one, rows, kind) for one in worse.get("best", [])[:SHOWN]],
                     gains=gains(report, rows), metrics=tables(by_metric(report)),
                     robustness=tables(report.get("robustness") or {}),
@@ -79,8 +79,11 @@ def in_order(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def judged(name: str, own: dict[str, Any], best: str | None) -> Judged:
     of_best = (own.get("runs") or {}).get(best) or {}
-    return Judged(name, own, of_best.get("power") or {}, drawings.strengths(own), drawings.by_length(of_best),
-                  drawings.by_slice(of_best), drawings.rewards(own))
+    power = of_best.get("power") or {}
+    if of_best and above_half(interval_to_decide(of_best), "").passed is not None:
+        power = {**power, "more": None}  # it is known which wins
+    return Judged(name, own, power, drawings.strengths(own), drawings.by_length(of_best), drawings.by_slice(of_best),
+                  drawings.rewards(own))
 
 
 def headline(report: dict[str, Any]) -> dict[str, Any]:
@@ -99,6 +102,21 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
             **({"kl": own["kl"]} if own.get("kl") else {}),
             **({"regressions": report["regressions"]["counts"].get(best, 0)} if report.get("regressions") else {}),
             **({"times": own["mean_length"] / baseline["mean_length"]} if baseline["mean_length"] else {})}
+
+
+def chip(report: dict[str, Any]) -> str:
+    """What the best run is called: a run that fails a gate may win more."""
+    runs = (report.get("judges") or {}).get(report.get("by"), {}).get("runs", {})
+    lows = {name: own["decide"]["low"] for name, own in runs.items()}
+    if lows.get(report.get("best"), 0.0) == max(lows.values(), default=0.0):
+        return "best"
+    return {"ship": "best that passes", "undecided": "best that may pass"}.get(report["verdict"], "best")
+
+
+def reasons(report: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
+    """The runs that do not pass: each with its word, and what it did not pass."""
+    return [(name, screen.state(gates), [gate["detail"] for gate in gates.values() if not gate["passed"]])
+            for name, own in report["runs"].items() if (gates := own.get("gates")) and screen.state(gates) != "ship"]
 
 
 def regression(one: dict[str, Any], rows: list[dict[str, Any]], kind: str | None) -> Contrast:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from prefloop.compare.verdict import Gate, Word, rank
+
 REASONS = 8  # of the gates that were not passed; the page has all
 HEAD = ("run", "tokens", "ended", "KL from baseline", "win rate", "at equal length", "verdict")
 
@@ -39,11 +41,16 @@ def counted(number: int, what: str) -> str:
 def row(name: str, report: Mapping[str, Any]) -> tuple[str, ...]:
     own = report["runs"][name]
     judged = report["judges"].get(report["by"], {}).get("runs", {}).get(name, {})
-    open_or_not = [gate["passed"] for gate in own.get("gates", {}).values()]
-    state = "baseline" if name == report["baseline"] else "-" if not open_or_not else (
-        "reject" if False in open_or_not else "undecided" if None in open_or_not else "ship")
+    gates = own.get("gates")
+    word = "baseline" if name == report["baseline"] else state(gates) if gates else "-"
     return (name, f"{own['mean_length']:.1f}", f"{own['ended']:.0%}", interval(own.get("kl"), ".2f"),
-            interval(judged.get("win_rate"), ".1%"), interval(judged.get("length_controlled"), ".1%"), state)
+            interval(judged.get("win_rate"), ".1%"), interval(judged.get("length_controlled"), ".1%"), word)
+
+
+def state(gates: Mapping[str, Mapping[str, Any]]) -> Word:
+    """A run's own verdict, from its gates as report.json holds them."""
+    words: tuple[Word, ...] = ("reject", "undecided", "ship")
+    return words[rank({name: Gate(gate["passed"], gate["detail"]) for name, gate in gates.items()})]
 
 
 def votes(report: Mapping[str, Any]) -> list[str]:
