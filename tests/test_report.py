@@ -19,9 +19,11 @@ from made_reports import (
     PPO,
     ROWS,
     SECTIONS,
+    SFT,
     against,
     estimate,
     judged,
+    run,
     told,
     whole,
 )
@@ -211,6 +213,16 @@ def test_metrics_have_a_column_for_every_set_but_the_variants() -> None:
     del sets["near"]
     (alone,) = report.tables(report.by_metric(facts))
     assert (alone.title, alone.columns) == ("held out", ["rouge_l"])
+
+
+def test_where_all_prompts_are_alike_there_is_no_interval() -> None:
+    same, moved = estimate(0.0, 0.0, 0.0), estimate(0.5, 0.5, 0.5 + 1e-12)
+    figures = {"refusal": {**estimate(0.1, 0.0, 0.2), "prompts": 40, "gain": same},
+               "length": {**estimate(9.0, 9.0, 9.0), "prompts": 40, "gain": moved, "gap": estimate(0.5, 0.4, 0.6)}}
+    page = shown(report.page(told(runs={SFT: run(metrics={"held out": figures})}, best=None), []))
+    assert "0.100 0.000 to 0.200 gain 0.000, no difference seen in 40" in page.replace("+", "")
+    assert "9.00 the same in 40 gain +0.500, the same in 40 gap +0.500, 0.400 to 0.600" in page
+    assert drawings.reward_note({"gain": {PPO: same}}, PPO).endswith("(no difference seen)")
 
 
 def test_hostile_text_stays_text_everywhere() -> None:

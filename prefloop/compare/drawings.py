@@ -13,6 +13,7 @@ from prefloop.plots import Axis, Lane, Plot, Series
 
 FEW = 30  # prompts, under which a figure is grey
 FEW_RUNS = 4
+SAME = 1e-9  # an interval that is no wider has no width but what rounding leaves
 LABELLED = 8  # points, over which their names would cover each other
 KINDS = {"people": "people", "ai": "AI judge", "reward": "reward model"}
 
@@ -185,12 +186,20 @@ def blocks(axis: Axis, edges: list[float], counts: list[int], most: float) -> tu
 def reward_note(judged: Mapping[str, Any], name: str) -> str:
     said = []
     if gain := (judged.get("gain") or {}).get(name):
-        said.append(f"gain {number(gain['value'], signed=True)} ({between(gain)})")
+        said.append(f"gain {number(gain['value'], signed=True)} ({reach(gain)})")
     if (extreme := (judged.get("extreme") or {}).get(name)) is not None:
         said.append(f"{share(extreme)} above the baseline's top 1%")
     if apart := (judged.get("disagreement") or {}).get(name):
         said.append(f"members {number(apart['value'])} apart")
     return "; ".join(said)
+
+
+def reach(estimate: Mapping[str, float], prompts: int | None = None) -> str:
+    """Its interval in words; where all prompts are alike a bootstrap has none to tell."""
+    if estimate["high"] - estimate["low"] > SAME:
+        return between(estimate)
+    alike = "the same" if abs(estimate["value"]) > SAME else "no difference seen"
+    return alike + (f" in {prompts}" if prompts else "")
 
 
 def overoptimisation(found: Mapping[str, Any] | None) -> list[Plot]:

@@ -64,6 +64,7 @@ def page(report: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     gates = {name: {"gates": own["gates"]} for name, own in report["runs"].items() if own.get("gates")}
     return rendered(TEMPLATE, report=report, best=best, judges=judges, wins=wins, headline=headline(report),
                     chip=chip(report), reasons=reasons(report), gates=tables(gates), kinds=drawings.KINDS,
+                    reach=drawings.reach,
                     regressions=[regression(one, rows, kind) for one in worse.get("best", [])[:SHOWN]],
                     gains=gains(report, rows), metrics=tables(by_metric(report)),
                     robustness=tables(report.get("robustness") or {}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made_reports import ROWS, whole
+from made_reports import ROWS, estimate, run, told, whole
 from playwright.sync_api import Browser, Page
 
 from prefloop.compare import report
@@ -38,6 +38,26 @@ def test_the_page_is_no_wider_than_the_screen_and_asks_for_nothing(browser: Brow
     outside = page.evaluate("""() => [...document.querySelectorAll('.lane, .chart, dl, .text, h3')].filter(one =>
         one.getBoundingClientRect().right > one.closest('.card').getBoundingClientRect().right + 1).length""")
     assert outside == 0
+
+
+def test_tables_of_many_metrics_fit_and_break_names_between_their_parts(browser: Browser, tmp_path: Path) -> None:
+    figure = {**estimate(27.5, 26.5, 28.5), "prompts": 90, "gain": estimate(0.123, -0.234, 0.345)}
+    names = [f"/home/a_person/runs/ppo/checkpoint-{n}00" for n in range(3)]
+    metrics = {"held out": dict.fromkeys(
+        ("refusal", "repetition", "length", "rouge_l", "obeyed", "perplexity", "exact_match"), figure)}
+    facts = told(runs={name: run(metrics=metrics) for name in names}, baseline=names[0], best=None, by=None)
+    path = tmp_path / "report.html"
+    path.write_text(report.page(facts, []), encoding="utf-8")
+    page, _ = opened(browser, path, 1280)
+    hidden, broken = page.evaluate("""() => [
+        Math.max(...[...document.querySelectorAll('.scroll')].map(one => one.scrollWidth - one.clientWidth)),
+        [...document.querySelectorAll('.figures td.name')].filter(one => {
+            const last = document.createRange(), text = one.firstChild;
+            last.setStart(text, text.textContent.indexOf('checkpoint'));
+            last.setEnd(text, text.textContent.trimEnd().length);
+            return last.getClientRects().length > 1;
+        }).length]""")
+    assert (hidden, broken) == (0, 0)
 
 
 def test_marks_stand_over_their_ticks(browser: Browser, place: Path) -> None:
