@@ -225,6 +225,34 @@ def test_where_all_prompts_are_alike_there_is_no_interval() -> None:
     assert drawings.reward_note({"gain": {PPO: same}}, PPO).endswith("(no difference seen)")
 
 
+def test_one_is_counted_as_one() -> None:
+    fifth = {"low": 1.0, "high": 1.001, "win_rate": estimate(0.4, 0.2, 0.6), "prompts": 1}
+    piece = {"by": "stratum", "name": "chat", "prompts": 1, "win_rate": estimate(0.4, 0.2, 0.6)}
+    one = judged(runs={PPO: against(0.6, prompts=1, quintiles=[fifth], slices=[piece])}, unread=1)
+    page = shown(report.page(told(prompts=1, judges={"people": one}, regressions={"counts": {PPO: 1}}), []))
+    assert "1 prompts" not in page
+    assert page.count("1 prompt ") >= 5
+    assert "1.00 times as long" in page
+    assert "1.00 to" not in page
+
+
+def test_each_snapshot_that_was_learned_from_is_told_once() -> None:
+    rows = [{"run": run, "by": by, "snapshot": "data/rankings", "exact": 0, "near": 2}
+            for run, by in ((PPO, PPO), (PPO, "runs/reward"), (DPO, DPO))]
+    overlap = {"exact": 0, "near": 2, "in": rows, "unchecked": []}
+    page = shown(report.page(told(overlap=overlap, provenance={"prefloop": "0.1.0"}), []))
+    assert f"2 nearly 0 and 2 in data/rankings, which {PPO}, {DPO} learned from" in page
+    assert page.count("data/rankings") == 1
+
+
+def test_brackets_are_explained_where_there_are_some() -> None:
+    facts = SECTIONS["All runs among themselves"]["judges"]["people"]["strengths"]
+    page = shown(report.page(told(judges={"people": judged(strengths=facts)}), []))
+    assert "In brackets the places that the contests leave open." in page
+    sure = {name: {**own, "rank_low": own["rank"], "rank_high": own["rank"]} for name, own in facts.items()}
+    assert "In brackets" not in shown(report.page(told(judges={"people": judged(strengths=sure)}), []))
+
+
 def test_hostile_text_stays_text_everywhere() -> None:
     def poisoned(value: Any) -> Any:
         """Every word and every name of the report is hostile."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefloop import plots
+from prefloop.compare.screen import counted
 from prefloop.compare.verdict import interval_to_decide
 from prefloop.pages import between, number, share
 from prefloop.plots import Axis, Lane, Plot, Series
@@ -79,8 +80,8 @@ def side_by_side(judges: Mapping[str, Mapping[str, Any]], by: str | None,
     """Win rates against the baseline, all on one axis: of a few runs each by all judges, of many (a sweep) by each
     judge all runs."""
     of_runs = {run: own for run in runs if (own := list(of_judges(judges, by, run)))}
-    of_each = {name: [Row(run, own["win_rate"], f"{own['prompts']} prompts") for run, own in judged["runs"].items()]
-               for name, judged in judges.items()}
+    of_each = {name: [Row(run, own["win_rate"], counted(own["prompts"], "prompt"))
+                      for run, own in judged["runs"].items()] for name, judged in judges.items()}
     axis = around_half([row for own in of_runs.values() for row in own])
     shown = of_runs if len(of_runs) <= FEW_RUNS else of_each
     return [(title, drawn) for title, rows in shown.items() if (drawn := win_rates(rows, axis))]
@@ -92,7 +93,8 @@ def of_judges(judges: Mapping[str, Mapping[str, Any]], by: str | None, run: str)
         own = (judged.get("runs") or {}).get(run) or {}
         if not own.get("win_rate"):
             continue
-        yield Row(name, own["win_rate"], f"{KINDS.get(judged['kind'], judged['kind'])}, {own['prompts']} prompts")
+        kind = KINDS.get(judged["kind"], judged["kind"])
+        yield Row(name, own["win_rate"], f"{kind}, {counted(own['prompts'], 'prompt')}")
         if name == by and (why := wider(own)):
             yield Row("what the verdict goes by", dict(interval_to_decide(own)), why, "plain")
 
@@ -106,8 +108,8 @@ def wider(own: Mapping[str, Any]) -> str:
 
 def by_length(own: Mapping[str, Any]) -> Lanes | None:
     """A run's win rate in fifths of how long its answer is beside the baseline's, over all, and at equal length."""
-    fifths = [Row(f"{number(one['low'])} to {number(one['high'])} times as long", one["win_rate"],
-                  f"{one['prompts']} prompts", "faint" if one["prompts"] < FEW else "")
+    fifths = [Row(" to ".join(dict.fromkeys((number(one["low"]), number(one["high"])))) + " times as long",
+                  one["win_rate"], counted(one["prompts"], "prompt"), "faint" if one["prompts"] < FEW else "")
               for one in own.get("quintiles") or () if one.get("win_rate")]
     if not fifths:
         return None
@@ -130,9 +132,10 @@ def by_slice(own: Mapping[str, Any]) -> list[tuple[str, Lanes | None, Lanes | No
 
 def slice_note(one: Mapping[str, Any]) -> str:
     """Its size, and its p after the correction for so many slices."""
+    size = counted(one["prompts"], "prompt")
     if one.get("adjusted") is None:
-        return f"{one['prompts']} prompts"
-    return f"{one['prompts']} prompts, q " + (f"{one['adjusted']:.3f}" if one["adjusted"] >= 0.001 else "< 0.001")
+        return size
+    return f"{size}, q " + (f"{one['adjusted']:.3f}" if one["adjusted"] >= 0.001 else "< 0.001")
 
 
 def tone_of(one: Mapping[str, Any]) -> str:

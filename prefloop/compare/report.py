@@ -64,7 +64,8 @@ def page(report: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     gates = {name: {"gates": own["gates"]} for name, own in report["runs"].items() if own.get("gates")}
     return rendered(TEMPLATE, report=report, best=best, judges=judges, wins=wins, headline=headline(report),
                     chip=chip(report), reasons=reasons(report), gates=tables(gates), kinds=drawings.KINDS,
-                    reach=drawings.reach,
+                    reach=drawings.reach, learned=learned(report),
+                    places_open=any("(" in row.note for one in judges if one.strengths for row in one.strengths.lanes),
                     regressions=[regression(one, rows, kind) for one in worse.get("best", [])[:SHOWN]],
                     gains=gains(report, rows), metrics=tables(by_metric(report)),
                     robustness=tables(report.get("robustness") or {}),
@@ -118,6 +119,16 @@ def reasons(report: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
     """The runs that do not pass: each with its word, and what it did not pass."""
     return [(name, screen.state(gates), [gate["detail"] for gate in gates.values() if not gate["passed"]])
             for name, own in report["runs"].items() if (gates := own.get("gates")) and screen.state(gates) != "ship"]
+
+
+def learned(report: dict[str, Any]) -> dict[tuple[str, int, int], list[str]]:
+    """By snapshot, and how many questions are in it word for word and nearly: who learned from it, each once."""
+    found: dict[tuple[str, int, int], list[str]] = {}
+    for one in (report.get("overlap") or {}).get("in", ()):
+        runs = found.setdefault((one["snapshot"], one["exact"], one["near"]), [])
+        if one["run"] not in runs:
+            runs.append(one["run"])
+    return found
 
 
 def regression(one: dict[str, Any], rows: list[dict[str, Any]], kind: str | None) -> Contrast:
