@@ -217,10 +217,11 @@ def test_metrics_have_a_column_for_every_set_but_the_variants() -> None:
 
 def test_where_all_prompts_are_alike_there_is_no_interval() -> None:
     same, moved = estimate(0.0, 0.0, 0.0), estimate(0.5, 0.5, 0.5 + 1e-12)
-    figures = {"refusal": {**estimate(0.1, 0.0, 0.2), "prompts": 40, "gain": same},
+    figures = {"than": {**same, "prompts": 40}, "refusal": {**estimate(0.1, 0.0, 0.2), "prompts": 40, "gain": same},
                "length": {**estimate(9.0, 9.0, 9.0), "prompts": 40, "gain": moved, "gap": estimate(0.5, 0.4, 0.6)}}
     page = shown(report.page(told(runs={SFT: run(metrics={"held out": figures})}, best=None), []))
     assert "0.100 0.000 to 0.200 gain 0.000, no difference seen in 40" in page.replace("+", "")
+    assert "0.000 the same in 40 0.100" in page
     assert "9.00 the same in 40 gain +0.500, the same in 40 gap +0.500, 0.400 to 0.600" in page
     assert drawings.reward_note({"gain": {PPO: same}}, PPO).endswith("(no difference seen)")
 

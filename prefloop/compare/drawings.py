@@ -197,11 +197,11 @@ def reward_note(judged: Mapping[str, Any], name: str) -> str:
     return "; ".join(said)
 
 
-def reach(estimate: Mapping[str, float], prompts: int | None = None) -> str:
+def reach(estimate: Mapping[str, float], prompts: int | None = None, at_nought: str = "no difference seen") -> str:
     """Its interval in words; where all prompts are alike a bootstrap has none to tell."""
     if estimate["high"] - estimate["low"] > SAME:
         return between(estimate)
-    alike = "the same" if abs(estimate["value"]) > SAME else "no difference seen"
+    alike = "the same" if abs(estimate["value"]) > SAME else at_nought
     return alike + (f" in {prompts}" if prompts else "")
 
 
