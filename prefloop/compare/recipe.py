@@ -47,8 +47,8 @@ REGRESSIONS = "regressions.jsonl"
 SHOWN = 50  # regressions in the report; all are in the file
 ANYTIME = ("no number of votes was planned (compare.planned_votes), so the interval that decides is one that holds "
            "however often it is looked at: a confidence sequence, wider than the usual interval")
-PLANNED = ("{planned} votes were planned beforehand (compare.planned_votes): before they are in, nothing is decided, "
-           "and then the usual interval is")
+PLANNED = ("{planned} votes were planned beforehand (compare.planned_votes): before they are in, nothing is decided; "
+           "then the usual interval decides, up to a tenth more votes; after that one that holds at every look")
 
 
 def sections() -> config.Sections:
