@@ -209,7 +209,7 @@ def test_shapes_are_read_from_folders_and_runs(tmp_path: Path) -> None:
     ("config.json", '{"model_type": "llama"}', "config.json: hidden_size is missing"),
     ("config.json", "not json", "config.json: cannot be read"),
     ("config.json", "[1]", "config.json: not a JSON object"),
-    ("config.json", "[" * 10**5, "config.json: not a JSON object"),
+    ("config.json", "[" * 10**5, "config.json: cannot be read"),
     ("config.json", '{"hidden_size": "big"}', "config.json: hidden_size is 'big', where a whole number"),
     ("config.json", '{"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 0}', "attention_heads is 0"),
     ("config.json", '{"hidden_size": 8, "num_hidden_layers": true}', "num_hidden_layers is True"),

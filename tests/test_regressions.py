@@ -120,7 +120,7 @@ def test_what_must_pass() -> None:
 
 def test_the_recorded_answer_by_reward_and_in_votes() -> None:
     questions = [question(0), *(question(n, "must pass", reference="good") for n in (1, 2, 3))]
-    scores = ((),) * 4, ((3.0,), (1.0,), (2.0,), ())  # spread over them 0.82
+    scores = ((3.0,), (1.0,), (2.0,), ()), ((3.0,), (1.0,), (2.0,), ())  # the baseline's spread is 0.82
     found = regressions.by_recorded_reward(Rewards("r", "", scores, recorded={1: 1.5, 2: 2.1, 3: 9.0}), 1)
     assert {n: loss.worse for n, loss in found.items()} == {1: True, 2: False}
     players = [contestant("a", "x", "good", "other", "good"), contestant("b", "y", "1", "2", "3")]

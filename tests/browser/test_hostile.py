@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 
 import arena_server
+import explored
 import pytest
 import rated_page
 from playwright.sync_api import Browser, Page
 from rated_page import opened
 
+from prefloop.compare.records import Answer, Contestant, Question
 from prefloop.records import Answers, Message, Prompt, Response
 
 pytestmark = pytest.mark.skipif(not rated_page.CHROMIUM.exists(), reason="no /usr/bin/chromium")
@@ -81,9 +83,12 @@ FIELDS = "document.querySelectorAll('form, input, textarea, select, iframe, obje
 
 
 def rows() -> list[Answers]:
-    """Each string as an answer, as a message, and as the name of the run that wrote an answer, eight at a time."""
+    """Each string as an answer, as a message, and in the name of the run that wrote an answer, eight at a time.
+
+    In the name its letters stand apart: a run's name is blacked out of the answers.
+    """
     return [Answers(Prompt((*(Message("assistant", text) for text in eight), Message("user", f"{at} {eight[0]}"))),
-                    tuple(Response(text, f"canary-policy {text} canary") for text in eight))
+                    tuple(Response(text, f"canary-policy {' '.join(text)} canary") for text in eight))
             for at in range(0, len(CORPUS), 8) if (eight := CORPUS[at : at + 8]) and len(eight) > 1]
 
 
@@ -138,10 +143,10 @@ def test_prompts_answers_and_names_of_raters_and_runs(browser: Browser, tmp_path
 
 def test_names_of_runs_in_the_arena(browser: Browser, tmp_path: Path) -> None:
     names = (whole("first"), whole("second"))
-    answers = tmp_path / "answers.jsonl"
-    answers.write_text("".join(json.dumps({
-        "prompt": Prompt((Message("user", f"{at} {text}"),)).to_json(),
-        "answers": {name: [f"{name[:6]} {text}"] for name in names}}) + "\n" for at, text in enumerate(CORPUS)))
+    answers = explored.written(tmp_path / "compared", [Question(Prompt((Message("user", f"{at} {text}"),)))
+                                                       for at, text in enumerate(CORPUS)],
+                               [Contestant(name, f"key of {name}", tuple((Answer(f"{name[:6]} {text}", 3, True),)
+                                                                         for text in CORPUS)) for name in names])
     served = arena_server.serve(tmp_path / "arena", f"arena.answers={answers}")
     try:
         page, seen = opened(browser, served.url, wait=".ar-column")
