@@ -54,7 +54,7 @@ def test_what_was_there_is_there_and_goes_on(path: Path, tmp_path: Path, capsys:
     before = inspected(path)
     check(tmp_path)
     kept = tmp_path / "feedback.db.schema-1"
-    assert capsys.readouterr().out == f"{path}: brought from schema 1 to 2; as it was, it is kept in {kept}\n"
+    assert capsys.readouterr().out == f"{path}: brought from schema 1 to 3; as it was, it is kept in {kept}\n"
     assert (version(kept), inspected(kept)) == ("1", before)
     with Store(url(tmp_path), clock=lambda: 1150) as store:
         assert capsys.readouterr().out == "", "it is said once"
@@ -94,7 +94,7 @@ def shape(path: Path) -> dict[str, Any]:
 def test_reading_alone_migrates_too(path: Path, tmp_path: Path) -> None:
     with Store(url(tmp_path), read_only=True) as store:
         assert store.progress().done == 2
-    assert version(path) == "2"
+    assert version(path) == "3"
 
 
 def test_an_older_prefloop_that_still_runs_is_not_migrated_under(path: Path, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_migration_that_is_killed_leaves_the_old_store(path: Path, tmp_path: P
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert version(path) == "1"
     check(tmp_path)
-    assert version(path) == "2"
+    assert version(path) == "3"
 
 
 def test_a_migration_that_fails_leaves_the_old_store(path: Path, tmp_path: Path,

@@ -22,6 +22,7 @@ from prefloop.store.schema import (
     guidelines,
     illustrations,
     items,
+    meta,
     pictures,
     prompts,
     responses,
@@ -149,7 +150,9 @@ def add(db: Connection, at: int, campaign: int, rows: Sequence[Ready]) -> tuple[
     first = (db.scalar(select(func.max(items.c.id))) or 0) + 1
     new = dict(zip(dict.fromkeys(row.name for row in rows if row.name not in known), count(first), strict=False))
     if new:
-        db.execute(insert(items), [_columns(wanted[name], campaign, at) | {"id": item} for name, item in new.items()])
+        seed = db.scalars(select(meta.c.value).where(meta.c.name == "seed")).one()
+        db.execute(insert(items), [_columns(wanted[name], campaign, at) | {"id": item, "chance": chance(seed, name)}
+                                   for name, item in new.items()])
         db.execute(insert(choices), [{"item": item, "place": place, "response": response["digest"]}
                                      for name, item in new.items()
                                      for place, response in enumerate(wanted[name].responses)])
@@ -162,6 +165,11 @@ def prompts_of(db: Connection, campaign: int) -> set[str]:
     """The ids of the prompts that a campaign's normal items have."""
     return set(db.scalars(select(prompts.c.id).join(items, items.c.prompt == prompts.c.digest)
                           .where(items.c.campaign == campaign, items.c.kind == "normal")))
+
+
+def chance(seed: str, name: str) -> int:
+    """An item's place in a random order of all, the same whenever it is asked; 31 bits."""
+    return int(digest(seed, name)[:8], 16) >> 1
 
 
 def _columns(row: Ready, campaign: int, at: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from prefloop.store import opening, schema
 from prefloop.store.copying import copied
 
 FIRST = "1"  # a store of this schema bears no Alembic version yet
-OLDER = ("1",)  # what can be brought to today's
+OLDER = ("1", "2")  # what can be brought to today's
 
 
 def migrate(path: Path, version: str) -> Path:

@@ -1,4 +1,5 @@
-"""What is kept of raters' work: campaigns, items to rate, leases on them, answers that are only added, accounts.
+"""What is kept of raters' work: campaigns, items to rate, leases on them, answers that are only added, what leads
+decided, accounts, and a log of every change.
 
 Texts from outside live in `prompts` and `responses`, once each, under a digest of all that was given; everything else
 refers to them. Times are whole seconds of the server's clock, UTC. A change here needs a new file in migrations/.
@@ -18,10 +19,11 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.types import REAL
 
-VERSION = "2"  # also the name of the newest migration
+VERSION = "3"  # also the name of the newest migration
 
 tables = MetaData()
 
@@ -47,7 +49,7 @@ campaigns = Table(
     Column("settings", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("created", Integer, nullable=False),
-    CheckConstraint("state in ('open', 'paused')"),
+    CheckConstraint("state in ('draft', 'open', 'paused')"),
     sqlite_strict=True,
 )
 
@@ -87,7 +89,8 @@ illustrations = Table(
 # An item is one prompt with K responses for `need` raters. `done` counts the answers that fill the need: it is kept
 # here, in the transaction that stores the answer, so that finding the next item does not count every answer again.
 # Only normal items are counted. Gold and qualification items are for every rater once; a repeat is for `rater` alone,
-# who answered the item that it `mirrors`.
+# who answered the item that it `mirrors`. `chance` is the place that the store's seed drew for it among all;
+# `uncertainty` is how far an ensemble of reward models is apart on it.
 items = Table(
     "items", tables,
     Column("id", Integer, primary_key=True),
@@ -102,6 +105,8 @@ items = Table(
     Column("stratum", Text, nullable=False),
     Column("priority", Integer, nullable=False),
     Column("created", Integer, nullable=False),
+    Column("chance", Integer, nullable=False, server_default=text("0")),
+    Column("uncertainty", REAL),
     UniqueConstraint("campaign", "digest"),
     CheckConstraint("need >= 1"),
     CheckConstraint("done between 0 and need"),
@@ -138,7 +143,8 @@ golds = Table(
 # -- what raters did --------------------------------------------------------------------------------------------------
 
 # One row for a rater and an item, for ever: a lease that is skipped or expires is opened again, never doubled, and so
-# nobody can answer an item twice.
+# nobody can answer an item twice. `policy` is the rule that chose the item, and `propensity` how likely that rule was
+# to choose it then.
 leases = Table(
     "leases", tables,
     Column("item", Integer, ForeignKey("items.id"), primary_key=True),
@@ -148,14 +154,17 @@ leases = Table(
     Column("state", Text, nullable=False),
     Column("issued", Integer, nullable=False),
     Column("expires", Integer, nullable=False),
+    Column("policy", Text, nullable=False, server_default=text("'queued'")),
+    Column("propensity", REAL),
     CheckConstraint("state in ('open', 'skipped', 'done')"),
     sqlite_strict=True,
 )
 Index("leases_of_rater", leases.c.rater, leases.c.state)
 
 # Rows are added and never changed, but for `retracted`: when a row ceased to count, for a newer revision took its
-# place or the rater withdrew it. Of one item and rater at most one row counts. `ranks` are in the order of `shown`, as
-# the rater gave them; `key` is the page's own name for the submission, so that a retry is known for one.
+# place or the rater withdrew it; `surplus`; and `excluded`: whether its rater is in quarantine. Of one item and rater
+# at most one row is current. `ranks` are in the order of `shown`, as the rater gave them; `key` is the page's own name
+# for the submission, so that a retry is known for one. `informed`: the rater had seen the model's order before.
 answers = Table(
     "answers", tables,
     Column("id", Integer, primary_key=True),
@@ -176,6 +185,8 @@ answers = Table(
     Column("kind", Text, nullable=False),
     Column("surplus", Integer, nullable=False),
     Column("created", Integer, nullable=False),
+    Column("excluded", Integer, nullable=False, server_default=text("0")),
+    Column("informed", Integer, nullable=False, server_default=text("0")),
     UniqueConstraint("item", "rater", "revision"),
     sqlite_strict=True,
 )
@@ -239,6 +250,104 @@ verdicts = Table(
     Column("state", Text, nullable=False),
     Column("at", Integer, nullable=False),
     CheckConstraint("state in ('passed', 'failed')"),
+    sqlite_strict=True,
+)
+
+# -- what leads and models say ----------------------------------------------------------------------------------------
+
+# What a reward model says of an item, kept before anybody rates it: `scores` in the stored order of the answers.
+predictions = Table(
+    "predictions", tables,
+    Column("item", Integer, ForeignKey("items.id"), primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("scores", Text, nullable=False),
+    Column("spread", REAL),
+    Column("at", Integer, nullable=False),
+    sqlite_strict=True,
+)
+
+# An item that somebody should look at, and what they decided; `ranks` in the stored order, `gold` the item made of it.
+reviews = Table(
+    "reviews", tables,
+    Column("id", Integer, primary_key=True),
+    Column("item", Integer, ForeignKey("items.id"), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("ranks", Text),
+    Column("none_acceptable", Integer, nullable=False),
+    Column("cause", Text),
+    Column("note", Text, nullable=False),
+    Column("reviewer", Text, nullable=False),
+    Column("opened", Integer, nullable=False),
+    Column("closed", Integer),
+    Column("gold", Integer, ForeignKey("items.id")),
+    CheckConstraint("state in ('open', 'decided', 'dismissed')"),
+    CheckConstraint("cause in ('ambiguous', 'guideline', 'mistake', 'edge', 'taste')"),
+    sqlite_strict=True,
+)
+Index("reviews_open", reviews.c.item, unique=True, sqlite_where=reviews.c.state == "open")
+
+# A rater whose answers do not count while they are held; nothing of theirs is deleted.
+quarantines = Table(
+    "quarantines", tables,
+    Column("id", Integer, primary_key=True),
+    Column("rater", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("at", Integer, nullable=False),
+    Column("closed_by", Text, nullable=False),
+    Column("closed", Integer),
+    CheckConstraint("state in ('proposed', 'held', 'lifted', 'dismissed')"),
+    sqlite_strict=True,
+)
+Index("quarantines_of_rater", quarantines.c.rater, unique=True, sqlite_where=quarantines.c.closed.is_(None))
+
+# -- what happened ----------------------------------------------------------------------------------------------------
+
+# Rows are only added. `digest` is of a salt and a payload, which may be deleted; `chain` is of the chain before and of
+# this row. `subject` names a row of another table, such as answers:12, and never a person.
+events = Table(
+    "events", tables,
+    Column("id", Integer, primary_key=True),
+    Column("at", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False, index=True),
+    Column("digest", Text, nullable=False),
+    Column("chain", Text, nullable=False),
+    sqlite_strict=True,
+)
+
+# Who did it, to or of whom, and what; all that is personal of an event.
+payloads = Table(
+    "payloads", tables,
+    Column("event", Integer, ForeignKey("events.id"), primary_key=True),
+    Column("actor", Text, nullable=False, index=True),
+    Column("about", Text, nullable=False, index=True),
+    Column("salt", Text, nullable=False),
+    Column("payload", Text, nullable=False),
+    sqlite_strict=True,
+)
+
+# What left the store, and whose answers went with it; `head` is the log's last event then, as ID:CHAIN.
+exports = Table(
+    "exports", tables,
+    Column("id", Integer, primary_key=True),
+    Column("at", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("place", Text, nullable=False),
+    Column("checksum", Text, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("head", Text, nullable=False),
+    sqlite_strict=True,
+)
+
+exports_of = Table(
+    "exports_of", tables,
+    Column("export", Integer, ForeignKey("exports.id"), primary_key=True),
+    Column("rater", Text, primary_key=True),
+    Column("answers", Integer, nullable=False),
     sqlite_strict=True,
 )
 
