@@ -91,6 +91,7 @@ def opened(browser: Browser, url: str, phone: bool = False, wait: str = ".pl-car
     """A page of a browser without a past."""
     size: ViewportSize = {"width": 390, "height": 844} if phone else {"width": 1280, "height": 800}
     own = browser.new_context(viewport=size, has_touch=phone, is_mobile=phone, **context)
+    own.set_default_timeout(60_000)  # a busy machine is no failure
     page, seen = own.new_page(), Seen()
 
     def dismissed(dialog: Dialog) -> None:
@@ -106,7 +107,7 @@ def opened(browser: Browser, url: str, phone: bool = False, wait: str = ".pl-car
     page.on("console", logged)
     page.on("pageerror", lambda error: seen.complaints.append(str(error)))
     page.goto(url)
-    page.wait_for_selector(wait, timeout=60_000)
+    page.wait_for_selector(wait)
     return page, seen
 
 
