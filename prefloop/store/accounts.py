@@ -19,6 +19,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from prefloop.errors import RequestError
+from prefloop.store import events
 from prefloop.store.records import folded
 from prefloop.store.schema import accounts, failures, invitations, sessions
 from prefloop.store.store import Store
@@ -60,16 +61,20 @@ class Accounts:
 
     # -- accounts ----------------------------------------------------------------------------------------------------
 
-    def add(self, name: str, password: str, role: str = "rater") -> Account:
+    def add(self, name: str, password: str, role: str = "rater", by: str = events.COMMAND) -> Account:
         made, hashed = Account(named(name), _role(role)), self._hashed(password)
-        self._store.write(lambda db: self._insert(db, made, hashed))
+        self._store.write(lambda db: self._insert(db, by, made, hashed))
         return made
 
-    def _insert(self, db: Connection, made: Account, hashed: str) -> None:
+    def _insert(self, db: Connection, by: str, made: Account, hashed: str) -> None:
         if _row(db, made.name) is not None:
             raise RequestError(f"name: there is an account {made.name!r} already; choose another name")
         db.execute(insert(accounts).values(name=made.name, password=hashed, role=made.role, state="active",
                                            created=self._store.clock()))
+        self._wrote(db, "account made", by, made.name)
+
+    def _wrote(self, db: Connection, kind: str, by: str, name: str) -> None:
+        events.wrote(db, self._store.clock(), kind, by, accounts, accounts.c.name == name)
 
     def verify(self, name: str, password: str, address: str = "") -> Account | None:
         """The account, if the password is right; None if not. It takes as long for a name that is not known.
@@ -87,8 +92,10 @@ class Accounts:
 
         def clear(db: Connection) -> None:
             db.execute(delete(failures).where(failures.c.name == known, failures.c.address == address))
-            db.execute(update(accounts).where(accounts.c.name == known, accounts.c.password == row.password)
-                       .values(password=renewed))
+            if renewed != row.password:
+                db.execute(update(accounts).where(accounts.c.name == known, accounts.c.password == row.password)
+                           .values(password=renewed))
+                self._wrote(db, "password hashed anew", known, known)
 
         self._store.write(clear)
         return Account(row.name, row.role)
@@ -121,36 +128,47 @@ class Accounts:
     def _set_password(self, db: Connection, name: str, hashed: str) -> None:
         db.execute(update(accounts).where(accounts.c.name == name).values(password=hashed))
         db.execute(delete(failures).where(failures.c.name == name))
-        self._close_doors(db, name)
+        self._wrote(db, "password set", name, name)
+        self._close_doors(db, name, name)
 
-    def _close_doors(self, db: Connection, name: str) -> None:
+    def _close_doors(self, db: Connection, by: str, name: str) -> None:
         """Sessions, and links that would reset the password once more."""
         db.execute(delete(sessions).where(sessions.c.rater == name))
-        db.execute(update(invitations).where(invitations.c.name == name, invitations.c.purpose == "reset",
-                                             invitations.c.used.is_(None)).values(used=self._store.clock()))
+        links = db.scalars(select(invitations.c.digest).where(
+            invitations.c.name == name, invitations.c.purpose == "reset", invitations.c.used.is_(None))).all()
+        for link in links:
+            self._use(db, "link withdrawn", by, link)
 
-    def disable(self, name: str) -> None:
+    def _use(self, db: Connection, kind: str, by: str, link: str) -> None:
+        at, own = self._store.clock(), invitations.c.digest == link
+        db.execute(update(invitations).where(own).values(used=at))
+        events.wrote(db, at, kind, by, invitations, own)
+
+    def disable(self, name: str, by: str = events.COMMAND) -> None:
         """Nobody signs in by this name any more; what it rated stays."""
         def work(db: Connection) -> None:
             own = _known(db, name).name
-            db.execute(update(accounts).where(accounts.c.name == own).values(state="disabled"))
-            self._close_doors(db, own)
+            self._change(db, "account disabled", by, own, state="disabled")
+            self._close_doors(db, by, own)
 
         self._store.write(work)
 
-    def change_role(self, name: str, role: str) -> None:
+    def change_role(self, name: str, role: str, by: str = events.COMMAND) -> None:
         known = _role(role)
-        self._store.write(lambda db: db.execute(update(accounts).where(accounts.c.name == _known(db, name).name)
-                                                .values(role=known)))
+        self._store.write(lambda db: self._change(db, f"made {known}", by, _known(db, name).name, role=known))
 
-    def enable(self, name: str) -> None:
+    def enable(self, name: str, by: str = events.COMMAND) -> None:
         """The name can be used again, with the password that it had."""
-        self._store.write(lambda db: db.execute(update(accounts).where(accounts.c.name == _known(db, name).name)
-                                                .values(state="active")))
+        self._store.write(lambda db: self._change(db, "account enabled", by, _known(db, name).name, state="active"))
+
+    def _change(self, db: Connection, kind: str, by: str, name: str, **to: str) -> None:
+        db.execute(update(accounts).where(accounts.c.name == name).values(**to))
+        self._wrote(db, kind, by, name)
 
     # -- invitations -------------------------------------------------------------------------------------------------
 
-    def invite(self, role: str = "rater", purpose: str = "join", name: str | None = None, hours: float = 72) -> str:
+    def invite(self, role: str = "rater", purpose: str = "join", name: str | None = None, hours: float = 72,
+               by: str = events.COMMAND) -> str:
         """A token that lets one person make an account (`name`, or a name of their choice), or reset a password."""
         if purpose not in PURPOSES:
             raise RequestError(f"purpose: {purpose!r} is not one of {', '.join(PURPOSES)}")
@@ -163,8 +181,11 @@ class Accounts:
         def work(db: Connection) -> None:
             if whom and (_row(db, whom) is None) == (purpose == "reset"):
                 raise RequestError(f"name: there is {'no' if purpose == 'reset' else 'already an'} account {whom!r}")
-            db.execute(insert(invitations).values(digest=_digest(token), role=_role(role), name=whom, purpose=purpose,
-                                                  expires=self._store.clock() + int(hours * 3600)))
+            at, own = self._store.clock(), _digest(token)
+            db.execute(insert(invitations).values(digest=own, role=_role(role), name=whom, purpose=purpose,
+                                                  expires=at + int(hours * 3600)))
+            events.wrote(db, at, "invited" if purpose == "join" else "reset link made", by, invitations,
+                         invitations.c.digest == own)
 
         self._store.write(work)
         return token
@@ -177,9 +198,9 @@ class Accounts:
 
         def work(db: Connection) -> Account:
             row = self._invitation(db, token)
-            db.execute(update(invitations).where(invitations.c.digest == row.digest).values(used=self._store.clock()))
             if row.purpose == "reset":
                 found = _known(db, row.name)
+                self._use(db, "link used", found.name, row.digest)
                 self._set_password(db, found.name, hashed)
                 return Account(found.name, found.role)
             if row.name is None and not name:
@@ -187,7 +208,8 @@ class Accounts:
             if row.name is not None and name and folded(name) not in ("", row.name):
                 raise RequestError(f"name: this invitation is for {row.name!r}; leave the name empty or type that one")
             made = Account(row.name or named(name or ""), row.role)
-            self._insert(db, made, hashed)
+            self._use(db, "link used", made.name, row.digest)
+            self._insert(db, made.name, made, hashed)
             return made
 
         return self._store.write(work)
@@ -233,9 +255,14 @@ class Accounts:
     def end_session(self, token: str) -> None:
         self._store.write(lambda db: db.execute(delete(sessions).where(sessions.c.digest == _digest(token))))
 
-    def end_all(self, name: str) -> None:
+    def end_all(self, name: str, by: str = events.COMMAND) -> None:
         """Signs a name out everywhere."""
-        self._store.write(lambda db: db.execute(delete(sessions).where(sessions.c.rater == _known(db, name).name)))
+        def work(db: Connection) -> None:
+            own = _known(db, name).name
+            db.execute(delete(sessions).where(sessions.c.rater == own))
+            events.record(db, self._store.clock(), "signed out", by, "accounts", {}, about=own)
+
+        self._store.write(work)
 
     def count(self) -> int:
         with self._store.reading() as db:

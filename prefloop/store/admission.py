@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, func, insert, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from prefloop.errors import RequestError
 from prefloop.records import decided, digest
+from prefloop.store import events
 from prefloop.store.items import settings_of
 from prefloop.store.records import Campaign, Guideline, Lesson, Qualification
 from prefloop.store.schema import acknowledgements, answers, golds, guidelines, items, verdicts, warnings
@@ -37,8 +37,11 @@ def _accepted(db: Connection, rater: str, campaign: int, warning: str) -> bool:
 
 def answer_warning(db: Connection, at: int, rater: str, campaign: int, accepted: bool) -> None:
     text = settings_of(db, campaign).warning
-    db.execute(insert(warnings).values(rater=rater, campaign=campaign, version=digest(text), accepted=int(accepted),
-                                       at=at))
+    made = db.execute(insert(warnings).values(rater=rater, campaign=campaign, version=digest(text),
+                                              accepted=int(accepted), at=at)).inserted_primary_key
+    assert made is not None
+    events.wrote(db, at, "warning accepted" if accepted else "warning declined", rater, warnings,
+                 warnings.c.id == made[0])
 
 
 # -- guidelines -------------------------------------------------------------------------------------------------------
@@ -59,8 +62,13 @@ def acknowledge(db: Connection, at: int, rater: str, campaign: int, version: str
     current = guideline(db, rater, campaign)
     if current is None or current.version != version:
         raise RequestError("version: the guideline has changed meanwhile; read the newest")
-    db.execute(upsert(acknowledgements).values(rater=rater, campaign=campaign, number=current.number, version=version,
-                                               at=at).on_conflict_do_nothing())
+    if current.acknowledged:
+        return
+    db.execute(insert(acknowledgements).values(rater=rater, campaign=campaign, number=current.number, version=version,
+                                               at=at))
+    own = acknowledgements.c
+    events.wrote(db, at, "guideline acknowledged", rater, acknowledgements, (own.rater == rater)
+                 & (own.campaign == campaign) & (own.number == current.number))
 
 
 def acknowledged(db: Connection, rater: str, campaign: int) -> str:
@@ -99,9 +107,11 @@ def qualification(db: Connection, rater: str, campaign: int, settings: Campaign)
 def conclude(db: Connection, at: int, rater: str, campaign: int, settings: Campaign) -> None:
     """Keeps the verdict if that was the last item of the round."""
     found = qualification(db, rater, campaign, settings)
-    if found.state in ("passed", "failed"):
-        db.execute(upsert(verdicts).values(rater=rater, campaign=campaign, needed=found.needed, right=found.right,
-                                           state=found.state, at=at).on_conflict_do_nothing())
+    own = (verdicts.c.rater == rater) & (verdicts.c.campaign == campaign)
+    if found.state in ("passed", "failed") and db.execute(select(verdicts.c.at).where(own)).first() is None:
+        db.execute(insert(verdicts).values(rater=rater, campaign=campaign, needed=found.needed, right=found.right,
+                                           state=found.state, at=at))
+        events.wrote(db, at, f"qualification {found.state}", rater, verdicts, own)
 
 
 def lesson(db: Connection, answer: int, rater: str) -> Lesson | None:

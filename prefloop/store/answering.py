@@ -13,6 +13,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from prefloop.errors import RequestError
 from prefloop.records import Prompt, Ranking, Response, digest
+from prefloop.store import events
 from prefloop.store.admission import acknowledged, conclude
 from prefloop.store.items import contents, contents_of, settings_of, storable
 from prefloop.store.queue import live
@@ -87,7 +88,7 @@ def revise(db: Connection, at: int, seed: int, answer: int, rater: str, said: Ju
     _check(contents(db, lease["item"]), lease, said)
     _require_editable(db, current)
     _require_reason(db, seed, lease, said)
-    _retract(db, at, current)
+    _retract(db, at, "replaced", current)
     return _add(db, at, lease, said, key, bool(current["surplus"]))
 
 
@@ -102,7 +103,7 @@ def withdraw(db: Connection, at: int, seconds: int, answer: int, rater: str) -> 
     if current["id"] != answer:
         raise RequestError("answer: it was changed since; look at it again")
     _require_editable(db, current)
-    _retract(db, at, current)
+    _retract(db, at, "withdrawn", current)
     if current["kind"] == "normal" and not current["surplus"]:
         db.execute(update(items).where(items.c.id == current["item"]).values(done=items.c.done - 1))
     # What was surplus had no place to give back: its lease has run out, and waits for a place like any late one.
@@ -171,17 +172,27 @@ def _add(db: Connection, at: int, lease: RowMapping, said: Judgement, key: str, 
     item, rater = lease["item"], lease["rater"]
     before = db.scalar(select(func.max(answers.c.revision)).where(answers.c.item == item, answers.c.rater == rater))
     guideline = said.guideline or acknowledged(db, rater, lease["campaign"])
-    row = db.execute(insert(answers).values(
-        token=lease["token"], item=item, rater=rater, revision=(before or 0) + 1, key=key,
-        ranks=json.dumps(said.ranks), shown=lease["shown"], strength=said.strength,
-        none_acceptable=int(said.none_acceptable), reason=said.reason, edited=said.edited, seconds=said.seconds,
-        guideline=guideline, kind=lease["kind"], surplus=int(surplus), created=at)).inserted_primary_key
-    assert row is not None
-    return Receipt(row[0], surplus, lease["name"])
+    row = {"token": lease["token"], "item": item, "rater": rater, "revision": (before or 0) + 1, "key": key,
+           "retracted": None, "ranks": json.dumps(said.ranks), "shown": lease["shown"], "strength": said.strength,
+           "none_acceptable": int(said.none_acceptable), "reason": said.reason, "edited": said.edited,
+           "seconds": said.seconds, "guideline": guideline, "kind": lease["kind"], "surplus": int(surplus),
+           "created": at, "excluded": 0, "informed": 0}
+    made = db.execute(insert(answers).values(row)).inserted_primary_key
+    assert made is not None
+    events.kept(db, at, "answered", rater, answers, [row | {"id": made[0]}])
+    return Receipt(made[0], surplus, lease["name"])
 
 
-def _retract(db: Connection, at: int, row: RowMapping) -> None:
+def _retract(db: Connection, at: int, how: str, row: RowMapping) -> None:
     db.execute(update(answers).where(answers.c.id == row["id"]).values(retracted=at))
+    events.kept(db, at, how, row["rater"], answers, [{**row, "retracted": at}])
+
+
+def skip(db: Connection, at: int, lease: RowMapping) -> None:
+    if lease["state"] != "open":
+        return
+    db.execute(update(leases).where(leases.c.token == lease["token"]).values(state="skipped", issued=at))
+    events.record(db, at, "skipped", lease["rater"], f"items:{lease['item']}", {}, about=lease["rater"])
 
 
 def flag(db: Connection, at: int, lease: RowMapping, kind: str, note: str) -> None:
@@ -192,6 +203,8 @@ def flag(db: Connection, at: int, lease: RowMapping, kind: str, note: str) -> No
     storable(note, "note")
     db.execute(upsert(flags).values(item=lease["item"], rater=lease["rater"], kind=kind, note=note, at=at)
                .on_conflict_do_update(index_elements=["item", "rater", "kind"], set_={"note": note, "at": at}))
+    events.wrote(db, at, "flagged", lease["rater"], flags, (flags.c.item == lease["item"])
+                 & (flags.c.rater == lease["rater"]) & (flags.c.kind == kind))
 
 
 def flagged(db: Connection) -> list[Flagged]:

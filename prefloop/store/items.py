@@ -7,13 +7,14 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from prefloop.errors import RequestError
 from prefloop.records import Answers, Prompt, Ranking, Response, digest
+from prefloop.store import events
 from prefloop.store.records import Campaign
 from prefloop.store.schema import (
     campaigns,
@@ -28,6 +29,7 @@ from prefloop.store.schema import (
     responses,
 )
 
+T = TypeVar("T")
 Picture = tuple[str, bytes]  # its kind, such as image/png, and what is in the file
 Pictured = Callable[[Prompt], Mapping[str, Picture]]  # the pictures of a prompt by the sources its Markdown names
 
@@ -61,37 +63,44 @@ def campaign_of(row: Row[Any]) -> Campaign:
     return Campaign(**known)
 
 
-def keep_campaign(db: Connection, at: int, campaign: Campaign, guideline: str) -> int:
+def keep_campaign(db: Connection, at: int, by: str, campaign: Campaign, guideline: str) -> int:
     """Makes it, or gives it these settings; a guideline that says something else is a new one."""
+    before = db.scalar(select(campaigns.c.settings).where(campaigns.c.name == campaign.name))
     settings = json.dumps(asdict(campaign), ensure_ascii=False)
     storable(settings + guideline + campaign.name, "campaign")
     db.execute(upsert(campaigns).values(name=campaign.name, settings=settings, state="open", created=at)
                .on_conflict_do_update(index_elements=["name"], set_={"settings": settings}))
     own = campaign_id(db, campaign.name)
+    if before != settings:
+        events.wrote(db, at, "campaign changed" if before else "campaign made", by, campaigns, campaigns.c.id == own)
     last = db.execute(select(guidelines).where(guidelines.c.campaign == own)
                       .order_by(guidelines.c.number.desc()).limit(1)).first()
     if guideline != (last.text if last else ""):
         db.execute(insert(guidelines).values(campaign=own, number=last.number + 1 if last else 1, text=guideline,
                                              version=digest(guideline) if guideline else "", created=at))
+        events.wrote(db, at, "guideline changed", by, guidelines, (guidelines.c.campaign == own)
+                     & (guidelines.c.number == (last.number + 1 if last else 1)))
     return own
 
 
-def keep_golds(db: Connection, at: int, campaign: int, rows: Sequence[Ranking], ready: Sequence[Ready],
+def keep_golds(db: Connection, at: int, by: str, campaign: int, rows: Sequence[Ranking], ready: Sequence[Ready],
                kind: str) -> int:
     """These are the campaign's gold items, or those of its qualification; others that it had are given out no more.
 
     Returns how many of them there are.
     """
     known = select(items.c.id).where(items.c.campaign == campaign, items.c.kind == kind)
-    before = set(db.scalars(select(golds.c.item).where(golds.c.item.in_(known), golds.c.retired == 0)))
+    before = {row["item"]: row for row in db.execute(select(golds).where(golds.c.item.in_(known))).mappings()}
     db.execute(update(golds).where(golds.c.item.in_(known)).values(retired=1))
-    ids, _ = add(db, at, campaign, ready)
+    ids, _ = add(db, at, by, campaign, ready)
     for row, one in zip(rows, ready, strict=True):
         right = {"ranks": json.dumps(row.ranks), "none_acceptable": int(row.none_acceptable),
                  "explanation": row.reason, "retired": 0}
         db.execute(upsert(golds).values(item=ids[one.name], **right)
                    .on_conflict_do_update(index_elements=["item"], set_=right))
-    return len(before - set(ids.values()))
+    after = db.execute(select(golds).where(golds.c.item.in_(known))).mappings().all()
+    events.kept(db, at, f"{kind} changed", by, golds, [row for row in after if row != before.get(row["item"])])
+    return len({item for item, row in before.items() if not row["retired"]} - set(ids.values()))
 
 
 # -- items ------------------------------------------------------------------------------------------------------------
@@ -132,7 +141,8 @@ def _kept(record: Prompt | Response) -> dict[str, str]:
     return {"digest": digest(text), "id": record.id, "record": text}
 
 
-def add(db: Connection, at: int, campaign: int, rows: Sequence[Ready]) -> tuple[dict[str, int], set[str]]:
+def add(db: Connection, at: int, by: str, campaign: int,
+        rows: Sequence[Ready]) -> tuple[dict[str, int], set[str]]:
     """The items' ids by their names, and which are new; of one that was there before the need is only raised."""
     wanted = {row.name: row for row in sorted(rows, key=lambda row: row.need)}  # of two alike, the greater need
     if not wanted:
@@ -140,13 +150,18 @@ def add(db: Connection, at: int, campaign: int, rows: Sequence[Ready]) -> tuple[
     db.execute(upsert(prompts).on_conflict_do_nothing(), [row.prompt for row in rows])
     db.execute(upsert(responses).on_conflict_do_nothing(), [one for row in rows for one in row.responses])
     known: dict[str, int] = {}
+    raised: list[int] = []
     for names in _parts(list(wanted)):
-        known |= {row.digest: row.id for row in db.execute(select(items.c.digest, items.c.id).where(
-            items.c.campaign == campaign, items.c.digest.in_(names)))}
-    if known:
+        for row in db.execute(select(items.c.digest, items.c.id, items.c.need).where(
+                items.c.campaign == campaign, items.c.digest.in_(names))):
+            known[row.digest] = row.id
+            raised += [row.id] if row.need < wanted[row.digest].need else []
+    if raised:
         db.execute(update(items).where(items.c.id == bindparam("item"), items.c.need < bindparam("wanted"))
                    .values(need=bindparam("wanted")),
                    [{"item": item, "wanted": wanted[name].need} for name, item in known.items()])
+        for part in _parts(raised):
+            events.wrote(db, at, "need raised", by, items, items.c.id.in_(part))
     first = (db.scalar(select(func.max(items.c.id))) or 0) + 1
     new = dict(zip(dict.fromkeys(row.name for row in rows if row.name not in known), count(first), strict=False))
     if new:
@@ -156,8 +171,9 @@ def add(db: Connection, at: int, campaign: int, rows: Sequence[Ready]) -> tuple[
         db.execute(insert(choices), [{"item": item, "place": place, "response": response["digest"]}
                                      for name, item in new.items()
                                      for place, response in enumerate(wanted[name].responses)])
+        events.wrote(db, at, "queued", by, items, items.c.id >= first)
     for row in wanted.values():
-        _illustrate(db, row.prompt["digest"], row.pictured)
+        _illustrate(db, at, by, row.prompt["digest"], row.pictured)
     return known | new, set(new)
 
 
@@ -177,12 +193,16 @@ def _columns(row: Ready, campaign: int, at: int) -> dict[str, Any]:
             "kind": row.kind, "priority": row.priority, "stratum": row.stratum, "created": at}
 
 
-def _illustrate(db: Connection, prompt: str, pictured: Mapping[str, Picture]) -> None:
+def _illustrate(db: Connection, at: int, by: str, prompt: str, pictured: Mapping[str, Picture]) -> None:
     for source, (kind, data) in pictured.items():
         name = hashlib.sha256(data).hexdigest()
+        own = (illustrations.c.prompt == prompt) & (illustrations.c.source == source)
+        if db.scalar(select(illustrations.c.picture).where(own)) == name:
+            continue
         db.execute(upsert(pictures).values(digest=name, kind=kind, data=data).on_conflict_do_nothing())
         db.execute(upsert(illustrations).values(prompt=prompt, source=source, picture=name)
                    .on_conflict_do_update(index_elements=["prompt", "source"], set_={"picture": name}))
+        events.wrote(db, at, "illustrated", by, illustrations, own)
 
 
 def contents(db: Connection, item: int) -> tuple[Prompt, tuple[Response, ...]]:
@@ -201,7 +221,7 @@ def contents_of(db: Connection, wanted: Sequence[int]) -> dict[int, tuple[Prompt
     return {row.id: (Prompt.from_json(json.loads(row.record)), tuple(ordered[row.id])) for row in found}
 
 
-def _parts(names: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:
+def _parts(names: Sequence[T], size: int = 500) -> Iterator[Sequence[T]]:
     return (names[start:start + size] for start in range(0, len(names), size))
 
 

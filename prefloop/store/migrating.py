@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from sqlalchemy.exc import DatabaseError
 
 from prefloop.errors import RunError
-from prefloop.store import opening, schema
+from prefloop.store import events, opening, schema
 from prefloop.store.copying import copied
 
 FIRST = "1"  # a store of this schema bears no Alembic version yet
@@ -30,6 +31,7 @@ def migrate(path: Path, version: str) -> Path:
             if version == FIRST:
                 command.stamp(config, FIRST)
             command.upgrade(config, schema.VERSION)
+            events.adopt(db, int(time.time()))
             if broken := db.exec_driver_sql("pragma foreign_key_check").fetchall():
                 raise RunError(f"{path}: {len(broken)} rows refer to nothing, so it was left at schema {version}")
     except DatabaseError as error:

@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, and_, exists, func, insert, or_, select, true, update
 
 from prefloop.records import digest
+from prefloop.store import events
 from prefloop.store.records import Campaign
 from prefloop.store.schema import answers, choices, golds, items, leases
 
@@ -149,6 +150,7 @@ def mirrored(db: Connection, turn: Turn, dice: Random) -> int | None:
     assert made is not None
     db.execute(insert(choices), [{"item": made[0], "place": place, "response": response}
                                  for place, response in enumerate(chosen)])
+    events.wrote(db, turn.at, "repeat made", turn.rater, items, items.c.id == made[0])
     return made[0]
 
 

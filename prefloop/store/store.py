@@ -13,12 +13,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, exists, func, insert, inspect, select, true, update
+from sqlalchemy import Connection, exists, func, insert, inspect, select, true
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from prefloop.errors import RequestError, RunError
 from prefloop.records import Answers, Ranking
-from prefloop.store import admission, answering, items, migrating, opening, queue, schema
+from prefloop.store import admission, answering, events, items, migrating, opening, queue, schema
 from prefloop.store.items import Picture, Pictured
 from prefloop.store.records import (
     Applied,
@@ -116,7 +116,7 @@ class Store:
         db.execute(insert(schema.meta), [{"name": "schema", "value": schema.VERSION},
                                          {"name": "seed", "value": str(seed)}])
         db.execute(insert(schema.alembic_version).values(version_num=schema.VERSION))
-        items.keep_campaign(db, self.clock(), Campaign(DEFAULT), "")
+        items.keep_campaign(db, self.clock(), events.COMMAND, Campaign(DEFAULT), "")
 
     def _tables(self) -> list[str]:
         if not self.path.exists():
@@ -155,7 +155,8 @@ class Store:
 
     def apply(self, campaign: Campaign, guideline: str = "", gold: Iterable[Ranking] | None = None,
               qualification: Iterable[Ranking] | None = None, rows: Iterable[Answers] = (),
-              need: int | Callable[[Answers], int] = 1, pictured: Pictured | None = None) -> Applied:
+              need: int | Callable[[Answers], int] = 1, pictured: Pictured | None = None,
+              by: str = events.COMMAND) -> Applied:
         """Makes a campaign or changes its settings, and queues every row, or none.
 
         `gold` and `qualification` are rankings that are right, with the explanation as their reason; None leaves the
@@ -169,19 +170,19 @@ class Store:
 
         def work(db: Connection) -> Applied:
             at = self.clock()
-            own = items.keep_campaign(db, at, campaign, guideline)
-            retired = sum(items.keep_golds(db, at, own, given, asked[kind], kind) for kind, given in keys.items())
+            own = items.keep_campaign(db, at, by, campaign, guideline)
+            retired = sum(items.keep_golds(db, at, by, own, given, asked[kind], kind) for kind, given in keys.items())
             met = items.prompts_of(db, own)
-            _, names = items.add(db, at, own, new)
+            _, names = items.add(db, at, by, own, new)
             return Applied(len(names), len(met & {one.prompt["id"] for one in new if one.name in names}), retired)
 
         return self.write(work)
 
     def add_items(self, rows: Iterable[Answers], need: int | Callable[[Answers], int] = 1, priority: int = 0,
-                  campaign: str = DEFAULT) -> int:
+                  campaign: str = DEFAULT, by: str = events.COMMAND) -> int:
         """Queues every row, or none; returns how many are new. An item queued before only has its need raised."""
         new = items.ready(rows, need, priority=priority)
-        return len(self.write(lambda db: items.add(db, self.clock(), items.campaign_id(db, campaign), new)[1]))
+        return len(self.write(lambda db: items.add(db, self.clock(), by, items.campaign_id(db, campaign), new)[1]))
 
     def campaigns(self) -> list[Campaign]:
         with self.reading() as db:
@@ -296,13 +297,7 @@ class Store:
 
     def release(self, token: str, rater: str) -> None:
         """The rater would rather not: the item goes to somebody else. An answered item stays answered."""
-        def work(db: Connection) -> None:
-            answering.leased(db, token, rater)
-            own = schema.leases
-            db.execute(update(own).where(own.c.token == token, own.c.state == "open")
-                       .values(state="skipped", issued=self.clock()))
-
-        self.write(work)
+        self.write(lambda db: answering.skip(db, self.clock(), answering.leased(db, token, rater)))
 
     def flag(self, token: str, rater: str, kind: str, note: str = "") -> None:
         """The rater points at something: unsafe, personal, broken or other. The item stays theirs."""
