@@ -34,7 +34,7 @@ POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; 
           "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
           "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'")
 STRICT = ("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-          "base-uri 'none'; form-action 'self'; frame-ancestors 'none'")  # of the page before sign-in, without gradio
+          "base-uri 'none'; form-action 'self'; frame-ancestors 'none'")  # of pages without gradio
 HEADERS = {"x-content-type-options": "nosniff", "x-frame-options": "DENY",
            "referrer-policy": "same-origin", "cross-origin-opener-policy": "same-origin",
            "cross-origin-resource-policy": "same-origin"}
@@ -48,6 +48,7 @@ OPEN = ("/gradio_api/heartbeat/", "/gradio_api/info", "/gradio_api/app_id", "/gr
 WAY_IN = frozenset(("/sign-in", "/join", "/reset", "/sign_in.css", "/sign_in.js", "/api/sign_in", "/api/join",
                     "/api/reset"))
 WATCHED = frozenset(("/healthz", "/metrics"))
+PLAIN = WAY_IN | {"/lead", "/lead.css", "/lead.js"}  # pages without gradio
 FORWARDED = ("x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via")
 
 
@@ -85,7 +86,7 @@ class Guard:
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["content-security-policy"] = STRICT if scope["path"] in WAY_IN else POLICY
+                headers["content-security-policy"] = STRICT if scope["path"] in PLAIN else POLICY
                 for name, value in self._headers.items():
                     headers[name] = value
                 if scope["path"].startswith("/api/"):
@@ -112,14 +113,17 @@ class Guard:
         except RunError as error:  # that somebody was seen could not be written down
             return Refusal(503, unsaved(error))
         scope.setdefault("state", {})["account"] = account
+        if account is not None and account.role == "rater" and leads_only(path):
+            return Refusal(403, "this is for leads")
         if account is not None:
             return _hasty(self._raters, account.name) if changes else None
         if path in WAY_IN:
             return _hasty(self._strangers, peer(scope)) if changes else None
         if path in WATCHED:
             return None
-        if path == "/" and not changes:
-            return Refusal(303, "sign in first", (("location", "/sign-in"), ("cache-control", "no-store")))
+        if path in ("/", "/lead") and not changes:
+            way = "/sign-in#lead" if path == "/lead" else "/sign-in"
+            return Refusal(303, "sign in first", (("location", way), ("cache-control", "no-store")))
         return Refusal(401, "you are signed out; sign in again")
 
 
@@ -137,6 +141,10 @@ def refusal(method: str, path: str, headers: Headers, origin: str = "") -> Refus
     if method != "POST" or not path.startswith("/api/"):
         return Refusal(405, "only /api/ takes requests that change something")
     return _foreign(headers, (origin,) if origin else (f"http://{host}", f"https://{host}")) or _oversized(headers)
+
+
+def leads_only(path: str) -> bool:
+    return path.startswith(("/lead", "/api/lead"))
 
 
 def here(host: str) -> bool:

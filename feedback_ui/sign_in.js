@@ -31,7 +31,7 @@ find("form").addEventListener("submit", async (event) => {
   find(".pl-go").disabled = true;
   const reply = await post(...found);
   find(".pl-go").disabled = false;
-  if (reply.ok) window.location.replace("/");
+  if (reply.ok) window.location.replace(window.location.hash === "#lead" ? "/lead" : "/");
   else {
     complain(reply.status ? String(reply.content.error || reply.status) : t("serverGone"));
     field("password").select();

@@ -17,11 +17,12 @@ from prefloop.store import AlreadyAnswered, NotLeased, Store
 from prefloop.store.accounts import Accounts, Locked
 
 from . import app as page
-from . import auth, metrics, rating_web
+from . import auth, lead_web, metrics, rating_web
 from .guard import HEADERS, Guard, Sessions, unsaved
 from .server import FeedbackConfig
 
-STATUS = {NotLeased: 403, auth.NotYou: 403, rating_web.NotAdmitted: 403, AlreadyAnswered: 409, RequestError: 422}
+STATUS = {NotLeased: 403, auth.NotYou: 403, rating_web.NotAdmitted: 403, lead_web.NotLead: 403,
+          AlreadyAnswered: 409, RequestError: 422}
 
 
 def build(store: Store, settings: FeedbackConfig) -> FastAPI:
@@ -34,6 +35,7 @@ def build(store: Store, settings: FeedbackConfig) -> FastAPI:
         auth.routes(app, accounts, known, page.sign_in_files())
     metrics.routes(app, store)
     rating_web.routes(app, store, settings)
+    lead_web.routes(app, store, settings)
     return page.mount(app, page.rating_page())
 
 

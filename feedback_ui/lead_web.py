@@ -1,0 +1,66 @@
+"""The page of those who answer for the labels: who may open it, its files, and the routes of its views.
+
+Leads and admins alone, which the guard sees to for every path that begins with /lead or /api/lead; `lead_of` and
+`admin_of` say it once more, and whose doing it is. Without sign-in the one person of this machine may do all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from prefloop.errors import RequestError
+from prefloop.store import Store
+
+from . import bodies, lead_overview
+from .app import joined
+from .server import FeedbackConfig
+
+STYLES = ("base.css", "text.css", "lead.css", "lead_views.css")
+SCRIPTS = ("shared.js", "lead_parts.js", "lead_overview.js", "lead.js")
+
+
+class NotLead(RequestError):
+    """What leads may do, and raters not; or admins, and leads not."""
+
+
+def routes(app: FastAPI, store: Store, settings: FeedbackConfig) -> None:
+    def lead_of(request: Request) -> str:
+        return _named(request, settings, ("lead", "admin"), "this is for leads")
+
+    def admin_of(request: Request) -> str:
+        return _named(request, settings, ("admin",), "this is for admins")
+
+    _pages(app)
+
+    @app.post("/api/lead/hello")
+    def hello(request: Request, body: bodies.Nothing) -> dict[str, Any]:
+        role = request.state.account.role if settings.sign_in else "admin"
+        return {"lead": lead_of(request), "role": role, "sign_in": settings.sign_in,
+                "campaigns": [{"name": one.name, "title": one.title} for one in store.campaigns()]}
+
+    lead_overview.routes(app, store, lead_of)
+
+
+def _named(request: Request, settings: FeedbackConfig, roles: tuple[str, ...], why: str) -> str:
+    if not settings.sign_in:
+        return settings.rater
+    if request.state.account.role not in roles:
+        raise NotLead(why)
+    return request.state.account.name
+
+
+def _pages(app: FastAPI) -> None:
+    """Read when the server starts, as all pages are."""
+    style = f"body {{ {joined('.css', *STYLES)} }}"
+    script = f"(() => {{\nconst element = document.body;\n{joined('.js', *SCRIPTS)}}})();"
+    for path, (kind, text) in {"/lead": ("text/html", joined(".html", "lead.html")), "/lead.css": ("text/css", style),
+                               "/lead.js": ("text/javascript", script)}.items():
+        app.add_api_route(path, _serving(kind, text), methods=["GET"])
+
+
+def _serving(kind: str, text: str) -> Callable[[], Response]:
+    return lambda: Response(text, media_type=kind, headers={"cache-control": "no-cache"})
