@@ -26,24 +26,37 @@ def rankings(row: Row) -> Iterator[Ranking]:
     their own `rank`. With import.raters each rater's ranks have a column of their own. The form that
     `Ranking.to_json` writes is read too, with all it holds.
     """
-    given = None if row.rules.prompt is not None else row.need("prompt")
+    given = None if row.rules.prompt is not None else row.listed("prompt")
     own = given if isinstance(given, dict) and "messages" in given else {}
-    asking = _own_prompt(row, own) if own else prompt(row, "prompt", asked(row))
-    responses, items = _responses(row)
+    asking = own_prompt(row, own) if own else prompt(row, "prompt", asked(row))
+    answers, items = responses(row, exact=bool(own))
+    more = _more(row)
+    for who, ranks in _told_by(row, "ranks", _ranks(row, items, len(answers))):
+        _fit(row, who[1], "ranks", ranks, len(answers))
+        yield Ranking(asking, answers, tuple(map(_rank, ranks)), who[0], **more)
+
+
+def _more(row: Row) -> dict[str, Any]:
+    """What a ranking says beside its ranks; in a table's cells, lists, numbers and truths are told as text."""
     more: dict[str, Any] = {name: row.get(name) for name in OF_A_RANKING if row.get(name) is not None}
+    for name in ("shown", "dimensions"):
+        if name in more:
+            more[name] = unpacked(more[name], row.name(name))
     if isinstance(more.get("shown"), list):
         more["shown"] = tuple(more["shown"])
     if isinstance(more.get("dimensions"), dict):
         more["dimensions"] = {name: tuple(own) if isinstance(own, list) else own
                               for name, own in more["dimensions"].items()}
-    for who, ranks in _told_by(row, "ranks", _ranks(row, items, len(responses))):
-        _fit(row, who[1], "ranks", ranks, len(responses))
-        yield Ranking(asking, responses, tuple(map(_rank, ranks)), who[0], **more)
+    if isinstance(more.get("seconds"), str):
+        more["seconds"] = number(more["seconds"], row.name("seconds"))
+    if str(more.get("none_acceptable")).lower() in ("true", "false"):
+        more["none_acceptable"] = str(more["none_acceptable"]).lower() == "true"
+    return more
 
 
-def _own_prompt(row: Row, own: dict[str, Any]) -> Prompt:
+def own_prompt(row: Row, own: dict[str, Any]) -> Prompt:
     made = prompt(row, "prompt", chat_of(own["messages"], row.name("prompt"), row.rules))
-    return Prompt(made.messages, made.stratum or str(own.get("stratum") or ""), str(own.get("source") or row.source))
+    return Prompt(made.messages, made.stratum or str(own.get("stratum") or ""), str(own.get("source", row.source)))
 
 
 def _ranks(row: Row, items: list[Any], count: int) -> Any:
@@ -88,21 +101,24 @@ def _fit(row: Row, column: str, what: str, given: Any, count: int) -> None:
                                            f"answer, got {brief(given)}")
 
 
-def _responses(row: Row) -> tuple[tuple[Response, ...], list[Any]]:
-    """The answers, none empty and no two alike, and what the column held for each."""
+def responses(row: Row, exact: bool = False) -> tuple[tuple[Response, ...], list[Any]]:
+    """The answers, none empty and no two alike, and what the column held for each.
+
+    `exact`: rows that we wrote ourselves may hold two answers that differ in white space.
+    """
     items = _items(row)
-    responses: list[Response] = []
+    made: list[Response] = []
     for place, one in enumerate(items):
         where = f"{row.name('responses')}[{place}]"
-        made = _response(row, one, where)
-        if not made.text.strip():
+        own = _response(row, one, where)
+        if not own.text.strip():
             raise BadRow("empty answer", f"column {where!r}: the answer is empty")
-        for other, earlier in enumerate(responses):
-            if made.text.strip() == earlier.text.strip():
+        for other, earlier in enumerate(made):
+            if own.text == earlier.text or (not exact and own.text.strip() == earlier.text.strip()):
                 raise BadRow("answer equal to its rival", f"column {where!r}: the answer equals its rival "
                                                           f"'{row.name('responses')}[{other}]'")
-        responses.append(made)
-    return tuple(responses), items
+        made.append(own)
+    return tuple(made), items
 
 
 def _items(row: Row) -> list[Any]:
@@ -126,7 +142,7 @@ def _response(row: Row, one: Any, where: str) -> Response:
     if not isinstance(text, str):
         raise wrong(where, "an answer", one)
     if isinstance(one, dict) and {"policy", "checksum", "sampling", "seed"} & set(one):
-        return Response.from_json({**one, "text": text})
+        return Response.from_json({**one, "text": text, "sampling": unpacked(one.get("sampling") or {}, where)})
     model = one.get("model", one.get("model_name")) if isinstance(one, dict) else None
     return Response(text, model if isinstance(model, str) else "")
 
@@ -299,18 +315,18 @@ def votes(row: Row) -> Iterator[Ranking]:
     import.cycles=pairs a ranking each.
     """
     asking, who = prompt(row, "prompt", asked(row)), rater(row)
-    responses, _ = _responses(row)
-    told = _told_votes(row, len(responses))
-    if len(told) == len(responses) * (len(responses) - 1) // 2:
-        ranks = order_of(told, len(responses))
+    answers, _ = responses(row)
+    told = _told_votes(row, len(answers))
+    if len(told) == len(answers) * (len(answers) - 1) // 2:
+        ranks = order_of(told, len(answers))
         if ranks is not None:
-            yield Ranking(asking, responses, ranks, who)
+            yield Ranking(asking, answers, ranks, who)
             return
         if row.rules.cycles == "drop":
             raise BadRow("votes that no order agrees with", f"column {row.name('pairs')!r}: the votes contradict each "
                          f"other: {brief(row.get('pairs'))}; to take each as a ranking of two: import.cycles=pairs")
     for (i, j), won in told.items():
-        yield Ranking(asking, (responses[i], responses[j]), RANKS[won], who, none_acceptable=won == "bad")
+        yield Ranking(asking, (answers[i], answers[j]), RANKS[won], who, none_acceptable=won == "bad")
 
 
 def _told_votes(row: Row, count: int) -> dict[tuple[int, int], str]:

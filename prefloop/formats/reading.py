@@ -19,9 +19,9 @@ from prefloop.formats.readers import FORMATS, Format, looks_like
 from prefloop.formats.report import DUPLICATE, NEAR, Tally, printable
 from prefloop.formats.row import BadRow, Left, Part, Row, Rules, brief, found
 from prefloop.formats.sources import Lookup, Source, progress
-from prefloop.records import SPLITS, Demonstration, Ranking
+from prefloop.records import SPLITS, Answers, Demonstration, Ranking
 
-Record = Ranking | Demonstration
+Record = Ranking | Demonstration | Answers
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Reading:
     refuses: bool
     drops_duplicates: bool
     looks_for_near: bool
+    takes_answers: bool = False  # that nobody ranked
 
     def records(self, tally: Tally, scratch: Path, source: dict[str, Any],
                 unwanted: np.ndarray | None = None) -> Iterator[Any]:
@@ -102,7 +103,10 @@ class Reading:
             values = self.lookup.fill(values)
         for column, wanted in self.only.items():
             _require(values, column, wanted)
-        return list(self.form.read(Row(values, self.rules, source.label)))
+        said = list(self.form.read(Row(values, self.rules, source.label)))
+        if not self.takes_answers and any(isinstance(one, Answers) for one in said):
+            raise BadRow("nobody ranked it", "nobody has ranked these answers")
+        return said
 
     def _hint(self, values: Any, error: RequestError) -> str:
         """The format that would have had its columns, if this one misses some."""
@@ -203,6 +207,8 @@ def _rest(record: Record, answers: list[str]) -> list[str]:
     if isinstance(record, Demonstration):
         return [roles, record.prompt.stratum]
     order = sorted(range(len(answers)), key=answers.__getitem__)
+    if isinstance(record, Answers):
+        return [roles, record.prompt.stratum, repr(order)]
     own = (record.ranks, order, record.rater, record.strength, record.none_acceptable, record.reason, record.edited,
            record.shown, record.seconds, record.guideline, record.kind)
     wrote = [(one.policy, one.checksum, one.seed, one.sampling) for one in record.responses]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prefloop.records import SPLITS, Demonstration, Ranking
+from prefloop.records import SPLITS, Answers, Demonstration, Ranking
 
 DUPLICATE, NEAR = "exact duplicate", "near duplicate"
 NAMES = 100_000  # raters and strata that are told apart; the manifest names the first of them
@@ -37,7 +37,7 @@ class Tally:
         self.dropped[reason] += rows
         self.first.setdefault(reason, detail)
 
-    def note(self, record: Ranking | Demonstration) -> None:
+    def note(self, record: Ranking | Demonstration | Answers) -> None:
         self.records += 1
         stratum = (record.prompt.stratum, record.prompt.split)
         self.strata[stratum if stratum in self.strata or len(self.strata) < NAMES else ("(others)", stratum[1])] += 1
@@ -46,6 +46,8 @@ class Tally:
             return
         for response in record.responses:
             self.lengths[_rounded(len(response.text))] += 1
+        if isinstance(record, Answers):
+            return
         self.raters[record.rater if record.rater in self.raters or len(self.raters) < NAMES else "(others)"] += 1
         for better, worse in record.decided():
             self.pairs += 1

@@ -12,13 +12,17 @@ from typing import IO, Any
 
 from prefloop.errors import RequestError
 from prefloop.formats.files import LONGEST, Rows
+from prefloop.formats.guarding import unguarded
 from prefloop.formats.row import BadRow
 
 BATCH = 256
 
 
 def csv_rows(path: Path, file: io.BufferedReader, delimiter: str, encoding: str) -> Rows:
-    """A header, then a row each. Cells may hold line breaks in quotes; an empty cell counts as missing."""
+    """A header, then a row each. Cells may hold line breaks in quotes; an empty cell counts as missing.
+
+    The apostrophe before what a spreadsheet would take for a formula (guarding.py) is no part of a cell.
+    """
     text = io.TextIOWrapper(file, "utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding, newline="")
     csv.field_size_limit(LONGEST)
     table = csv.reader(text, delimiter=delimiter)
@@ -36,7 +40,7 @@ def csv_rows(path: Path, file: io.BufferedReader, delimiter: str, encoding: str)
             if cells is None:
                 return
             if len(cells) == len(header):
-                yield first, {name: cell or None for name, cell in zip(header, cells, strict=True)}
+                yield first, {name: unguarded(cell) or None for name, cell in zip(header, cells, strict=True)}
             elif cells:
                 yield first, BadRow("cells do not fit the header",
                                     f"{len(cells)} cells under a header of {len(header)}; is a quote or a separator "
