@@ -65,7 +65,8 @@ def any_ranking(dice: Random, number: int, rater: str, item: Answers | None = No
     ranks = tuple(dice.choice((None, *range(1, count + 1))) for _ in range(count))
     if not bad and not any(ranks):
         ranks = (1, *ranks[1:])
-    dimensions = {"clear": tuple(dice.randint(1, 3) for _ in range(count))} if dice.random() < 0.2 else {}
+    dimensions: dict[str, tuple[int | None, ...]] = {"clear": tuple(dice.randint(1, 3) for _ in range(count))}
+    dimensions = dimensions if dice.random() < 0.2 else {}
     return Ranking(given.prompt, given.responses, ranks, rater, dice.choice((None, *STRENGTHS)), bad, texts(dice),
                    texts(dice), tuple(dice.sample(range(count), count)) if dice.random() < 0.7 else (),
                    dice.choice((None, 0.1 + dice.random(), 3)), dice.choice(("", "v1", texts(dice))),

@@ -19,6 +19,9 @@ from prefloop.formats.row import BadRow, Part, Row, number, wrong
 from prefloop.records import Prompt, Ranking, Response
 
 
+TURNED = {"a": "b", "b": "a"}
+
+
 @dataclass(frozen=True)
 class Duel:
     """A pair of a ranking's answers, by their places, and its outcome: a, b, tie or bad, as of battles."""
@@ -55,10 +58,11 @@ def battles(row: Row) -> Iterator[Ranking | Part]:
         if row.get("ranking") is None:
             yield one
             continue
-        won = "bad" if one.none_acceptable else {(1, 2): "a", (2, 1): "b"}.get(one.ranks[:2], "tie")
+        (a, b), decided = one.responses, one.decided()
+        won = "bad" if one.none_acceptable else "tie" if not decided else "ab"[decided[0][0]]
         duel = Duel(_place(row, "place_a"), _place(row, "place_b"), won)
         first = bool(number(row.get("shown_first"), row.name("shown_first")))
-        yield part(f"{row.need('ranking')} {one.rater}", one.prompt, one.responses[:2], duel,
+        yield part(f"{row.need('ranking')} {one.rater}", one.prompt, (a, b), duel,
                    {"rater": one.rater, "reason": one.reason}, first)
 
 
@@ -76,7 +80,7 @@ def rejoined(parts: list[dict[str, Any]]) -> Iterator[tuple[Ranking | BadRow, li
     for row, one in enumerate(parts):
         (a, b), won = one["places"], one["outcome"]
         known = [answers.setdefault(place, own) == own for place, own in zip((a, b), one["answers"], strict=True)]
-        pair, vote = ((a, b), won) if a < b else ((b, a), {"a": "b", "b": "a"}.get(won, won))
+        pair, vote = ((a, b), won) if a < b else ((b, a), TURNED.get(won, won))
         if a == b or not all(known) or votes.setdefault(pair, vote) != vote:
             yield BadRow("pairs of a ranking that do not fit", "an earlier row of this ranking says otherwise"), [row]
             return

@@ -177,13 +177,14 @@ def _two(answers: dict[str, Response]) -> tuple[Response, Response]:
     return left, right
 
 
-def _places(answers: dict[str, Response]) -> list[int]:
+def _places(answers: dict[str, Response]) -> tuple[int, int]:
     """`answer-3` is the third of its item, whose place is 2."""
     told = [PLACE.fullmatch(name) for name in answers]
     if None in told:
         raise BadRow("not a pair", f"column 'data': 'pair' has an answer that is not named answer-1, answer-2, ...: "
                                    f"{brief(', '.join(answers))}")
-    return [int(one[1]) - 1 for one in told if one]
+    left, right = (int(one[1]) - 1 for one in told if one)
+    return left, right
 
 
 def _sides(row: Row, data: dict[str, Any]) -> dict[str, Response]:

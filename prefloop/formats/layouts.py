@@ -129,7 +129,8 @@ def helpful(group: list[Ranking]) -> Iterator[dict[str, Any]]:
     for text, own in told.items():
         answer = plain_text([{"role": "assistant", "content": text}])
         mean = round(sum(own) / len(own), 6)
-        yield {"prompt": plain_text(group[0].prompt.chat()), "response": answer, "helpfulness": mean, "correctness": None, "coherence": None, "complexity": None, "verbosity": None}
+        yield {"prompt": plain_text(group[0].prompt.chat()), "response": answer, "helpfulness": mean,
+               "correctness": None, "coherence": None, "complexity": None, "verbosity": None}
 
 
 def item_of(one: Ranking) -> str:
