@@ -18,7 +18,6 @@ from prefloop.formats.ratings import MOST, order_of
 from prefloop.formats.row import BadRow, Part, Row, number, wrong
 from prefloop.records import Prompt, Ranking, Response
 
-
 TURNED = {"a": "b", "b": "a"}
 
 
@@ -78,7 +77,7 @@ def rejoined(parts: list[dict[str, Any]]) -> Iterator[tuple[Ranking | BadRow, li
     answers: dict[int, dict[str, Any]] = {}
     votes: dict[tuple[int, int], str] = {}
     for row, one in enumerate(parts):
-        (a, b), won = one["places"], one["outcome"]
+        (a, b), won = one["places"], str(one["outcome"])
         known = [answers.setdefault(place, own) == own for place, own in zip((a, b), one["answers"], strict=True)]
         pair, vote = ((a, b), won) if a < b else ((b, a), TURNED.get(won, won))
         if a == b or not all(known) or votes.setdefault(pair, vote) != vote:
