@@ -60,7 +60,7 @@ def _named(store: Store) -> Iterator[None]:
     try:
         yield
     except RequestError as error:
-        raise RequestError(f"{store.path}: {error}") from None
+        raise RequestError(f"{store.place}: {error}") from None
 
 
 WORKS = {"invite": invite, "reset": reset, "add": add, "account": account, "campaign": campaign}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from prefloop import config
-from prefloop.store.opening import path_of
+from prefloop.store.opening import place_of
 
 from . import campaigns, control, server
 from .campaigns import CampaignConfig
@@ -21,6 +21,7 @@ def main(asked: config.Asked) -> None:
     campaign: CampaignConfig
     settings, campaign = config.build(asked, sections())
     campaigns.refuse(campaign)
-    if not path_of(settings.store).exists():
-        campaigns.require_items(campaign, path_of(settings.store))
+    place = place_of(settings.store)
+    if not place.exists():
+        campaigns.require_items(campaign, place)
     print(control.perform(settings.store, "campaign", several=settings.sign_in, **asdict(campaign.resolved()))["told"])

@@ -109,7 +109,7 @@ def main(asked: config.Asked) -> None:
             if new:  # of a wrong request that began nothing, no folder stays
                 shutil.rmtree(settings.folder, ignore_errors=True)
             raise
-        print(f"Side by side at {address(door)} - {words(arena)}; votes are kept in {store.path}. Ctrl-C stops.",
+        print(f"Side by side at {address(door)} - {words(arena)}; votes are kept in {store.place}. Ctrl-C stops.",
               flush=True)
 
         def app() -> FastAPI:
@@ -118,7 +118,7 @@ def main(asked: config.Asked) -> None:
             return build(arena)
 
         until_stopped(app, door)
-        print(f"Stopped. {store.progress().done} votes are kept in {store.path}.")
+        print(f"Stopped. {store.progress().done} votes are kept in {store.place}.")
 
 
 def ready(stack: ExitStack, settings: ArenaConfig, data: HeldOutPrompts, sampling: SamplingConfig,

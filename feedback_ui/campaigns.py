@@ -17,6 +17,7 @@ from prefloop.errors import RequestError
 from prefloop.records import Answers, Ranking, digest
 from prefloop.store import Applied, Campaign, Store, item_name
 from prefloop.store.accounts import without_account
+from prefloop.store.opening import Place
 
 from . import held_out, queueing
 
@@ -115,7 +116,7 @@ def refuse(settings: CampaignConfig) -> None:
             raise RequestError(f"campaign.{name}: there is no file {own}")
 
 
-def require_items(settings: CampaignConfig, store: Path) -> None:
+def require_items(settings: CampaignConfig, store: Place) -> None:
     """What a new store would be made for, read before one is made."""
     if not settings.files:
         raise RequestError(f"{store}: {NOTHING}")

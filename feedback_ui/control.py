@@ -1,4 +1,4 @@
-"""Commands that change a store go through the server that holds it, over a socket beside the store; else straight in.
+"""Commands that change a store go through the server that holds its file, over a socket beside it; else straight in.
 
 Whoever may open the socket may do all that these commands do: the file's mode, 0600, is the authority. A request is
 one line of JSON, and so is its reply.
@@ -17,7 +17,7 @@ from typing import Any
 
 from prefloop.errors import RequestError, RunError
 from prefloop.store import Store
-from prefloop.store.opening import path_of
+from prefloop.store.opening import Place, SqliteFile, place_of
 
 from .administering import MAKING, WORKS
 
@@ -28,25 +28,37 @@ PATIENCE = 10  # for a request, which is a line
 
 def perform(url: str, work: str, **said: Any) -> dict[str, Any]:
     """Does one of the WORKS on the store at `url`, which all but `MAKING` need to be there."""
-    path = path_of(url)
-    if not path.exists() and work not in MAKING:
-        raise RequestError(f"{path}: there is no store here; `prefloop feedback` or `prefloop feedback campaign` "
+    place = place_of(url)
+    new = not place.exists()
+    if new and work not in MAKING:
+        raise RequestError(f"{place}: there is no store here; `prefloop feedback` or `prefloop feedback campaign` "
                            "makes one")
-    with socket.socket(socket.AF_UNIX) as line:
-        try:
-            line.connect(str(place(path)))
-        except OSError:  # nobody serves this store now
-            new = not path.exists()
-            with Store(url) as store:
-                if new:
-                    print(f"{path}: made a new store")
-                return WORKS[work](store, **said)
+    line = _line_to(place)
+    if line is None:
+        with Store(url) as store:
+            if new:
+                print(f"{place}: made a new store")
+            return WORKS[work](store, **said)
+    with line:
         reply = _asked(line, work, said)
     if "refused" in reply:
         raise RequestError(reply["refused"])
     if "failed" in reply:
         raise RunError(reply["failed"])
     return reply["done"]
+
+
+def _line_to(place: Place) -> socket.socket | None:
+    """To the server that holds a store, if one does; a database is held by nobody, for its writers take turns."""
+    if not isinstance(place, SqliteFile):
+        return None
+    line = socket.socket(socket.AF_UNIX)
+    try:
+        line.connect(str(socket_of(place)))
+    except OSError:
+        line.close()
+        return None
+    return line
 
 
 def _asked(line: socket.socket, work: str, said: dict[str, Any]) -> dict[str, Any]:
@@ -60,14 +72,17 @@ def _asked(line: socket.socket, work: str, said: dict[str, Any]) -> dict[str, An
         return {"failed": f"the server went away meanwhile: {error.strerror}"}
 
 
-def place(store: Path) -> Path:
-    return store.with_name(f"{store.name}.socket")
+def socket_of(place: SqliteFile) -> Path:
+    return place.path.with_name(f"{place.name}.socket")
 
 
 @contextmanager
 def answering(store: Store) -> Iterator[None]:
     """Does the works that others ask for, one at a time, while the caller serves."""
-    path = place(store.path)
+    if not isinstance(store.place, SqliteFile):
+        yield
+        return
+    path = socket_of(store.place)
     path.unlink(missing_ok=True)  # of a server that was killed: this process has the store's lock now
     with socket.socket(socket.AF_UNIX) as door:
         before = os.umask(0o177)

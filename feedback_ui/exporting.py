@@ -44,9 +44,9 @@ def export(store: Store, folder: Path, surplus: bool = False) -> Path:
     """Writes the store's rankings as a snapshot; a better answer that a rater wrote is a demonstration too."""
     rankings = list(store.rankings(surplus))
     if not rankings:
-        raise RequestError(f"{store.path}: nobody has ranked anything yet, so there is nothing to write")
+        raise RequestError(f"{store.place}: nobody has ranked anything yet, so there is nothing to write")
     dropped = {} if surplus else {"surplus": store.progress().surplus}
-    return snapshot.write(folder, rankings, demonstrations(rankings), source=store.path.name, dropped=dropped)
+    return snapshot.write(folder, rankings, demonstrations(rankings), source=store.place.name, dropped=dropped)
 
 
 def demonstrations(rankings: Iterable[Ranking]) -> list[Demonstration]:

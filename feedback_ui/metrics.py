@@ -66,9 +66,9 @@ class StoreCollector:
         yield GaugeMetricFamily("prefloop_items", "Items to rate", value=progress.items)
         yield from self._counted()
         size = GaugeMetricFamily("prefloop_store_bytes", "Size of the store's files", labels=["file"])
-        for name, path in (("database", self._store.path), ("wal", self._store.path.with_name(
-                f"{self._store.path.name}-wal"))):
-            size.add_metric([name], path.stat().st_size if path.exists() else 0)
+        with self._store.reading() as db:
+            for name, value in self._store.place.sizes(db).items():
+                size.add_metric([name], value)
         yield size
 
     def _counted(self) -> Iterator[GaugeMetricFamily]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefloop import config
 from prefloop.store.backup import restore
-from prefloop.store.opening import path_of
+from prefloop.store.opening import place_of
 
 from . import server
 from .server import FeedbackConfig
@@ -29,5 +29,5 @@ def main(asked: config.Asked) -> None:
     settings: FeedbackConfig
     wanted: RestoreConfig
     settings, _, wanted = config.build(asked, sections())
-    told = restore(Path(wanted.backup), path_of(settings.store), wanted.overwrite)
-    print(f"{path_of(settings.store)}: restored from {wanted.backup}, {told.answers} answers")
+    told = restore(Path(wanted.backup), place_of(settings.store).path, wanted.overwrite)
+    print(f"{place_of(settings.store)}: restored from {wanted.backup}, {told.answers} answers")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefloop import config
 from prefloop.store.backup import backup
-from prefloop.store.opening import path_of
+from prefloop.store.opening import place_of
 
 from . import server
 from .server import FeedbackConfig
@@ -28,5 +28,5 @@ def main(asked: config.Asked) -> None:
     settings: FeedbackConfig
     wanted: BackupConfig
     settings, _, wanted = config.build(asked, sections())
-    made = backup(path_of(settings.store), Path(wanted.out))
+    made = backup(place_of(settings.store).path, Path(wanted.out))
     print(f"{wanted.out}: {made.answers} answers, {made.size / 2**20:.1f} MiB, sha256 {made.sha256[:12]}")

@@ -21,7 +21,7 @@ from prefloop.doors import address, listening, loopback
 from prefloop.errors import RequestError
 from prefloop.store import Store
 from prefloop.store.accounts import Accounts
-from prefloop.store.opening import path_of
+from prefloop.store.opening import place_of
 
 from . import campaigns, control
 from .campaigns import CampaignConfig
@@ -95,15 +95,16 @@ def main(asked: config.Asked) -> None:
         if campaign.files:
             print(campaigns.apply(store, campaign, several=settings.sign_in))
         if not store.progress().items:
-            raise RequestError(f"{store.path}: {campaigns.NOTHING}")
+            raise RequestError(f"{store.place}: {campaigns.NOTHING}")
         serve(store, settings)
 
 
 def refuse(settings: FeedbackConfig, campaign: CampaignConfig) -> None:
     """What cannot go well, said before a store is made or anything is queued."""
     campaigns.refuse(campaign)
-    if not path_of(settings.store).exists():
-        campaigns.require_items(campaign, path_of(settings.store))
+    place = place_of(settings.store)
+    if not place.exists():
+        campaigns.require_items(campaign, place)
     with listening("feedback", settings.host, settings.port):
         pass  # it is free; gradio needs seconds to load, and then it is taken again
 
@@ -113,7 +114,7 @@ def serve(store: Store, settings: FeedbackConfig) -> None:
     with listening("feedback", settings.host, settings.port) as door, control.answering(store):
         waiting = store.progress(settings.rater)
         print(f"Rank answers at {settings.origin or address(door)} - {waiting.done} of {waiting.wanted} answers are "
-              f"in; they are kept in {store.path}. Ctrl-C stops.", flush=True)
+              f"in; they are kept in {store.place}. Ctrl-C stops.", flush=True)
         if settings.sign_in and not Accounts(store).count():
             print("Nobody has an account yet: `prefloop feedback invite CONFIG` prints a link by which one is made.",
                   flush=True)
@@ -126,7 +127,7 @@ def serve(store: Store, settings: FeedbackConfig) -> None:
             return build(store, settings)
 
         until_stopped(app, door, settings.proxy if settings.origin else None)
-        print(f"Stopped. {store.progress().done} answers are kept in {store.path}.")
+        print(f"Stopped. {store.progress().done} answers are kept in {store.place}.")
 
 
 def until_stopped(app: Callable[[], FastAPI], door: socket.socket, proxy: str | None = None) -> None:

@@ -167,7 +167,7 @@ def test_a_flag_is_kept_and_a_lease_renewed(client: TestClient) -> None:
 
 def test_reports_are_listed_newest_first_and_on_one_line_each(client: TestClient, store: Store,
                                                               capsys: pytest.CaptureFixture[str]) -> None:
-    asked = config.Asked("feedback flags", {"feedback": {"store": f"sqlite:///{store.path}"}})
+    asked = config.Asked("feedback flags", {"feedback": {"store": f"sqlite:///{store.place}"}})
     flagging.main(asked)  # while another process could serve it: `store` is open
     assert capsys.readouterr().out == "Nobody has reported anything.\n"
     for kind, note in (("unsafe", "it says\nhow\x1b[2J\tto"), ("other", "")):
@@ -322,7 +322,7 @@ def test_a_busy_port_is_one_line_that_says_what_to_do(store: Store) -> None:
 
 
 def test_a_store_becomes_a_snapshot(tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    url, out = f"sqlite:///{store.path}", str(tmp_path / "snapshots" / "first")
+    url, out = f"sqlite:///{store.place}", str(tmp_path / "snapshots" / "first")
     wanted = config.Asked("snapshot", {"snapshot": {"store": url, "out": out}})
     with pytest.raises(RequestError, match="nobody has ranked anything yet"):
         exporting.main(wanted)

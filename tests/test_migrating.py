@@ -11,8 +11,9 @@ from sqlalchemy.exc import OperationalError
 from test_store import url
 
 from prefloop.errors import RequestError, RunError
-from prefloop.store import Campaign, Judgement, Past, Progress, Store, opening
+from prefloop.store import Campaign, Judgement, Past, Progress, Store
 from prefloop.store.copying import inspected
+from prefloop.store.sqlite import SqliteFile
 
 OLD = Path(__file__).with_name("schema_1.sql")  # of a store that prefloop made before there were campaigns
 STATEMENTS = 31  # at least so many are run on the way to schema 2
@@ -98,7 +99,7 @@ def test_reading_alone_migrates_too(path: Path, tmp_path: Path) -> None:
 
 
 def test_an_older_prefloop_that_still_runs_is_not_migrated_under(path: Path, tmp_path: Path) -> None:
-    with opening.locked(path):
+    with SqliteFile(path).alone():
         for read_only in (True, False):
             with pytest.raises(RequestError, match="another process is writing"):
                 Store(url(tmp_path), read_only=read_only)

@@ -23,6 +23,7 @@ from prefloop.feedback_ui.pace import Pace
 from prefloop.records import Answers, Message, Prompt, Response
 from prefloop.store import Campaign, Progress, Store
 from prefloop.store.accounts import Accounts
+from prefloop.store.sqlite import SqliteFile
 
 HOME = "https://rate.example.org"
 PASSWORD = "a long and quiet sentence"
@@ -466,7 +467,7 @@ def test_accounts_are_made_while_the_page_is_served(house: House, config_file: P
                                                     capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "secret").write_text("dora's long password\n")
     with control.answering(house.store):
-        made = control.place(house.path)
+        made = control.socket_of(SqliteFile(house.path))
         assert stat.S_IMODE(made.stat().st_mode) == 0o600
         words = ["feedback", "account", str(config_file), "account.name=dora"]
         assert cli.main([*words, f"account.password_file={tmp_path / 'secret'}"]) == 0
@@ -512,7 +513,7 @@ def test_the_commands_work_without_a_server_and_after_one_was_killed(tmp_path: P
                                                                      capsys: pytest.CaptureFixture[str]) -> None:
     with Store(f"sqlite:///{tmp_path / 'feedback.db'}"):
         pass
-    control.place(tmp_path / "feedback.db").touch()  # left by a server that was killed
+    control.socket_of(SqliteFile(tmp_path / "feedback.db")).touch()  # left by a server that was killed
     assert cli.main(["feedback", "invite", str(config_file)]) == 0
     assert "/join#t=" in capsys.readouterr().out
     with Store(f"sqlite:///{tmp_path / 'feedback.db'}") as store, control.answering(store):
@@ -603,7 +604,7 @@ def test_a_broken_request_does_not_end_the_control_socket(house: House) -> None:
     with control.answering(house.store):
         for line in (b"", b"{", b"[]\n", b'{"work": "drop", "said": {}}\n', b'{"work": "invite", "said": {"x": 1}}\n'):
             with socket.socket(socket.AF_UNIX) as call:
-                call.connect(str(control.place(house.path)))
+                call.connect(str(control.socket_of(SqliteFile(house.path))))
                 call.sendall(line)
                 call.shutdown(socket.SHUT_WR)
                 assert "failed" in json.loads(call.makefile().read())

@@ -14,13 +14,14 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
-from prefloop.store import Store, opening
+from prefloop.store import Store
+from prefloop.store.sqlite import SqliteFile
 from prefloop.store.writing import Writer
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    made = opening.writer(tmp_path / "w.db")
+    made = SqliteFile(tmp_path / "w.db").writer()
     with made.begin() as db:
         db.execute(text("create table kept (n integer primary key)"))
     yield made

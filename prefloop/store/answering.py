@@ -9,12 +9,12 @@ from random import Random
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, func, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from prefloop.errors import RequestError
 from prefloop.records import Prompt, Ranking, Response, digest
 from prefloop.store import events
 from prefloop.store.admission import acknowledged, conclude
+from prefloop.store.dialects import upsert
 from prefloop.store.items import contents, contents_of, settings_of, storable
 from prefloop.store.queue import live
 from prefloop.store.records import FLAGS, AlreadyAnswered, Campaign, Flagged, Judgement, NotLeased, Past, Receipt
@@ -201,7 +201,7 @@ def flag(db: Connection, at: int, lease: RowMapping, kind: str, note: str) -> No
     if len(note) > NOTE:
         raise RequestError(f"note: longer than {NOTE} characters")
     storable(note, "note")
-    db.execute(upsert(flags).values(item=lease["item"], rater=lease["rater"], kind=kind, note=note, at=at)
+    db.execute(upsert(db, flags).values(item=lease["item"], rater=lease["rater"], kind=kind, note=note, at=at)
                .on_conflict_do_update(index_elements=["item", "rater", "kind"], set_={"note": note, "at": at}))
     events.wrote(db, at, "flagged", lease["rater"], flags, (flags.c.item == lease["item"])
                  & (flags.c.rater == lease["rater"]) & (flags.c.kind == kind))

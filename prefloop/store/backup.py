@@ -15,8 +15,9 @@ from pathlib import Path
 
 from prefloop import checkpoints
 from prefloop.errors import RequestError, RunError
-from prefloop.store import migrating, opening, schema
+from prefloop.store import migrating, schema
 from prefloop.store.copying import copied, inspected
+from prefloop.store.opening import SqliteFile
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def restore(backup: Path, store: Path, overwrite: bool = False) -> Backup:
     told = verified(backup)
     if backup.resolve() == store.resolve():
         raise RequestError(f"{store}: this is the backup itself; name another file for the store")
-    lock = opening.locked(store)  # nobody writes to it meanwhile
+    lock = SqliteFile(store).alone()  # nobody writes to it meanwhile
     draft, aside = store.with_name(f"{store.name}.restoring"), None
     try:
         if store.exists() and not overwrite:

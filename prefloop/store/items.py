@@ -10,11 +10,11 @@ from itertools import count
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from prefloop.errors import RequestError
 from prefloop.records import Answers, Prompt, Ranking, Response, digest
 from prefloop.store import events
+from prefloop.store.dialects import upsert
 from prefloop.store.records import Campaign
 from prefloop.store.schema import (
     campaigns,
@@ -68,7 +68,7 @@ def keep_campaign(db: Connection, at: int, by: str, campaign: Campaign, guidelin
     before = db.scalar(select(campaigns.c.settings).where(campaigns.c.name == campaign.name))
     settings = json.dumps(asdict(campaign), ensure_ascii=False)
     storable(settings + guideline + campaign.name, "campaign")
-    db.execute(upsert(campaigns).values(name=campaign.name, settings=settings, state="open", created=at)
+    db.execute(upsert(db, campaigns).values(name=campaign.name, settings=settings, state="open", created=at)
                .on_conflict_do_update(index_elements=["name"], set_={"settings": settings}))
     own = campaign_id(db, campaign.name)
     if before != settings:
@@ -96,7 +96,7 @@ def keep_golds(db: Connection, at: int, by: str, campaign: int, rows: Sequence[R
     for row, one in zip(rows, ready, strict=True):
         right = {"ranks": json.dumps(row.ranks), "none_acceptable": int(row.none_acceptable),
                  "explanation": row.reason, "retired": 0}
-        db.execute(upsert(golds).values(item=ids[one.name], **right)
+        db.execute(upsert(db, golds).values(item=ids[one.name], **right)
                    .on_conflict_do_update(index_elements=["item"], set_=right))
     after = db.execute(select(golds).where(golds.c.item.in_(known))).mappings().all()
     events.kept(db, at, f"{kind} changed", by, golds, [row for row in after if row != before.get(row["item"])])
@@ -130,7 +130,8 @@ def ready(rows: Iterable[Answers], need: int | Callable[[Answers], int] = 1, kin
 
 def _ready(row: Answers, need: int, kind: str, priority: int, pictured: Mapping[str, Picture]) -> Ready:
     Ranking(row.prompt, row.responses, (1,) * len(row.responses), rater="any")  # can it be ranked at all?
-    storable(json.dumps(row.to_json(), ensure_ascii=False), "text")
+    storable(json.dumps(row.to_json(), ensure_ascii=False), "text")  # where a NUL is spelled out
+    storable(row.prompt.stratum, "stratum")
     return Ready(item_name(row, kind), kind, need, priority, row.prompt.stratum, _kept(row.prompt),
                  tuple(map(_kept, row.responses)), pictured)
 
@@ -147,8 +148,8 @@ def add(db: Connection, at: int, by: str, campaign: int,
     wanted = {row.name: row for row in sorted(rows, key=lambda row: row.need)}  # of two alike, the greater need
     if not wanted:
         return {}, set()
-    db.execute(upsert(prompts).on_conflict_do_nothing(), [row.prompt for row in rows])
-    db.execute(upsert(responses).on_conflict_do_nothing(), [one for row in rows for one in row.responses])
+    db.execute(upsert(db, prompts).on_conflict_do_nothing(), [row.prompt for row in rows])
+    db.execute(upsert(db, responses).on_conflict_do_nothing(), [one for row in rows for one in row.responses])
     known: dict[str, int] = {}
     raised: list[int] = []
     for names in _parts(list(wanted)):
@@ -199,8 +200,8 @@ def _illustrate(db: Connection, at: int, by: str, prompt: str, pictured: Mapping
         own = (illustrations.c.prompt == prompt) & (illustrations.c.source == source)
         if db.scalar(select(illustrations.c.picture).where(own)) == name:
             continue
-        db.execute(upsert(pictures).values(digest=name, kind=kind, data=data).on_conflict_do_nothing())
-        db.execute(upsert(illustrations).values(prompt=prompt, source=source, picture=name)
+        db.execute(upsert(db, pictures).values(digest=name, kind=kind, data=data).on_conflict_do_nothing())
+        db.execute(upsert(db, illustrations).values(prompt=prompt, source=source, picture=name)
                    .on_conflict_do_update(index_elements=["prompt", "source"], set_={"picture": name}))
         events.wrote(db, at, "illustrated", by, illustrations, own)
 
@@ -232,6 +233,9 @@ def illustrated(db: Connection, item: int) -> dict[str, str]:
 
 
 def storable(text: str, name: str) -> None:
+    """What both databases can keep as it is."""
+    if "\0" in text:
+        raise RequestError(f"{name}: it holds a NUL (\\u0000), which is not text")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

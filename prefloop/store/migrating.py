@@ -8,15 +8,18 @@ from pathlib import Path
 from sqlalchemy.exc import DatabaseError
 
 from prefloop.errors import RunError
-from prefloop.store import events, opening, schema
+from prefloop.store import events, schema
 from prefloop.store.copying import copied
+from prefloop.store.opening import Place, SqliteFile
 
 FIRST = "1"  # a store of this schema bears no Alembic version yet
 OLDER = ("1", "2")  # what can be brought to today's
 
 
-def migrate(path: Path, version: str) -> Path:
+def migrate(place: Place, version: str) -> Path:
     """Returns the copy of the store as it was. The caller holds the store's lock."""
+    assert isinstance(place, SqliteFile)
+    path = place.path
     from alembic import command
     from alembic.config import Config
 
@@ -24,7 +27,7 @@ def migrate(path: Path, version: str) -> Path:
     copied(path, kept)
     config = Config()
     config.set_main_option("script_location", f"{__package__}:migrations")
-    engine = opening.writer(path, foreign_keys=False)  # tables are made anew, and their names are free for a moment
+    engine = place.writer(foreign_keys=False)  # tables are made anew, and their names are free for a moment
     try:
         with engine.begin() as db:
             config.attributes["connection"] = db

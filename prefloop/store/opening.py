@@ -1,88 +1,32 @@
-"""How the database file is opened: the settings under which an acknowledged answer survives a crash."""
+"""Where a store is, by its URL: a file, or a PostgreSQL database."""
 
 from __future__ import annotations
 
-import fcntl
-import sqlite3
 from pathlib import Path
-from typing import IO, Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.pool import StaticPool
 
 from prefloop.errors import RequestError
+from prefloop.store.postgres import PostgresDatabase
+from prefloop.store.sqlite import SqliteFile
+
+Place = SqliteFile | PostgresDatabase
+POSTGRES = "postgresql+psycopg"
 
 
-def path_of(url: str) -> Path:
-    """The file that a store's URL names."""
+def place_of(url: str) -> Place:
+    """A URL may hold a password: what is wrong with one is told without quoting it."""
+    kind, _, rest = url.partition("://")
+    shown = repr(url) if kind == "sqlite" or not rest else f"'{kind}://...'"
     try:
         parsed = make_url(url)
-    except ArgumentError:
-        raise RequestError(f"store: {url!r} is not a database URL such as sqlite:///feedback.db") from None
+    except (ArgumentError, ValueError):  # a port that is no number
+        raise RequestError(f"store: {shown} is not a database URL such as sqlite:///feedback.db or "
+                           f"{POSTGRES}://user@host/database") from None
+    if parsed.drivername == POSTGRES and parsed.database:
+        return PostgresDatabase(parsed)
     if parsed.drivername != "sqlite" or not parsed.database or parsed.database == ":memory:":
-        raise RequestError(f"store: {url!r} is not supported; name a file, such as sqlite:///feedback.db")
-    return Path(parsed.database).resolve()  # one file, one lock, by whatever name it is reached
-
-
-def locked(path: Path) -> IO[str]:
-    """The lock that makes this process the only writer; held until the file returned is closed, or the process ends.
-
-    Debian's SQLite 3.40 can corrupt a WAL that two connections checkpoint at once: one writing connection in one
-    process never does.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(f"{path}.lock", "a")  # noqa: SIM115 - it stays open as long as the store
-    except OSError as error:
-        raise RequestError(f"{path}: cannot keep a store here: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise RequestError(f"{path}: another process is writing to this store; stop it (a `prefloop feedback` that is "
-                           "still running?) or name another file, such as sqlite:///other.db") from None
-    return lock
-
-
-def writer(path: Path, foreign_keys: bool = True) -> Engine:
-    """One connection, shared by threads that take turns; every transaction takes the write lock at its start."""
-    path.touch(0o600)  # what raters wrote, and their passwords' hashes, are for nobody else on the machine to read
-
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
-        for setting in ("journal_mode=WAL", "synchronous=FULL", f"foreign_keys={int(foreign_keys)}", "mmap_size=0",
-                        "trusted_schema=OFF"):
-            connection.execute(f"PRAGMA {setting}")
-        return connection
-
-    return _beginning(create_engine("sqlite://", creator=connect, poolclass=StaticPool, hide_parameters=True),
-                      "BEGIN IMMEDIATE")
-
-
-def reader(path: Path) -> Engine:
-    """Connections that cannot write, for as many readers as like, in this process or another."""
-
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5, isolation_level=None,
-                                     check_same_thread=False)
-        connection.execute("PRAGMA mmap_size=0")
-        connection.execute("PRAGMA trusted_schema=OFF")
-        return connection
-
-    return _beginning(create_engine(f"sqlite:///{path}", creator=connect, hide_parameters=True, max_overflow=-1),
-                      "BEGIN")
-
-
-def _beginning(engine: Engine, statement: str) -> Engine:
-    """pysqlite begins transactions by guessing from the statement; with isolation_level=None we say when and how.
-
-    Parameters are hidden, for what raters wrote must not be quoted by an error that ends in a log.
-    """
-
-    def begin(connection: Connection, *_: Any) -> None:
-        connection.exec_driver_sql(statement)
-
-    event.listen(engine, "begin", begin)
-    return engine
+        raise RequestError(f"store: {shown} is not supported; name a file, such as sqlite:///feedback.db, or a "
+                           f"database, such as {POSTGRES}://user@host/database")
+    return SqliteFile(Path(parsed.database).resolve())

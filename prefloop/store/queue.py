@@ -134,7 +134,7 @@ def of_kind(db: Connection, turn: Turn, kind: str, dice: Random,
 def mirrored(db: Connection, turn: Turn, dice: Random) -> int | None:
     """A new item for this rater alone: one that they answered some time ago, and will see in the opposite order."""
     given = select(answers.c.item, answers.c.kind).where(answers.c.rater == turn.rater, answers.c.retracted.is_(None))
-    past = given.order_by(answers.c.id.desc()).offset(APART).limit(-1).subquery()
+    past = given.order_by(answers.c.id.desc()).offset(APART).subquery()
     twice = select(items.c.mirrors).where(items.c.rater == turn.rater, items.c.kind == "repeat")
     left = db.scalars(select(past.c.item).join(items, items.c.id == past.c.item)
                       .where(past.c.kind == "normal", turn.within, items.c.id.not_in(twice))

@@ -12,16 +12,15 @@ from sqlalchemy import (
     Column,
     ForeignKey,
     Index,
-    Integer,
     LargeBinary,
     MetaData,
     String,
     Table,
-    Text,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.types import REAL
+
+from prefloop.store.dialects import REAL, Integer, Text, counted, partial
 
 VERSION = "3"  # also the name of the newest migration
 
@@ -44,7 +43,7 @@ alembic_version = Table(
 
 campaigns = Table(
     "campaigns", tables,
-    Column("id", Integer, primary_key=True),
+    counted("campaigns"),
     Column("name", Text, nullable=False, unique=True),
     Column("settings", Text, nullable=False),
     Column("state", Text, nullable=False),
@@ -93,7 +92,7 @@ illustrations = Table(
 # `uncertainty` is how far an ensemble of reward models is apart on it.
 items = Table(
     "items", tables,
-    Column("id", Integer, primary_key=True),
+    counted("items"),
     Column("digest", Text, nullable=False),
     Column("campaign", Integer, ForeignKey("campaigns.id"), nullable=False),
     Column("prompt", Text, ForeignKey("prompts.digest"), nullable=False),
@@ -115,10 +114,10 @@ items = Table(
     sqlite_strict=True,
 )
 Index("items_open", items.c.campaign, items.c.kind, items.c.priority.desc(), items.c.id,
-      sqlite_where=items.c.done < items.c.need)
+      **partial(items.c.done < items.c.need))
 Index("items_of_campaign", items.c.campaign, items.c.kind, items.c.need, items.c.done)
 Index("items_by_name", items.c.digest)
-Index("repeats_of_rater", items.c.rater, items.c.mirrors, unique=True, sqlite_where=items.c.kind == "repeat")
+Index("repeats_of_rater", items.c.rater, items.c.mirrors, unique=True, **partial(items.c.kind == "repeat"))
 
 choices = Table(
     "choices", tables,
@@ -167,7 +166,7 @@ Index("leases_of_rater", leases.c.rater, leases.c.state)
 # for the submission, so that a retry is known for one. `informed`: the rater had seen the model's order before.
 answers = Table(
     "answers", tables,
-    Column("id", Integer, primary_key=True),
+    counted("answers"),
     Column("token", Text, ForeignKey("leases.token"), nullable=False),
     Column("item", Integer, ForeignKey("items.id"), nullable=False),
     Column("rater", Text, nullable=False),
@@ -190,10 +189,10 @@ answers = Table(
     UniqueConstraint("item", "rater", "revision"),
     sqlite_strict=True,
 )
-Index("answers_counting", answers.c.item, answers.c.rater, unique=True, sqlite_where=answers.c.retracted.is_(None))
-Index("answers_by_key", answers.c.rater, answers.c.key, unique=True, sqlite_where=answers.c.key != "")
+Index("answers_counting", answers.c.item, answers.c.rater, unique=True, **partial(answers.c.retracted.is_(None)))
+Index("answers_by_key", answers.c.rater, answers.c.key, unique=True, **partial(answers.c.key != ""))
 Index("answers_of_rater", answers.c.rater, answers.c.id)
-Index("answers_surplus", answers.c.item, sqlite_where=answers.c.surplus == 1)
+Index("answers_surplus", answers.c.item, **partial(answers.c.surplus == 1))
 
 flags = Table(
     "flags", tables,
@@ -230,7 +229,7 @@ acknowledgements = Table(
 # The newest row of a rater and a version of the warning's text holds.
 warnings = Table(
     "warnings", tables,
-    Column("id", Integer, primary_key=True),
+    counted("warnings"),
     Column("rater", Text, nullable=False),
     Column("campaign", Integer, ForeignKey("campaigns.id"), nullable=False),
     Column("version", Text, nullable=False),
@@ -269,7 +268,7 @@ predictions = Table(
 # An item that somebody should look at, and what they decided; `ranks` in the stored order, `gold` the item made of it.
 reviews = Table(
     "reviews", tables,
-    Column("id", Integer, primary_key=True),
+    counted("reviews"),
     Column("item", Integer, ForeignKey("items.id"), nullable=False),
     Column("why", Text, nullable=False),
     Column("state", Text, nullable=False),
@@ -285,12 +284,12 @@ reviews = Table(
     CheckConstraint("cause in ('ambiguous', 'guideline', 'mistake', 'edge', 'taste')"),
     sqlite_strict=True,
 )
-Index("reviews_open", reviews.c.item, unique=True, sqlite_where=reviews.c.state == "open")
+Index("reviews_open", reviews.c.item, unique=True, **partial(reviews.c.state == "open"))
 
 # A rater whose answers do not count while they are held; nothing of theirs is deleted.
 quarantines = Table(
     "quarantines", tables,
-    Column("id", Integer, primary_key=True),
+    counted("quarantines"),
     Column("rater", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("why", Text, nullable=False),
@@ -301,7 +300,7 @@ quarantines = Table(
     CheckConstraint("state in ('proposed', 'held', 'lifted', 'dismissed')"),
     sqlite_strict=True,
 )
-Index("quarantines_of_rater", quarantines.c.rater, unique=True, sqlite_where=quarantines.c.closed.is_(None))
+Index("quarantines_of_rater", quarantines.c.rater, unique=True, **partial(quarantines.c.closed.is_(None)))
 
 # -- what happened ----------------------------------------------------------------------------------------------------
 
@@ -309,7 +308,7 @@ Index("quarantines_of_rater", quarantines.c.rater, unique=True, sqlite_where=qua
 # this row. `subject` names a row of another table, such as answers:12, and never a person.
 events = Table(
     "events", tables,
-    Column("id", Integer, primary_key=True),
+    counted("events"),
     Column("at", Integer, nullable=False),
     Column("kind", Text, nullable=False),
     Column("subject", Text, nullable=False, index=True),
@@ -332,7 +331,7 @@ payloads = Table(
 # What left the store, and whose answers went with it; `head` is the log's last event then, as ID:CHAIN.
 exports = Table(
     "exports", tables,
-    Column("id", Integer, primary_key=True),
+    counted("exports"),
     Column("at", Integer, nullable=False),
     Column("kind", Text, nullable=False),
     Column("place", Text, nullable=False),
@@ -391,7 +390,7 @@ sessions = Table(
 
 failures = Table(
     "failures", tables,
-    Column("id", Integer, primary_key=True),
+    counted("failures"),
     Column("name", Text, nullable=False),
     Column("address", Text, nullable=False),
     Column("at", Integer, nullable=False),

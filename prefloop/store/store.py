@@ -15,11 +15,13 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, exists, func, insert, inspect, select, true
 from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from prefloop.errors import RequestError, RunError
 from prefloop.records import Answers, Ranking
 from prefloop.store import admission, answering, events, items, migrating, opening, queue, schema
 from prefloop.store.items import Picture, Pictured
+from prefloop.store.postgres import said
 from prefloop.store.records import (
     Applied,
     Campaign,
@@ -54,28 +56,25 @@ class Store:
 
         A store of an earlier schema is brought to today's, and says so in a line.
         """
-        self.path = opening.path_of(url)
+        self.place = opening.place_of(url)
         self.clock = clock
-        if self.path.is_dir():
-            raise RequestError(f"{self.path}: a folder; name a file, such as sqlite:///feedback.db")
-        if read_only and not self.path.is_file():
-            raise RequestError(f"{self.path}: there is no store here; `prefloop feedback` or `prefloop feedback "
+        if not self.place.exists() and read_only:
+            raise RequestError(f"{self.place}: there is no store here; `prefloop feedback` or `prefloop feedback "
                                "campaign` makes one")
-        self._lock = None if read_only else opening.locked(self.path)
-        self._reader = opening.reader(self.path)
-        self._writer = None
+        self._reader, self._writer = self.place.reader(), None
+        self._lock = None if read_only else self.place.held()
         try:
             self._look()
-            if self._lock is not None:
-                self._writer = opening.writer(self.path)
+            if not read_only:
+                self._writer = self.place.writer()
                 self._writes = Writer(self._writer)
             self.seed = self._prepare(secrets.randbits(48) if seed is None else seed)
         except OperationalError as error:
             self.close()
-            raise RequestError(f"{self.path}: this store cannot be opened: {error.orig}") from None
+            raise RequestError(f"{self.place}: this store cannot be opened: {said(error)}") from None
         except DatabaseError as error:
             self.close()
-            raise RequestError(f"{self.path}: this file is not a prefloop store: {error.orig}") from None
+            raise RequestError(f"{self.place}: this is not a prefloop store: {error.orig}") from None
         except (RequestError, RunError):
             self.close()
             raise
@@ -86,32 +85,34 @@ class Store:
         if not tables:
             return
         if not {"leases", "meta"} <= set(tables):
-            raise RequestError(f"{self.path}: this database is not a prefloop store; name another file")
-        with self.reading() as db:
+            raise RequestError(f"{self.place}: this database is not a prefloop store; name another")
+        with self._reader.begin() as db:
             version = db.scalar(select(schema.meta.c.value).where(schema.meta.c.name == "schema")) or "unknown"
         if version in migrating.OLDER:
             self._reader.dispose()
-            lock = self._lock or opening.locked(self.path)
+            lock = self._lock or self.place.alone()
             try:
-                kept = migrating.migrate(self.path, version)
+                kept = migrating.migrate(self.place, version)
             finally:
                 if lock is not self._lock:
                     lock.close()
-            print(f"{self.path}: brought from schema {version} to {schema.VERSION}; as it was, it is kept in {kept}",
+            print(f"{self.place}: brought from schema {version} to {schema.VERSION}; as it was, it is kept in {kept}",
                   flush=True)
         elif version != schema.VERSION:
-            raise RequestError(f"{self.path}: its schema is version {version}; this prefloop reads {schema.VERSION}")
+            raise RequestError(f"{self.place}: its schema is version {version}; this prefloop reads {schema.VERSION}")
 
     def _prepare(self, seed: int) -> int:
         if self._writer is not None and not self._tables():
             self.write(lambda db: self._make(db, seed))
-        with self.reading() as db:
+        with self._reader.begin() as db:
             known = {row.name: row.value for row in db.execute(select(schema.meta))}
         if "seed" not in known:
-            raise RequestError(f"{self.path}: this database is not a prefloop store; name another file")
+            raise RequestError(f"{self.place}: this database is not a prefloop store; name another")
         return int(known["seed"])
 
     def _make(self, db: Connection, seed: int) -> None:
+        if inspect(db).get_table_names():
+            return  # another process was first
         schema.tables.create_all(db)
         db.execute(insert(schema.meta), [{"name": "schema", "value": schema.VERSION},
                                          {"name": "seed", "value": str(seed)}])
@@ -119,9 +120,9 @@ class Store:
         items.keep_campaign(db, self.clock(), events.COMMAND, Campaign(DEFAULT), "")
 
     def _tables(self) -> list[str]:
-        if not self.path.exists():
+        if not self.place.exists():
             return []
-        with self.reading() as db:
+        with self._reader.begin() as db:
             return inspect(db).get_table_names()
 
     def close(self) -> None:
@@ -140,16 +141,21 @@ class Store:
     def write(self, work: Callable[[Connection], T]) -> T:
         """What `work` returns, once all that it wrote is on disk; if it raises, nothing of it was written."""
         if self._writer is None:
-            raise RequestError(f"{self.path}: this store was opened for reading only")
+            raise RequestError(f"{self.place}: this store was opened for reading only")
         try:
             return self._writes.do(work)
         except OperationalError as error:
-            raise RunError(f"{self.path}: nothing was saved, for it cannot be written: {error.orig}") from None
+            raise RunError(f"{self.place}: nothing was saved, for it cannot be written: {said(error)}") from None
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        with self._reader.begin() as db:
-            yield db
+        try:
+            with self._reader.begin() as db:
+                yield db
+        except OperationalError as error:
+            raise RunError(f"{self.place}: it cannot be read: {said(error)}") from None
+        except PoolTimeout:
+            raise RunError(f"{self.place}: too many read it at once; try again") from None
 
     # -- campaigns ---------------------------------------------------------------------------------------------------
 
@@ -396,8 +402,5 @@ class Store:
 
     def answers(self) -> None:
         """Raises RunError if the database does not answer."""
-        try:
-            with self.reading() as db:
-                db.scalar(select(1))
-        except OperationalError as error:
-            raise RunError(f"{self.path}: it cannot be read: {error.orig}") from None
+        with self.reading() as db:
+            db.scalar(select(1))
