@@ -26,6 +26,7 @@ LETTER = 6.7  # px that a letter of 12 px is wide, about
 LANE = 30  # px
 NARROWEST, WIDEST = 260, 1600  # px
 Facts = Mapping[str, Any]
+ALPHA = "1 is agreement, 0 what chance would give."
 
 
 @dataclass(frozen=True)
@@ -116,16 +117,15 @@ def answers_a_day(days: Sequence[tuple[int, int]]) -> Chart | None:
 
 
 def by_stratum(facts: Iterable[Facts]) -> Chart | None:
-    return by_name("strata", "Agreement by stratum", "1 is agreement, 0 what chance would give.", "Krippendorff's alpha",
+    return by_name("strata", "Agreement by stratum", ALPHA, "Krippendorff's alpha",
                    [(one["stratum"] or "no stratum", f"{one['items']:,} items", one["alpha"]) for one in facts],
                    share=False, hold=(0, 1), level=0.0)
 
 
 def by_guideline(facts: Iterable[Facts]) -> Chart | None:
-    return by_name("guidelines", "Agreement by guideline version", "1 is agreement, 0 what chance would give.",
-                   "Krippendorff's alpha", [(f"version {one['number']}" if one["number"] else "none",
-                                             f"{one['items']:,} items", one["alpha"]) for one in facts],
-                   share=False, hold=(0, 1), level=0.0)
+    return by_name("guidelines", "Agreement by guideline version", ALPHA, "Krippendorff's alpha",
+                   [(f"version {one['number']}" if one["number"] else "none", f"{one['items']:,} items", one["alpha"])
+                    for one in facts], share=False, hold=(0, 1), level=0.0)
 
 
 def by_confidence(facts: Iterable[Facts]) -> Chart | None:

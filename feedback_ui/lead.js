@@ -3,6 +3,7 @@
 
 const VIEWS = {
   overview: { title: "Overview", draw: drawOverview },
+  people: { title: "People", draw: drawPeople, admin: true },
 };
 
 let me = { lead: "", role: "lead", sign_in: false, campaigns: [] };
@@ -27,7 +28,8 @@ async function arrive() {
   body.removeAttribute("aria-busy");
 }
 
-const allowed = (name) => !VIEWS[name].admin || me.role === "admin";
+// Accounts are an admin's, and there are none without signing in.
+const allowed = (name) => !VIEWS[name].admin || (me.sign_in && me.role === "admin");
 
 function drawHead() {
   find(".ld-nav").replaceChildren(...Object.entries(VIEWS).filter(([name]) => allowed(name)).map(([name, { title }]) => {
@@ -57,10 +59,10 @@ find(".ld-out").addEventListener("click", async () => {
   if ((await ask("/api/sign_out", {})) !== null) window.location.replace("/sign-in");
 });
 document.addEventListener("click", (event) => {
-  if (!find(".ld-menu").contains(event.target)) find(".ld-menu").open = false;
+  element.querySelectorAll(".ld-menu[open], .ld-more[open]").forEach((one) => (one.open = one.contains(event.target)));
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") find(".ld-menu").open = false;
+  if (event.key === "Escape") element.querySelectorAll(".ld-menu[open], .ld-more[open]").forEach((one) => (one.open = false));
 });
 window.addEventListener("hashchange", () => {
   if (window.location.hash === "#main") return;

@@ -62,7 +62,7 @@ def _works(store: Store, campaign: str | None, quality: Facts, model: Facts) -> 
                                               hold, level)
 
     return {"answers": lambda: charts.answers_a_day(_days(store, campaign)), **dict([
-        went("alpha", "Agreement over time", "Krippendorff's alpha", "1 is agreement, 0 what chance would give.",
+        went("alpha", "Agreement over time", "Krippendorff's alpha", charts.ALPHA,
              share=False, hold=(0, 1), level=0.0),
         went("percent", "Pairs on which two raters agree", "share of pairs", hold=(0.5, 1)),
         went("gold", "Gold items right", "share of items", hold=(0.5, 1)),
@@ -86,5 +86,5 @@ def _days(store: Store, campaign: str | None) -> list[tuple[int, int]]:
                                             answers.c.excluded == 0, answers.c.kind != "qualification").group_by(day)
     with store.reading() as db:
         if campaign is not None:
-            query = query.join(items, items.c.id == answers.c.item).where(items.c.campaign == campaign_id(db, campaign))
+            query = query.join(items).where(items.c.campaign == campaign_id(db, campaign))
         return [(at * charts.DAY, count) for at, count in db.execute(query)]

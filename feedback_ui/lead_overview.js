@@ -12,6 +12,7 @@ async function drawOverview(box) {
       tile("Items", whole(sum("items"))),
       tile("Raters today", whole(told.raters.day), `${whole(told.raters.week)} this week, ${whole(told.raters.ever)} ever`),
       tile("Reports", whole(told.flags), "items that a rater pointed at")),
+    chartsOf(["answers", "alpha"]),
     card("Campaigns", tableOf([
       { title: "Campaign", wide: true, by: ({ name }) => name, cell: ({ name }) => campaignLink(name) },
       { title: "State", by: ({ state }) => state, cell: ({ state }) => stateOf(state) },

@@ -135,6 +135,31 @@ function compared(a, b) {
   return typeof a === "string" ? a.localeCompare(String(b)) : a - b;
 }
 
+// -- menus and files --------------------------------------------------------------------------------------------------
+
+// A small menu of [words, act].
+function menuOf(label, acts) {
+  const summary = make("summary", "pl-quiet", "⋯");
+  summary.setAttribute("aria-label", label);
+  const list = el("div", "ld-acting", ...acts.map(([words, act]) => button(words, () => { made.open = false; act(); }, "pl-quiet")));
+  const made = el("details", "ld-more", summary, list);
+  return made;
+}
+
+// A file that the server makes, into the browser's downloads; what went wrong is told.
+async function save(path) {
+  const reply = await fetch(path).catch(() => null);
+  if (!reply?.ok) {
+    tell(reply ? String((await reply.json().catch(() => ({}))).error || reply.status) : "The server cannot be reached. Try again in a moment.", true);
+    return;
+  }
+  const link = make("a", "");
+  link.href = URL.createObjectURL(await reply.blob());
+  link.download = /filename="([^"]+)"/.exec(reply.headers.get("content-disposition") || "")?.[1] || "prefloop";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
 // -- asking once more -------------------------------------------------------------------------------------------------
 
 // A window with fields {name: {label, value, rows, options, needed}}; what was filled in, or null if it was closed.

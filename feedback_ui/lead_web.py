@@ -14,20 +14,23 @@ from fastapi.responses import Response
 
 from prefloop.errors import RequestError
 from prefloop.store import Store
+from prefloop.store.accounts import Accounts
 
-from . import bodies, lead_overview
+from . import bodies, lead_charts, lead_overview, lead_people
 from .app import joined
 from .server import FeedbackConfig
 
 STYLES = ("base.css", "text.css", "lead.css", "lead_views.css")
-SCRIPTS = ("shared.js", "lead_parts.js", "lead_overview.js", "lead.js")
+SCRIPTS = ("shared.js", "lead_parts.js", "lead_charts.js", "lead_overview.js", "lead_people.js", "lead.js")
+NOTHING: dict[str, Any] = {"over_time": [], "agreement": {"by_stratum": [], "by_guideline": []}, "by_confidence": []}
 
 
 class NotLead(RequestError):
     """What leads may do, and raters not; or admins, and leads not."""
 
 
-def routes(app: FastAPI, store: Store, settings: FeedbackConfig) -> None:
+def routes(app: FastAPI, store: Store, settings: FeedbackConfig, accounts: Accounts | None) -> None:
+    """`accounts` is None where nobody signs in."""
     def lead_of(request: Request) -> str:
         return _named(request, settings, ("lead", "admin"), "this is for leads")
 
@@ -43,6 +46,9 @@ def routes(app: FastAPI, store: Store, settings: FeedbackConfig) -> None:
                 "campaigns": [{"name": one.name, "title": one.title} for one in store.campaigns()]}
 
     lead_overview.routes(app, store, lead_of)
+    lead_charts.routes(app, store, lead_of, lambda campaign: NOTHING, lambda campaign: NOTHING)
+    if accounts is not None:
+        lead_people.routes(app, store, settings, accounts, admin_of)
 
 
 def _named(request: Request, settings: FeedbackConfig, roles: tuple[str, ...], why: str) -> str:

@@ -26,16 +26,16 @@ STATUS = {NotLeased: 403, auth.NotYou: 403, rating_web.NotAdmitted: 403, lead_we
 
 
 def build(store: Store, settings: FeedbackConfig) -> FastAPI:
-    if not settings.sign_in:
+    accounts = Accounts(store) if settings.sign_in else None
+    if accounts is None:
         app = guarded()
     else:
-        accounts = Accounts(store)
         known = auth.sessions(accounts, settings.origin, settings.port)
         app = guarded(settings.origin, known)
         auth.routes(app, accounts, known, page.sign_in_files())
     metrics.routes(app, store)
     rating_web.routes(app, store, settings)
-    lead_web.routes(app, store, settings)
+    lead_web.routes(app, store, settings, accounts)
     return page.mount(app, page.rating_page())
 
 
