@@ -15,8 +15,8 @@ from markupsafe import Markup
 HERE = Path(__file__).parent
 # Controls, marks of the writing direction, what has no width, tags, and what no XML may hold: in a name they hide or
 # turn what stands there.
-ODD = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufffe\uffff"
-                 r"\U000e0000-\U000e007f]")
+ODD = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+                 r"\ufffe\uffff\U000e0000-\U000e007f]")
 STYLE = HERE / "report.css"
 
 

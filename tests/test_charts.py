@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from typing import Any
 from xml.etree import ElementTree
@@ -90,7 +91,7 @@ def test_hostile_names_are_text_in_the_picture_and_no_formula_in_the_table() -> 
         said = [one.text or "" for one in page.iter(f"{SVG}title")]
         assert said[0].startswith(HOSTILE[0])
         assert "U+202E" in said[2]
-    rows = list(csv.reader(charts.table(chart).splitlines(keepends=True)))
+    rows = list(csv.reader(io.StringIO(charts.table(chart), newline="")))
     assert rows[0] == ["name", "value", "low", "high", "n"]
     assert len(rows) == len(HOSTILE) + 1
     assert [row[0] for row in rows if row[0].startswith("=")] == []
