@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
 
@@ -98,8 +99,7 @@ def qualification(db: Connection, rater: str, campaign: int, settings: Campaign)
                       .join(golds, golds.c.item == answers.c.item).join(items, items.c.id == answers.c.item)
                       .where(answers.c.rater == rater, answers.c.retracted.is_(None), golds.c.retired == 0,
                              items.c.campaign == campaign, items.c.kind == "qualification")).all()
-    right = sum(_right(json.loads(row.ranks), bool(row.none_acceptable), _as_shown(row.key, row.shown),
-                       bool(row.key_none)) for row in rows)
+    right = sum(map(is_right, rows))
     state = "open" if len(rows) < needed else "passed" if right >= settings.qualification_pass * needed else "failed"
     return Qualification(needed, len(rows), right, state)
 
@@ -130,6 +130,11 @@ def lesson(db: Connection, answer: int, rater: str) -> Lesson | None:
 def _as_shown(key: str, shown: str) -> list[int | None]:
     stored = json.loads(key)
     return [stored[place] for place in json.loads(shown)]
+
+
+def is_right(row: Any) -> bool:
+    """Whether an answer, with `ranks`, `shown` and `none_acceptable`, matches the item's `key` and `key_none`."""
+    return _right(json.loads(row.ranks), bool(row.none_acceptable), _as_shown(row.key, row.shown), bool(row.key_none))
 
 
 def _right(ranks: Sequence[int | None], none_acceptable: bool, key: Sequence[int | None], key_none: bool) -> bool:

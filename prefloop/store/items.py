@@ -27,6 +27,7 @@ from prefloop.store.schema import (
     pictures,
     prompts,
     responses,
+    reviews,
 )
 
 T = TypeVar("T")
@@ -87,13 +88,16 @@ def keep_golds(db: Connection, at: int, by: str, campaign: int, rows: Sequence[R
                kind: str) -> int:
     """These are the campaign's gold items, or those of its qualification; others that it had are given out no more.
 
-    Returns how many of them there are.
+    Returns how many of them there are. What came of a review stays as the reviewer decided.
     """
-    known = select(items.c.id).where(items.c.campaign == campaign, items.c.kind == kind)
+    decided = set(db.scalars(select(reviews.c.gold).where(reviews.c.gold.is_not(None))))
+    known = select(items.c.id).where(items.c.campaign == campaign, items.c.kind == kind, items.c.id.not_in(decided))
     before = {row["item"]: row for row in db.execute(select(golds).where(golds.c.item.in_(known))).mappings()}
     db.execute(update(golds).where(golds.c.item.in_(known)).values(retired=1))
     ids, _ = add(db, at, by, campaign, ready)
     for row, one in zip(rows, ready, strict=True):
+        if ids[one.name] in decided:
+            continue
         right = {"ranks": json.dumps(row.ranks), "none_acceptable": int(row.none_acceptable),
                  "explanation": row.reason, "retired": 0}
         db.execute(upsert(db, golds).values(item=ids[one.name], **right)

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, exists, func, insert, or_, select, true, update
+from sqlalchemy import Connection, RowMapping, Select, and_, exists, func, insert, or_, select, true, update
 
 from prefloop.records import digest
 from prefloop.store import events
 from prefloop.store.records import Campaign
-from prefloop.store.schema import answers, choices, golds, items, leases
+from prefloop.store.schema import answers, choices, golds, items, leases, reviews
 
 MOST_OPEN = 3  # items that a rater holds at once: the one in front of them and those fetched ahead
 APART = 5  # a repeat is of an item that the rater has answered so many answers ago
@@ -95,8 +95,15 @@ def drawn(db: Connection, turn: Turn, settings: Campaign | None) -> int | None:
 def normal(db: Connection, turn: Turn) -> int | None:
     """The first item in the queue that has room, and that this rater has not had."""
     had = exists().where(own.c.item == items.c.id, own.c.rater == turn.rater)
-    return db.scalar(select(items.c.id).where(items.c.done < items.c.need, items.c.kind == "normal", ~had, turn.within,
-                                              room(turn.at)).order_by(items.c.priority.desc(), items.c.id).limit(1))
+    return db.scalar(select(items.c.id).where(
+        items.c.done < items.c.need, items.c.kind == "normal", ~had, turn.within, room(turn.at),
+        items.c.id.not_in(had_as_gold(turn.rater))).order_by(items.c.priority.desc(), items.c.id).limit(1))
+
+
+def had_as_gold(rater: str) -> Select[tuple[int]]:
+    """The reviewed items of which this rater had the decision as gold: who meets one twice can tell it was special."""
+    return (select(reviews.c.item).join(leases, leases.c.item == reviews.c.gold)
+            .where(reviews.c.gold.is_not(None), leases.c.rater == rater))
 
 
 def put_aside(db: Connection, turn: Turn) -> int | None:

@@ -285,6 +285,8 @@ reviews = Table(
     sqlite_strict=True,
 )
 Index("reviews_open", reviews.c.item, unique=True, **partial(reviews.c.state == "open"))
+Index("reviews_of_item", reviews.c.item)
+Index("reviews_made_gold", reviews.c.gold, **partial(reviews.c.gold.is_not(None)))
 
 # A rater whose answers do not count while they are held; nothing of theirs is deleted.
 quarantines = Table(

@@ -37,6 +37,8 @@ create table reviews (
     check (cause in ('ambiguous', 'guideline', 'mistake', 'edge', 'taste'))
 ) strict;
 create unique index reviews_open on reviews (item) where state = 'open';
+create index reviews_of_item on reviews (item);
+create index reviews_made_gold on reviews (gold) where gold is not null;
 create table quarantines (
     id integer not null primary key, rater text not null, state text not null, why text not null, by text not null,
     at integer not null, closed_by text not null, closed integer,
