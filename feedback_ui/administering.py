@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from prefloop.errors import RequestError
-from prefloop.store import Store
+from prefloop.store import Store, exports, forgetting
 from prefloop.store.accounts import Accounts
 
 from . import campaigns
@@ -54,6 +55,16 @@ def campaign(store: Store, several: bool, **settings: Any) -> dict[str, Any]:
     return {"told": campaigns.apply(store, wanted, several)}
 
 
+def exported(store: Store, **said: Any) -> dict[str, Any]:
+    exports.exported(store, **said)
+    return {}
+
+
+def forget(store: Store, name: str) -> dict[str, Any]:
+    with _named(store):
+        return asdict(forgetting.forget(store, name))
+
+
 @contextmanager
 def _named(store: Store) -> Iterator[None]:
     """An error says in which store a name is known or not."""
@@ -63,5 +74,6 @@ def _named(store: Store) -> Iterator[None]:
         raise RequestError(f"{store.place}: {error}") from None
 
 
-WORKS = {"invite": invite, "reset": reset, "add": add, "account": account, "campaign": campaign}
+WORKS = {"invite": invite, "reset": reset, "add": add, "account": account, "campaign": campaign, "exported": exported,
+         "forget": forget}
 MAKING = ("campaign",)  # this makes a store where there is none; elsewhere a path that is not there is mistyped

@@ -17,6 +17,7 @@ from prefloop.generate import SamplingConfig
 from prefloop.records import Prompt
 from prefloop.store import Store
 
+from . import control
 from .child import Child
 from .held_out import Contestant, HeldOut, read
 from .queueing import MOST_ANSWERS
@@ -133,6 +134,7 @@ def ready(stack: ExitStack, settings: ArenaConfig, data: HeldOutPrompts, samplin
     except OSError as error:
         raise RequestError(f"arena.folder: {folder}: {error.strerror}") from None
     store = stack.enter_context(Store(settings.votes))
+    stack.enter_context(control.answering(store))  # for `prefloop snapshot`, which tells the store what it took
     door = stack.enter_context(listening("arena", settings.host, settings.port))
     child, held_out, contestants = None, kept, ()
     if settings.runs:

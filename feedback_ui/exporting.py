@@ -7,11 +7,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefloop import config
-from prefloop.errors import RequestError
+from prefloop import checkpoints, config
+from prefloop.errors import RequestError, RunError
 from prefloop.formats import snapshot
+from prefloop.formats.snapshot import Snapshot
 from prefloop.records import Demonstration, Ranking
 from prefloop.store import Store
+from prefloop.store.exports import head
+
+from . import control
+from .auditing import HEAD
 
 
 @dataclass(frozen=True)
@@ -31,13 +36,26 @@ def main(asked: config.Asked) -> None:
     settings: SnapshotConfig
     (settings,) = config.build(asked, sections())
     with Store(settings.store, read_only=True) as store:
+        before = head(store)
         folder = export(store, Path(settings.out), settings.surplus)
     made = snapshot.read(folder)
+    checkpoints.write_json(folder / HEAD, {"head": before})
+    record(settings.store, folder, made, before)
     kinds = Counter(ranking.kind for ranking in made.rankings)
     between = f" (of which {kinds['gold']} of gold items, {kinds['repeat']} repeats)" if len(kinds) > 1 else ""
     print(f"{folder}: {len(made.rankings)} rankings{between} by {len({r.rater for r in made.rankings})} raters, "
           f"{len(made.pairs())} pairs, {len(made.demonstrations)} demonstrations, {len(made.prompts)} prompts; "
           f"checksum {made.checksum[:12]}")
+
+
+def record(url: str, folder: Path, made: Snapshot, before: str) -> None:
+    """The store keeps whose answers are in it; the folder, where the log stood."""
+    try:
+        control.perform(url, "exported", kind="snapshot", place=str(folder.resolve()), checksum=made.checksum,
+                        raters=Counter(one.rater for one in made.rankings), head=before)
+    except (RequestError, RunError) as error:
+        raise RunError(f"{folder}: it is written and whole, but the store does not know of it and will not name it "
+                       f"when a rater is deleted: {error}") from None
 
 
 def export(store: Store, folder: Path, surplus: bool = False) -> Path:

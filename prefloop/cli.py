@@ -30,6 +30,8 @@ COMMANDS = {
     "feedback account": ("prefloop.feedback_ui.accounting", "add an account, disable it, or change its role"),
     "feedback invite": ("prefloop.feedback_ui.inviting", "print a link to join by, or to set a new password by"),
     "feedback flags": ("prefloop.feedback_ui.flagging", "list what raters reported, newest first"),
+    "feedback verify": ("prefloop.feedback_ui.auditing", "say whether the store is what its log of every change says"),
+    "feedback rater": ("prefloop.feedback_ui.persons", "write down all that is kept of one person, or delete it"),
     "feedback backup": ("prefloop.feedback_ui.saving", "copy the store into a file, also while it is in use"),
     "feedback restore": ("prefloop.feedback_ui.restoring", "put a backup in the place of a store"),
     "snapshot": ("prefloop.feedback_ui.exporting", "freeze the rankings given so far for training"),

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from prefloop import config
 from prefloop.errors import RequestError
-from prefloop.feedback_ui import assignment, exporting, flagging, server
+from prefloop.feedback_ui import assignment, control, exporting, flagging, server
 from prefloop.formats import snapshot
 from prefloop.records import Answers, Message, Prompt, Ranking, Response
 from prefloop.store import Campaign, Judgement, Store
@@ -330,7 +330,8 @@ def test_a_store_becomes_a_snapshot(tmp_path: Path, store: Store, capsys: pytest
         task = assignment.next_task(store, "ann")
         assert task is not None
         assignment.submit(store, "ann", task.token, Judgement((1, 2, 3, 3), edited=edited))
-    exporting.main(wanted)
+    with control.answering(store):
+        exporting.main(wanted)
     made = snapshot.read(Path(out))
     assert list(made.rankings) == list(store.rankings())
     assert [d.answer for d in made.demonstrations] == ["a better answer"]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Float, Integer, Table, insert, or_, select, true
+from sqlalchemy import Column, ColumnElement, Connection, Float, Integer, Table, insert, or_, select, true
 
 from prefloop.store import schema
 from prefloop.store.schema import events, payloads
@@ -25,14 +25,13 @@ from prefloop.store.schema import events, payloads
 COMMAND = "command line"  # who did what a command did
 GENESIS = ""  # the chain before the first event
 PART = 500  # rows that one event tells of
-SHOWN = 3  # of them are shown to a reader of the log
 
-# Whose rows are recorded, and the columns that are not: what others count again, and what a model says.
+# Whose rows are recorded, and the columns that are not: what is counted again, what a model says, what a digest names.
 HELD: dict[Table, tuple[str, ...]] = {
-    schema.campaigns: (), schema.items: ("done", "uncertainty"), schema.illustrations: (), schema.golds: (),
-    schema.guidelines: (), schema.answers: (), schema.flags: (), schema.acknowledgements: (), schema.warnings: (),
-    schema.verdicts: (), schema.reviews: (), schema.quarantines: (), schema.accounts: (), schema.invitations: (),
-    schema.exports: (), schema.exports_of: ()}
+    schema.campaigns: (), schema.items: ("done", "uncertainty"), schema.pictures: ("data",), schema.illustrations: (),
+    schema.golds: (), schema.guidelines: (), schema.answers: (), schema.flags: (), schema.acknowledgements: (),
+    schema.warnings: (), schema.verdicts: (), schema.reviews: (), schema.quarantines: (), schema.accounts: (),
+    schema.invitations: (), schema.exports: (), schema.exports_of: ()}
 PERSON = {schema.accounts: "name", schema.invitations: "name"}  # elsewhere the person that a row is about is its rater
 
 
@@ -61,12 +60,12 @@ def wrote(db: Connection, at: int, kind: str, actor: str, table: Table, where: C
 
     Each event is about one person at most, so that what it says can go with them.
     """
-    kept(db, at, kind, actor, table, db.execute(select(table).where(where)).mappings().all())
+    kept(db, at, kind, actor, table, db.execute(select(*held(table)).where(where)).mappings().all())
 
 
-def kept(db: Connection, at: int, kind: str, actor: str, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
+def kept(db: Connection, at: int, kind: str, actor: str, table: Table, rows: Iterable[Mapping[Any, Any]]) -> None:
     """As `wrote`, of rows that the caller knows."""
-    def order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    def order(row: Mapping[Any, Any]) -> tuple[Any, ...]:
         return person_of(table, row), *key_of(table, row)
 
     for about, own in groupby(sorted(rows, key=order), lambda row: person_of(table, row)):
@@ -81,10 +80,14 @@ def adopt(db: Connection, at: int) -> None:
         wrote(db, at, "adopted", COMMAND, table, true())
 
 
-def told(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
+def told(table: Table, row: Mapping[Any, Any]) -> dict[str, Any]:
     """What the log says of a row. Of a password's hash it says but a digest."""
     return {column.name: _plain(column.name, row[column.name], isinstance(column.type, Float))
-            for column in table.c if column.name not in HELD[table]}
+            for column in held(table)}
+
+
+def held(table: Table) -> list[Column[Any]]:
+    return [column for column in table.c if column.name not in HELD[table]]
 
 
 def _plain(name: str, value: Any, real: bool) -> Any:
@@ -93,15 +96,15 @@ def _plain(name: str, value: Any, real: bool) -> Any:
     return float(value) if real and value is not None else value
 
 
-def key_of(table: Table, row: Mapping[str, Any]) -> tuple[Any, ...]:
+def key_of(table: Table, row: Mapping[Any, Any]) -> tuple[Any, ...]:
     return tuple(row[column.name] for column in table.primary_key)
 
 
-def person_of(table: Table, row: Mapping[str, Any]) -> str:
+def person_of(table: Table, row: Mapping[Any, Any]) -> str:
     return row.get(PERSON.get(table, "rater")) or ""
 
 
-def subject_of(table: Table, rows: Sequence[Mapping[str, Any]]) -> str:
+def subject_of(table: Table, rows: Sequence[Mapping[Any, Any]]) -> str:
     """Such as answers:12, flags:7 or items:1-500. Only the numbers of a key are told, for a text may be a name."""
     numbers = [column.name for column in table.primary_key if isinstance(column.type, Integer)]
     first, last = ("/".join(str(row[name]) for name in numbers) for row in (rows[0], rows[-1]))
@@ -109,7 +112,21 @@ def subject_of(table: Table, rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{table.name}:{which}" if which else table.name
 
 
-def _parts(rows: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[Mapping[str, Any]]]:
+def spans(numbers: Iterable[int]) -> str:
+    """Such as 1-3,7."""
+    ordered = sorted(numbers)
+    runs = [[number for _, number in run] for _, run in groupby(enumerate(ordered), lambda pair: pair[1] - pair[0])]
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def numbers_of(subject: str) -> Iterator[int]:
+    """The numbers that a subject such as payloads:1-3,7 names."""
+    for span in filter(None, subject.partition(":")[2].split(",")):
+        first, _, last = span.partition("-")
+        yield from range(int(first), int(last or first) + 1)
+
+
+def _parts(rows: Sequence[Mapping[Any, Any]]) -> Iterator[Sequence[Mapping[Any, Any]]]:
     return (rows[start:start + PART] for start in range(0, len(rows), PART))
 
 
@@ -152,17 +169,6 @@ def latest(db: Connection, before: int | None = None, about: str = "", limit: in
     query = select(events, payloads).outerjoin(payloads, payloads.c.event == events.c.id)
     query = query if before is None else query.where(events.c.id < before)
     query = query.where(or_(payloads.c.actor == about, payloads.c.about == about)) if about else query
-    return [Event(row.id, row.at, row.kind, row.subject, row.actor or "", row.about or "", _shown(row.payload))
+    return [Event(row.id, row.at, row.kind, row.subject, row.actor or "", row.about or "",
+                  None if row.payload is None else json.loads(row.payload))
             for row in db.execute(query.order_by(events.c.id.desc()).limit(limit))]
-
-
-def _shown(payload: str | None) -> dict[str, Any] | None:
-    """Of many rows only the first."""
-    if payload is None:
-        return None
-    said = {name: value for name, value in json.loads(payload).items() if name not in ("actor", "about")}
-    for name, rows in list(said.get("rows", {}).items()):
-        said["rows"][name] = rows[:SHOWN]
-        if len(rows) > SHOWN:
-            said["more"] = len(rows) - SHOWN
-    return said

@@ -204,7 +204,9 @@ def _illustrate(db: Connection, at: int, by: str, prompt: str, pictured: Mapping
         own = (illustrations.c.prompt == prompt) & (illustrations.c.source == source)
         if db.scalar(select(illustrations.c.picture).where(own)) == name:
             continue
-        db.execute(upsert(db, pictures).values(digest=name, kind=kind, data=data).on_conflict_do_nothing())
+        if db.execute(select(pictures.c.kind).where(pictures.c.digest == name)).first() is None:
+            db.execute(insert(pictures).values(digest=name, kind=kind, data=data))
+            events.wrote(db, at, "pictured", by, pictures, pictures.c.digest == name)
         db.execute(upsert(db, illustrations).values(prompt=prompt, source=source, picture=name)
                    .on_conflict_do_update(index_elements=["prompt", "source"], set_={"picture": name}))
         events.wrote(db, at, "illustrated", by, illustrations, own)
