@@ -92,7 +92,7 @@ def written(folder: Path, form: str, kind: str, rankings: Iterable[Ranking]) -> 
 def back(path: Path, form: str = "auto", **rules: object) -> list[Ranking]:
     found = arriving.opened([str(path)], files.Asked())
     _, reader, own = arriving.formed(form, Rules(**rules), found)  # type: ignore[arg-type]
-    return [one for one in arriving.records(reader, own, found, Tally()) if isinstance(one, Ranking)]
+    return [one for _, one in arriving.records(reader, own, found, Tally()) if isinstance(one, Ranking)]
 
 
 def as_set(rankings: Iterable[Ranking], form: str) -> Counter[str]:

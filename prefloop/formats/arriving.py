@@ -72,9 +72,18 @@ def _looks(columns: dict[str, Any], name: str) -> str:
     return likely[0]
 
 
-def records(form: Format, rules: Rules, found: list[Source], tally: Tally) -> Iterator[Ranking | Answers]:
-    """What the rows say, each exact repetition once; the first bad row is refused by file, row and column."""
+def records(form: Format, rules: Rules, found: list[Source],
+            tally: Tally) -> Iterator[tuple[str, Ranking | Answers]]:
+    """What the rows say, and where they stand, each exact repetition once.
+
+    The first bad row is refused by file, row and column.
+    """
     reading = Reading(form, rules, found, None, {}, refuses=True, drops_duplicates=True, looks_for_near=False,
                       takes_answers=True)
     with tempfile.TemporaryDirectory() as scratch:
-        yield from reading.records(tally, Path(scratch), {})
+        try:
+            for one in reading.records(tally, Path(scratch), {}):
+                yield tally.at, one
+        except RequestError as error:
+            told = str(error).removesuffix("; to leave such rows out: import.bad_rows=drop")
+            raise RequestError(f"{told}; nothing was imported") from None

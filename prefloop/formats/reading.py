@@ -126,6 +126,7 @@ class Reading:
             reasons.append(reason)
             if not reason:
                 tally.note(one)
+                tally.at = self._where(places[0])
                 yield one
         if "" in reasons:
             tally.used += len(places)

@@ -32,6 +32,7 @@ class Tally:
     decided: int = 0
     longer: int = 0
     near: dict[str, Any] = field(default_factory=dict)
+    at: str = ""  # where the record stood that came last
 
     def drop(self, reason: str, detail: str, rows: int = 1) -> None:
         self.dropped[reason] += rows

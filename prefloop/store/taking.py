@@ -1,0 +1,210 @@
+"""Rankings that were given elsewhere, taken in as answers by their raters: all of a file, or none of it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, update
+
+from prefloop.errors import RequestError
+from prefloop.formats.losses import dense
+from prefloop.records import Answers, Ranking
+from prefloop.store import events
+from prefloop.store.items import Ready, add, campaign_id, ready, storable
+from prefloop.store.records import MOST_ANSWERS
+from prefloop.store.schema import answers, items, leases, quarantines
+from prefloop.store.store import Store
+
+PART = 500
+POLICY = "imported"  # how an item came to its rater
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What came of it. `known` said what was there already; `repeats` are second answers of a rater to an item, of
+    which the first counts; `gold` are answers to another store's gold items, which are items like all others here.
+    """
+
+    answers: int
+    items: int
+    raters: int
+    known: int
+    repeats: int
+    gold: int
+
+
+@dataclass(frozen=True)
+class Given:
+    """A ranking as it will be stored; `where` it stood, such as rankings.csv:7."""
+
+    where: str
+    item: Ready
+    ranking: Ranking
+    row: dict[str, Any]
+
+
+def take(store: Store, campaign: str, found: Iterable[tuple[str, Ranking]], by: str = events.COMMAND) -> Taken:
+    """Every ranking as an answer by its rater in one of the store's campaigns, in one transaction.
+
+    An item has a place for each: its need is raised where it has none. Whoever answered it before must have said the
+    same.
+    """
+    given: dict[tuple[str, str], Given] = {}
+    counts = {"known": 0, "repeats": 0, "gold": 0}
+    for where, ranking in found:
+        if ranking.kind == "repeat":
+            counts["repeats"] += 1
+            continue
+        one = _given(where, ranking)
+        before = given.setdefault((one.item.name, ranking.rater), one)
+        if before is not one:
+            _require_same(one, before.row)
+            counts["known"] += 1
+        elif ranking.kind == "gold":
+            counts["gold"] += 1
+
+    def work(db: Connection) -> Taken:
+        at, own = store.clock(), campaign_id(db, campaign)
+        ids, new = add(db, at, by, own, [one.item for one in given.values()])
+        fresh = _fresh(db, [(ids[one.item.name], one) for one in given.values()])
+        _answered(db, at, by, fresh)
+        raters = {one.ranking.rater for _, one in fresh}
+        return Taken(len(fresh), len(new), len(raters), counts["known"] + len(given) - len(fresh), counts["repeats"],
+                     counts["gold"])
+
+    return store.write(work)
+
+
+def queue(store: Store, campaign: str, found: Iterable[tuple[str, Answers | Ranking]], need: int,
+          by: str = events.COMMAND) -> tuple[int, int]:
+    """The answers alone, to be ranked by `need` raters: how many items there are of them, and how many are new."""
+    rows: dict[str, Ready] = {}
+    for where, one in found:
+        made = _ready(where, Answers(one.prompt, one.responses), need)
+        rows.setdefault(made.name, made)
+    return len(rows), len(store.write(
+        lambda db: add(db, store.clock(), by, campaign_id(db, campaign), list(rows.values()))[1]))
+
+
+def _ready(where: str, row: Answers, need: int) -> Ready:
+    if len(row.responses) > MOST_ANSWERS:
+        raise RequestError(f"{where}: {len(row.responses)} answers; a rater can rank {MOST_ANSWERS} at most; nothing "
+                           "was imported")
+    try:
+        return ready([row], need)[0]
+    except RequestError as error:
+        raise RequestError(f"{where}: {error}; nothing was imported") from None
+
+
+def _given(where: str, one: Ranking) -> Given:
+    """Its row, but for the item and what the store gives it; ranks in the order shown, as answers hold them."""
+    item = _ready(where, Answers(one.prompt, one.responses), 1)
+    for name in ("rater", "reason", "edited", "guideline"):
+        storable(getattr(one, name), f"{where}: {name}")
+    shown = one.shown or tuple(range(len(one.responses)))
+    beyond = any(rank is not None and rank > len(one.ranks) for rank in one.ranks)
+    ranks = dense(one.ranks) if beyond else one.ranks
+    row = {"rater": one.rater, "revision": 1, "key": "", "ranks": json.dumps([ranks[place] for place in shown]),
+           "shown": json.dumps(shown), "strength": one.strength, "none_acceptable": int(one.none_acceptable),
+           "reason": one.reason, "edited": one.edited, "seconds": one.seconds, "guideline": one.guideline,
+           "kind": "normal", "surplus": 0}
+    return Given(where, item, replace(one, kind="normal"), row)
+
+
+def _require_same(one: Given, before: dict[str, Any] | RowMapping) -> None:
+    """A rater has one answer to an item."""
+    said, there = (_by_answer(row) for row in (one.row, before))
+    if said != there:
+        raise RequestError(f"{one.where}: column 'ranks': {one.ranking.rater!r} has answered this item before, and "
+                           "otherwise; nothing was imported")
+
+
+def _by_answer(row: dict[str, Any] | RowMapping) -> tuple[Any, ...]:
+    ranks = dict(zip(json.loads(row["shown"]), json.loads(row["ranks"]), strict=True))
+    return sorted(ranks.items()), row["none_acceptable"], row["strength"], row["reason"], row["edited"]
+
+
+def _fresh(db: Connection, found: Sequence[tuple[int, Given]]) -> list[tuple[int, Given]]:
+    """Those whose rater has not said the same of the item already."""
+    there: dict[tuple[int, str], RowMapping] = {}
+    for part in _parts(sorted({item for item, _ in found})):
+        there |= {(row["item"], row["rater"]): row for row in db.execute(
+            select(answers).where(answers.c.item.in_(part), answers.c.retracted.is_(None))).mappings()}
+    fresh = []
+    for item, one in found:
+        before = there.get((item, one.ranking.rater))
+        if before is None:
+            fresh.append((item, one))
+        else:
+            _require_same(one, before)
+    return fresh
+
+
+def _answered(db: Connection, at: int, by: str, fresh: Sequence[tuple[int, Given]]) -> None:
+    tokens = _leased(db, at, fresh)
+    held = set(db.scalars(select(quarantines.c.rater).where(quarantines.c.state == "held")))
+    revisions = _revisions(db, fresh)
+    filled: dict[int, int] = {}
+    last = db.scalar(select(func.max(answers.c.id))) or 0
+    for item, one in fresh:
+        excluded = int(one.ranking.rater in held)
+        db.execute(insert(answers).values({
+            **one.row, "token": tokens[item, one.ranking.rater], "item": item, "created": at, "excluded": excluded,
+            "informed": 0, "revision": revisions.get((item, one.ranking.rater), 0) + 1}))
+        filled[item] = filled.get(item, 0) + 1 - excluded
+    _fill(db, at, by, filled)
+    events.wrote(db, at, "answers imported", by, answers, answers.c.id > last)
+
+
+def _leased(db: Connection, at: int, fresh: Sequence[tuple[int, Given]]) -> dict[tuple[int, str], str]:
+    """The tokens of done leases, which all answers have; one that a rater holds is done now."""
+    known: dict[tuple[int, str], str] = {}
+    for part in _parts(sorted({item for item, _ in fresh})):
+        known |= {(row.item, row.rater): row.token for row in db.execute(
+            select(leases.c.item, leases.c.rater, leases.c.token).where(leases.c.item.in_(part)))}
+    tokens: dict[tuple[int, str], str] = {}
+    new = []
+    for item, one in fresh:
+        key = (item, one.ranking.rater)
+        tokens[key] = known.get(key) or secrets.token_urlsafe(18)
+        if key not in known:
+            new.append({"item": item, "rater": one.ranking.rater, "token": tokens[key], "shown": one.row["shown"],
+                        "state": "done", "issued": at, "expires": at, "policy": POLICY})
+    if new:
+        db.execute(insert(leases), new)
+    taken = [{"of": tokens[item, one.ranking.rater], "seen": one.row["shown"]} for item, one in fresh
+             if (item, one.ranking.rater) in known]
+    if taken:
+        db.execute(update(leases).where(leases.c.token == bindparam("of"))
+                   .values(state="done", shown=bindparam("seen"), policy=POLICY), taken)
+    return tokens
+
+
+def _revisions(db: Connection, fresh: Sequence[tuple[int, Given]]) -> dict[tuple[int, str], int]:
+    """The last revision of answers that were withdrawn."""
+    found: dict[tuple[int, str], int] = {}
+    for part in _parts(sorted({item for item, _ in fresh})):
+        found |= {(row.item, row.rater): row.last for row in db.execute(
+            select(answers.c.item, answers.c.rater, func.max(answers.c.revision).label("last"))
+            .where(answers.c.item.in_(part)).group_by(answers.c.item, answers.c.rater))}
+    return found
+
+
+def _fill(db: Connection, at: int, by: str, filled: dict[int, int]) -> None:
+    """Counts the answers of items, and makes room for them."""
+    raised: list[int] = []
+    for part in _parts(sorted(filled)):
+        for row in db.execute(select(items.c.id, items.c.need, items.c.done).where(items.c.id.in_(part))).all():
+            done = row.done + filled[row.id]
+            raised += [row.id] if done > row.need else []
+            db.execute(update(items).where(items.c.id == row.id).values(need=max(row.need, done), done=done))
+    for part in _parts(raised):
+        events.wrote(db, at, "need raised", by, items, items.c.id.in_(part))
+
+
+def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (ids[start:start + PART] for start in range(0, len(ids), PART))
