@@ -11,7 +11,7 @@ from prefloop.errors import RequestError
 from prefloop.store import Store, exports, forgetting
 from prefloop.store.accounts import Accounts
 
-from . import campaigns
+from . import campaigns, data_in, data_out
 
 
 def invite(store: Store, role: str, name: str | None, hours: float) -> dict[str, Any]:
@@ -75,5 +75,5 @@ def _named(store: Store) -> Iterator[None]:
 
 
 WORKS = {"invite": invite, "reset": reset, "add": add, "account": account, "campaign": campaign, "exported": exported,
-         "forget": forget}
+         "forget": forget, "export": data_out.export, "import": data_in.work}
 MAKING = ("campaign",)  # this makes a store where there is none; elsewhere a path that is not there is mistyped

@@ -33,6 +33,8 @@ COMMANDS = {
     "feedback verify": ("prefloop.feedback_ui.auditing", "say whether the store is what its log of every change says"),
     "feedback rater": ("prefloop.feedback_ui.persons", "write down all that is kept of one person, or delete it"),
     "feedback backup": ("prefloop.feedback_ui.saving", "copy the store into a file, also while it is in use"),
+    "feedback export": ("prefloop.feedback_ui.sending", "write the rankings as another tool's file"),
+    "feedback import": ("prefloop.feedback_ui.receiving", "take in rankings given elsewhere, or answers to rank"),
     "feedback restore": ("prefloop.feedback_ui.restoring", "put a backup in the place of a store"),
     "snapshot": ("prefloop.feedback_ui.exporting", "freeze the rankings given so far for training"),
     "reward": ("prefloop.reward.train", "train a reward model on rankings"),

@@ -44,35 +44,16 @@ class ImportConfig(Rules):
     near: str = "keep"
 
     def __post_init__(self) -> None:
-        _one_of("format", self.format, tuple(FORMATS))
-        _one_of("kind", self.kind, files.KINDS)
+        one_of("format", self.format, tuple(FORMATS))
+        one_of("kind", self.kind, files.KINDS)
         for key, known in CHOICES.items():
-            _one_of(key, getattr(self, key), known)
+            one_of(key, getattr(self, key), known)
         for ours in self.columns:
-            _one_of("columns", ours, FORMATS[self.format].columns)
-        for key in ("columns", "raters", "dimensions"):
-            for ours, theirs in getattr(self, key).items():
-                if not (isinstance(theirs, str) or (theirs is None and key == "columns")):
-                    raise RequestError(f"import.{key}: {ours!r} should name a column of the file, got {theirs!r}")
-        _valued("winners", self.winners, ("a", "b", "tie", "bad"))
-        _valued("roles", self.roles, (*ROLES, SKIP))
-        _valued("speakers", self.speakers, (*ROLES, SKIP))
-        if self.opens is not None:
-            _one_of("opens", self.opens, ROLES)
-        self._check_scores()
+            one_of("columns", ours, FORMATS[self.format].columns)
+        require_rules(self)
         if self.dimensions and self.format != "ratings":
             raise RequestError("import.dimensions: only answers that are rated (import.format=ratings) have these")
         self._check_what()
-        # YAML reads the 1 of {1: a} as a number; rows hold it as a number or a text.
-        object.__setattr__(self, "winners", {str(name): told for name, told in self.winners.items()})
-
-    def _check_scores(self) -> None:
-        weights = self.scores if isinstance(self.scores, dict) else {}
-        if isinstance(self.scores, dict) and not any(weights.values()):
-            raise RequestError("import.scores: expected weights that are not all 0, such as {helpfulness: 1}")
-        for path, weight in weights.items():
-            if isinstance(weight, bool) or not isinstance(weight, int | float):
-                raise RequestError(f"import.scores: {path!r} should have a number for its weight, got {weight!r}")
 
     def _check_what(self) -> None:
         if (self.path is None) == (self.dataset is None):
@@ -99,16 +80,37 @@ class ImportConfig(Rules):
         return files.Asked(self.kind, self.encoding, self.between)
 
 
-def _one_of(key: str, value: Any, known: tuple[str, ...]) -> None:
+def require_rules(rules: Rules) -> None:
+    """What can be seen to be wrong with them before a file is read."""
+    for key in ("columns", "raters", "dimensions"):
+        for ours, theirs in getattr(rules, key).items():
+            if not (isinstance(theirs, str) or (theirs is None and key == "columns")):
+                raise RequestError(f"import.{key}: {ours!r} should name a column of the file, got {theirs!r}")
+    _valued("winners", rules.winners, ("a", "b", "tie", "bad"))
+    _valued("roles", rules.roles, (*ROLES, SKIP))
+    _valued("speakers", rules.speakers, (*ROLES, SKIP))
+    if rules.opens is not None:
+        one_of("opens", rules.opens, ROLES)
+    weights = rules.scores if isinstance(rules.scores, dict) else {}
+    if isinstance(rules.scores, dict) and not any(weights.values()):
+        raise RequestError("import.scores: expected weights that are not all 0, such as {helpfulness: 1}")
+    for path, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise RequestError(f"import.scores: {path!r} should have a number for its weight, got {weight!r}")
+    # YAML reads the 1 of {1: a} as a number; rows hold it as a number or a text.
+    object.__setattr__(rules, "winners", {str(name): told for name, told in rules.winners.items()})
+
+
+def one_of(key: str, value: Any, known: tuple[str, ...], section: str = "import") -> None:
     if value not in known:
         close = get_close_matches(str(value), known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise RequestError(f"import.{key}: {value!r} is not known; {hint}known: {', '.join(known)}")
+        raise RequestError(f"{section}.{key}: {value!r} is not known; {hint}known: {', '.join(known)}")
 
 
 def _valued(key: str, given: dict[str, str], known: tuple[str, ...]) -> None:
     for value in given.values():
-        _one_of(key, value, known)
+        one_of(key, value, known)
 
 
 def sections() -> config.Sections:

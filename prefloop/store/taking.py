@@ -15,7 +15,6 @@ from prefloop.formats.losses import dense
 from prefloop.records import Answers, Ranking
 from prefloop.store import events
 from prefloop.store.items import Ready, add, campaign_id, ready, storable
-from prefloop.store.records import MOST_ANSWERS
 from prefloop.store.schema import answers, items, leases, quarantines
 from prefloop.store.store import Store
 
@@ -47,11 +46,12 @@ class Given:
     row: dict[str, Any]
 
 
-def take(store: Store, campaign: str, found: Iterable[tuple[str, Ranking]], by: str = events.COMMAND) -> Taken:
+def take(store: Store, campaign: str, found: Iterable[tuple[str, Ranking]], most: int,
+         by: str = events.COMMAND) -> Taken:
     """Every ranking as an answer by its rater in one of the store's campaigns, in one transaction.
 
-    An item has a place for each: its need is raised where it has none. Whoever answered it before must have said the
-    same.
+    An item has `most` answers at most, and a place for each ranking: its need is raised where it has none. Whoever
+    answered it before must have said the same.
     """
     given: dict[tuple[str, str], Given] = {}
     counts = {"known": 0, "repeats": 0, "gold": 0}
@@ -59,7 +59,7 @@ def take(store: Store, campaign: str, found: Iterable[tuple[str, Ranking]], by: 
         if ranking.kind == "repeat":
             counts["repeats"] += 1
             continue
-        one = _given(where, ranking)
+        one = _given(where, ranking, most)
         before = given.setdefault((one.item.name, ranking.rater), one)
         if before is not one:
             _require_same(one, before.row)
@@ -79,30 +79,30 @@ def take(store: Store, campaign: str, found: Iterable[tuple[str, Ranking]], by: 
     return store.write(work)
 
 
-def queue(store: Store, campaign: str, found: Iterable[tuple[str, Answers | Ranking]], need: int,
+def queue(store: Store, campaign: str, found: Iterable[tuple[str, Answers | Ranking]], most: int, need: int,
           by: str = events.COMMAND) -> tuple[int, int]:
     """The answers alone, to be ranked by `need` raters: how many items there are of them, and how many are new."""
     rows: dict[str, Ready] = {}
     for where, one in found:
-        made = _ready(where, Answers(one.prompt, one.responses), need)
+        made = _ready(where, Answers(one.prompt, one.responses), most, need)
         rows.setdefault(made.name, made)
     return len(rows), len(store.write(
         lambda db: add(db, store.clock(), by, campaign_id(db, campaign), list(rows.values()))[1]))
 
 
-def _ready(where: str, row: Answers, need: int) -> Ready:
-    if len(row.responses) > MOST_ANSWERS:
-        raise RequestError(f"{where}: {len(row.responses)} answers; a rater can rank {MOST_ANSWERS} at most; nothing "
-                           "was imported")
+def _ready(where: str, row: Answers, most: int, need: int = 1) -> Ready:
+    if len(row.responses) > most:
+        raise RequestError(f"{where}: {len(row.responses)} answers; a rater can rank {most} at most; nothing was "
+                           "imported")
     try:
         return ready([row], need)[0]
     except RequestError as error:
         raise RequestError(f"{where}: {error}; nothing was imported") from None
 
 
-def _given(where: str, one: Ranking) -> Given:
+def _given(where: str, one: Ranking, most: int) -> Given:
     """Its row, but for the item and what the store gives it; ranks in the order shown, as answers hold them."""
-    item = _ready(where, Answers(one.prompt, one.responses), 1)
+    item = _ready(where, Answers(one.prompt, one.responses), most)
     for name in ("rater", "reason", "edited", "guideline"):
         storable(getattr(one, name), f"{where}: {name}")
     shown = one.shown or tuple(range(len(one.responses)))

@@ -1,0 +1,94 @@
+"""Files on their way into a store: rankings given elsewhere as answers of a campaign, or answers to be ranked."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from prefloop.errors import RequestError
+from prefloop.formats import arriving, files
+from prefloop.formats.importing import one_of, require_rules
+from prefloop.formats.report import Tally, printable
+from prefloop.formats.row import Rules
+from prefloop.records import Answers, Ranking
+from prefloop.store import Store, events, taking
+
+from .queueing import MOST_ANSWERS
+
+TAKE = ("rankings", "items")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig(Rules):
+    """`import:` of `prefloop feedback import`, with the rules of `prefloop import` for columns of other names."""
+
+    path: str | list[str]
+    format: str = arriving.AUTO
+    take: str = "rankings"
+    raters_per_item: int = 1
+    kind: str = "auto"
+    encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        one_of("format", self.format, arriving.NAMES)
+        one_of("take", self.take, TAKE)
+        one_of("kind", self.kind, files.KINDS)
+        require_rules(self)
+        if not self.paths or not all(isinstance(one, str) and one for one in self.paths):
+            raise RequestError(f"import.path: expected a file or a list of files, got {self.path!r}")
+        if not 1 <= self.raters_per_item <= 1000:
+            raise RequestError(f"import.raters_per_item: {self.raters_per_item} is not a number of raters, 1 to 1000")
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError:
+            raise RequestError(f"import.encoding: {self.encoding!r} is not known; known are utf-8, utf-16, cp1252, "
+                               "latin-1, and others") from None
+
+    @property
+    def paths(self) -> list[str]:
+        return [self.path] if isinstance(self.path, str) else self.path
+
+
+def work(store: Store, campaign: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the command asks for, done by whoever holds the store."""
+    known = {one.name for one in fields(ImportConfig)}
+    wanted = ImportConfig(**{name: value for name, value in settings.items() if name in known})
+    return {"told": received(store, campaign, wanted)}
+
+
+def received(store: Store, campaign: str, wanted: ImportConfig, by: str = events.COMMAND,
+             names: Sequence[str] | None = None) -> str:
+    """Takes in all that the files hold, or nothing of it; tells what came of it."""
+    if campaign not in [one.name for one in store.campaigns()]:
+        raise RequestError(f"campaign: there is none named {campaign!r}; `prefloop feedback campaign`, or the page "
+                           "for leads, makes one")
+    found = arriving.opened(wanted.paths, files.Asked(wanted.kind, wanted.encoding))
+    name, form, rules = arriving.formed(wanted.format, wanted, found)
+    tally = Tally()
+    rows = arriving.records(form, rules, found, tally)
+    if wanted.take == "items":
+        count, new = taking.queue(store, campaign, rows, MOST_ANSWERS, wanted.raters_per_item, by)
+        told = [f"{_many(new, 'item')} queued", f"{count - new} queued before"]
+    else:
+        made = taking.take(store, campaign, _ranked(rows), MOST_ANSWERS, by)
+        told = [f"{_many(made.answers, 'answer')} by {_many(made.raters, 'rater')} to {_many(made.items, 'new item')}",
+                f"{made.known} there before"]
+        told += [f"{_many(made.repeats, 'repeat')} left out, for a rater's first answer counts"] * bool(made.repeats)
+        told += [f"{_many(made.gold, 'answer')} to gold items taken as to any other"] * bool(made.gold)
+    left = [f"{count} left out: {why}" for why, count in (tally.dropped + tally.left).most_common()]
+    return printable(f"campaign {campaign}: {_many(tally.rows, 'row')} of {name}; {'; '.join([*told, *left])}")
+
+
+def _ranked(rows: Any) -> Any:
+    for where, one in rows:
+        if isinstance(one, Answers):
+            raise RequestError(f"{where}: nobody has ranked these answers; import.take=items queues them for raters; "
+                               "nothing was imported")
+        assert isinstance(one, Ranking)
+        yield where, one
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
