@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -58,8 +58,7 @@ def work(store: Store, campaign: str, settings: dict[str, Any]) -> dict[str, Any
     return {"told": received(store, campaign, wanted)}
 
 
-def received(store: Store, campaign: str, wanted: ImportConfig, by: str = events.COMMAND,
-             names: Sequence[str] | None = None) -> str:
+def received(store: Store, campaign: str, wanted: ImportConfig, by: str = events.COMMAND) -> str:
     """Takes in all that the files hold, or nothing of it; tells what came of it."""
     if campaign not in [one.name for one in store.campaigns()]:
         raise RequestError(f"campaign: there is none named {campaign!r}; `prefloop feedback campaign`, or the page "
@@ -81,12 +80,11 @@ def received(store: Store, campaign: str, wanted: ImportConfig, by: str = events
     return printable(f"campaign {campaign}: {_many(tally.rows, 'row')} of {name}; {'; '.join([*told, *left])}")
 
 
-def _ranked(rows: Any) -> Any:
+def _ranked(rows: Iterator[tuple[str, Ranking | Answers]]) -> Iterator[tuple[str, Ranking]]:
     for where, one in rows:
         if isinstance(one, Answers):
             raise RequestError(f"{where}: nobody has ranked these answers; import.take=items queues them for raters; "
                                "nothing was imported")
-        assert isinstance(one, Ranking)
         yield where, one
 
 

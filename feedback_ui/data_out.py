@@ -27,7 +27,7 @@ def sent(store: Store, path: Path, form: str, kind: str, campaign: str | None = 
     """Writes the file, and into the store that it was written: `place` says where it went, if not to `path`."""
     before = head(store)
     if next(iter(store.rankings(surplus, campaign)), None) is None:
-        raise RequestError(f"{store.path}: nobody has ranked anything yet, so there is nothing to write")
+        raise RequestError(f"{store.place}: nobody has ranked anything yet, so there is nothing to write")
     called = pseudonyms(store) if raters == "pseudonyms" else str
     made = leaving.write(path, form, kind, store.rankings(surplus, campaign), called)
     exported(store, f"export {form}", place or str(path), made.checksum, raters=made.raters, head=before, by=by)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from prefloop.store.accounts import Account
 
 LARGEST_BODY = 256 * 1024
+UPLOADS = {"/api/lead/upload": 32 * 1024 * 1024}  # files, the body as it is, up to so many bytes
 HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 # Gradio runs inline scripts, and compiles a component's template and script with `new Function`.
@@ -140,7 +141,8 @@ def refusal(method: str, path: str, headers: Headers, origin: str = "") -> Refus
         return Refusal(404, "there is nothing here") if closed else None
     if method != "POST" or not path.startswith("/api/"):
         return Refusal(405, "only /api/ takes requests that change something")
-    return _foreign(headers, (origin,) if origin else (f"http://{host}", f"https://{host}")) or _oversized(headers)
+    own = (origin,) if origin else (f"http://{host}", f"https://{host}")
+    return _foreign(path, headers, own) or _oversized(path, headers)
 
 
 def leads_only(path: str) -> bool:
@@ -152,24 +154,26 @@ def here(host: str) -> bool:
     return host.rpartition(":")[0] in HOSTS or host in HOSTS
 
 
-def _foreign(headers: Headers, own: tuple[str, ...]) -> Refusal | None:
+def _foreign(path: str, headers: Headers, own: tuple[str, ...]) -> Refusal | None:
     """A browser always says where a POST comes from, and no page can forge it; other programs need not say."""
     if headers.get("origin") not in (None, *own):
         return Refusal(403, "this request came from another page")
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return Refusal(403, "this request came from another page")
-    if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        return Refusal(415, "send JSON")
+    kind = "application/octet-stream" if path in UPLOADS else "application/json"  # no form of another page sends these
+    if headers.get("content-type", "").partition(";")[0].strip() != kind:
+        return Refusal(415, "send JSON" if path not in UPLOADS else f"send {kind}")
     return None
 
 
-def _oversized(headers: Headers) -> Refusal | None:
+def _oversized(path: str, headers: Headers) -> Refusal | None:
     """The length must be declared: the server then reads no more than that."""
     length = headers.get("content-length", "")
     if not (length.isascii() and length.isdigit()):
         return Refusal(411, "say how long the request is")
-    if int(length[:20]) > LARGEST_BODY:
-        return Refusal(413, f"more than {LARGEST_BODY // 1024} KiB")
+    most = UPLOADS.get(path, LARGEST_BODY)
+    if int(length[:20]) > most:
+        return Refusal(413, f"more than {most // 1024} KiB")
     return None
 
 

@@ -16,7 +16,7 @@ from prefloop.errors import RequestError
 from prefloop.store import Store
 from prefloop.store.accounts import Accounts
 
-from . import bodies, lead_audit, lead_charts, lead_overview, lead_people
+from . import bodies, lead_audit, lead_charts, lead_data, lead_overview, lead_people
 from .app import joined
 from .server import FeedbackConfig
 
@@ -47,6 +47,7 @@ def routes(app: FastAPI, store: Store, settings: FeedbackConfig, accounts: Accou
 
     lead_overview.routes(app, store, lead_of)
     lead_audit.routes(app, store, lead_of, admin_of)
+    lead_data.routes(app, store, lead_of)
     lead_charts.routes(app, store, lead_of, lambda campaign: NOTHING, lambda campaign: NOTHING)
     if accounts is not None:
         lead_people.routes(app, store, settings, accounts, admin_of)

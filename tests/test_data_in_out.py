@@ -19,7 +19,7 @@ from prefloop.feedback_ui import data_in, data_out
 from prefloop.formats import losses
 from prefloop.formats.layouts import LAYOUTS
 from prefloop.records import STRENGTHS, Answers, Message, Prompt, Ranking, Response
-from prefloop.store import Judgement, Store, schema
+from prefloop.store import Judgement, Store, schema, verifying
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -49,7 +49,13 @@ def read_into(folder: Path, path: Path, **settings: object) -> list[Ranking]:
     """What a new store says of a file that it took in."""
     with Store(f"sqlite:///{folder / f'{path.name}.db'}", seed=2) as other:
         data_in.received(other, "default", data_in.ImportConfig(path=str(path), **settings))  # type: ignore[arg-type]
+        require_as_logged(other)
         return list(other.rankings())
+
+
+def require_as_logged(store: Store) -> None:
+    with store.reading() as db:
+        assert verifying.verify(db).bad == ()
 
 
 @pytest.mark.parametrize("form", [form for form in LAYOUTS if "rater" in LAYOUTS[form].holds])
@@ -73,6 +79,7 @@ def test_the_same_file_twice_is_taken_in_once(tmp_path: Path, store: Store) -> N
     assert "0 answers by 0 raters to 0 new items; 36 there before" in told
     assert as_set(store.rankings(), "rankings") == before
     assert store.progress().done == store.progress().wanted == 36
+    require_as_logged(store)
 
 
 def test_an_answer_that_says_otherwise_is_refused_and_nothing_taken(tmp_path: Path, store: Store) -> None:
@@ -214,7 +221,7 @@ def test_an_export_is_kept_in_the_store(tmp_path: Path, store: Store) -> None:
 
 def test_the_commands(tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     rated(store, seed=7)
-    url, other = f"sqlite:///{store.path}", f"sqlite:///{tmp_path / 'other.db'}"
+    url, other = f"sqlite:///{store.place}", f"sqlite:///{tmp_path / 'other.db'}"
     store.close()
     assert cli.main(["feedback", "export", f"feedback.store={url}", "export.format=battles",
                      f"export.out={tmp_path / 'b.parquet'}", "export.raters=names"]) == 0

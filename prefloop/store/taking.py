@@ -150,13 +150,16 @@ def _answered(db: Connection, at: int, by: str, fresh: Sequence[tuple[int, Given
     revisions = _revisions(db, fresh)
     filled: dict[int, int] = {}
     last = db.scalar(select(func.max(answers.c.id))) or 0
-    for item, one in fresh:
+    rows = []
+    for number, (item, one) in enumerate(fresh, start=last + 1):
         excluded = int(one.ranking.rater in held)
-        db.execute(insert(answers).values({
-            **one.row, "token": tokens[item, one.ranking.rater], "item": item, "created": at, "excluded": excluded,
-            "informed": 0, "revision": revisions.get((item, one.ranking.rater), 0) + 1}))
+        rows.append({**one.row, "id": number, "token": tokens[item, one.ranking.rater], "item": item, "created": at,
+                     "excluded": excluded, "informed": 0,
+                     "revision": revisions.get((item, one.ranking.rater), 0) + 1})
         filled[item] = filled.get(item, 0) + 1 - excluded
-    _fill(db, at, by, filled)
+    if rows:
+        db.execute(insert(answers), rows)
+        _fill(db, at, by, filled)
     events.wrote(db, at, "answers imported", by, answers, answers.c.id > last)
 
 
@@ -198,10 +201,12 @@ def _fill(db: Connection, at: int, by: str, filled: dict[int, int]) -> None:
     """Counts the answers of items, and makes room for them."""
     raised: list[int] = []
     for part in _parts(sorted(filled)):
-        for row in db.execute(select(items.c.id, items.c.need, items.c.done).where(items.c.id.in_(part))).all():
-            done = row.done + filled[row.id]
-            raised += [row.id] if done > row.need else []
-            db.execute(update(items).where(items.c.id == row.id).values(need=max(row.need, done), done=done))
+        rows = db.execute(select(items.c.id, items.c.need, items.c.done).where(items.c.id.in_(part))).all()
+        done = {row.id: row.done + filled[row.id] for row in rows}
+        raised += [row.id for row in rows if done[row.id] > row.need]
+        db.execute(update(items).where(items.c.id == bindparam("of"))
+                   .values(need=bindparam("places"), done=bindparam("filled")),
+                   [{"of": row.id, "places": max(row.need, done[row.id]), "filled": done[row.id]} for row in rows])
     for part in _parts(raised):
         events.wrote(db, at, "need raised", by, items, items.c.id.in_(part))
 
