@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import arena_server
+import postgres_server
 import pytest
 import tiny
 from tiny_loop import SHORT, Loop
@@ -36,3 +37,15 @@ def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
         return lines[0]
 
     return last
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where a store can be made: what holds of one database holds of the other."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'feedback.db'}"
+        return
+    server = postgres_server.running()
+    url = server.made()
+    yield url
+    server.emptied(url)

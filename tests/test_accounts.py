@@ -1,6 +1,5 @@
 """Accounts: what opens, what locks, what runs out, and that the store holds nothing that opens a door."""
 
-import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,9 +7,10 @@ from typing import Any
 
 import pytest
 from argon2 import PasswordHasher
+from sqlalchemy import select
 
 from prefloop.errors import RequestError
-from prefloop.store import Store
+from prefloop.store import Store, schema
 from prefloop.store import accounts as module
 from prefloop.store.accounts import SESSION, TRIES, WINDOW, Account, Accounts, Locked
 
@@ -32,8 +32,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
-    with Store(f"sqlite:///{tmp_path / 'f.db'}", clock=clock) as opened:
+def store(store_url: str, clock: Clock) -> Iterator[Store]:
+    with Store(store_url, clock=clock) as opened:
         yield opened
 
 
@@ -111,10 +111,10 @@ def test_what_makes_no_account(accounts: Accounts, name: str, password: str, rol
     assert accounts.count() == 1
 
 
-def test_sessions_outlive_a_restart_and_end(store: Store, accounts: Accounts, clock: Clock, tmp_path: Path) -> None:
+def test_sessions_outlive_a_restart_and_end(store: Store, accounts: Accounts, clock: Clock, store_url: str) -> None:
     first, second = accounts.session("ann"), accounts.session("ann")
     store.close()
-    with Store(f"sqlite:///{tmp_path / 'f.db'}", clock=clock) as again:
+    with Store(store_url, clock=clock) as again:
         accounts = Accounts(again, QUICK)
         clock.at += SESSION - 1
         assert accounts.who(first) == Account("ann", "rater")
@@ -195,14 +195,17 @@ def test_two_who_redeem_one_invitation_at_once(accounts: Accounts) -> None:
     assert accounts.count() == 2
 
 
-def test_a_copy_of_the_store_opens_nothing(store: Store, accounts: Accounts, tmp_path: Path) -> None:
+def test_a_copy_of_the_store_opens_nothing(store: Store, accounts: Accounts) -> None:
     secret = [PASSWORD, accounts.session("ann"), accounts.invite()]
-    store.close()
-    with sqlite3.connect(tmp_path / "f.db") as db:
-        everything = "\n".join(db.iterdump())
+    with store.reading() as db:
+        everything = "\n".join(str(row) for table in schema.tables.sorted_tables for row in db.execute(select(table)))
     assert not [one for one in secret if one in everything]
     assert "$argon2id$" in everything
-    assert (tmp_path / "f.db").stat().st_mode & 0o077 == 0
+
+
+def test_a_file_is_for_nobody_else_to_read(tmp_path: Path) -> None:
+    with Store(f"sqlite:///{tmp_path / 'f.db'}"):
+        assert (tmp_path / "f.db").stat().st_mode & 0o077 == 0
 
 
 def test_hashes_of_lesser_strength_are_renewed(store: Store, accounts: Accounts) -> None:

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 from test_queue import RIGHT, WRONG
-from test_store import Clock, item, leased, url
+from test_store import Clock, item, leased
 
 from prefloop.errors import RequestError
 from prefloop.feedback_ui import assignment
@@ -22,8 +21,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
-    with Store(url(tmp_path), clock=clock, seed=5) as opened:
+def store(store_url: str, clock: Clock) -> Iterator[Store]:
+    with Store(store_url, clock=clock, seed=5) as opened:
         opened.add_items([item(n) for n in range(30)])
         yield opened
 

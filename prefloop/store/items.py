@@ -66,9 +66,9 @@ def campaign_of(row: Row[Any]) -> Campaign:
 
 def keep_campaign(db: Connection, at: int, by: str, campaign: Campaign, guideline: str) -> int:
     """Makes it, or gives it these settings; a guideline that says something else is a new one."""
-    before = db.scalar(select(campaigns.c.settings).where(campaigns.c.name == campaign.name))
     settings = json.dumps(asdict(campaign), ensure_ascii=False)
     storable(settings + guideline + campaign.name, "campaign")
+    before = db.scalar(select(campaigns.c.settings).where(campaigns.c.name == campaign.name))
     db.execute(upsert(db, campaigns).values(name=campaign.name, settings=settings, state="open", created=at)
                .on_conflict_do_update(index_elements=["name"], set_={"settings": settings}))
     own = campaign_id(db, campaign.name)

@@ -12,8 +12,8 @@ from typing import Any
 
 import psycopg
 from psycopg.adapt import Buffer, Loader
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, inspect
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from prefloop.errors import RequestError, RunError
 from prefloop.store import schema
@@ -96,6 +96,7 @@ class PostgresDatabase:
             execution_options={"isolation_level": isolation, "postgresql_readonly": readonly},
             connect_args={"connect_timeout": 10})
         event.listen(engine, "connect", _settle)
+        event.listen(engine, "handle_error", _hush)
         return engine
 
     def sizes(self, db: Connection) -> dict[str, int]:
@@ -103,7 +104,7 @@ class PostgresDatabase:
         return {"database": db.exec_driver_sql("select pg_database_size(current_database())").scalar_one()}
 
 
-def said(error: OperationalError) -> str:
+def said(error: DBAPIError) -> str:
     """In one line; of several addresses of one server libpq tells one by one."""
     return " ".join(str(error.orig).split())
 
@@ -120,6 +121,14 @@ def _settle(connection: Any, _: Any) -> None:
     for name, value in {"synchronous_commit": "on", "timezone": "UTC", **PATIENCE}.items():
         asked.execute(f"set session {name} = '{value}'")
     connection.commit()
+
+
+def _hush(context: ExceptionContext) -> None:
+    """What raters wrote must not be quoted by an error that ends in a log: PostgreSQL tells the whole row."""
+    error, told = context.original_exception, context.sqlalchemy_exception
+    if isinstance(error, psycopg.DataError | psycopg.IntegrityError) and told is not None:
+        error.args = (" ".join(filter(None, (type(error).__name__, error.diag.constraint_name))),)
+        told.args = error.args
 
 
 def _take_turn(connection: Connection) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, exists, func, insert, inspect, select, true
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError, DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from prefloop.errors import RequestError, RunError
@@ -113,7 +113,7 @@ class Store:
     def _make(self, db: Connection, seed: int) -> None:
         if inspect(db).get_table_names():
             return  # another process was first
-        schema.tables.create_all(db)
+        schema.tables.create_all(db, checkfirst=False)
         db.execute(insert(schema.meta), [{"name": "schema", "value": schema.VERSION},
                                          {"name": "seed", "value": str(seed)}])
         db.execute(insert(schema.alembic_version).values(version_num=schema.VERSION))
@@ -146,6 +146,8 @@ class Store:
             return self._writes.do(work)
         except OperationalError as error:
             raise RunError(f"{self.place}: nothing was saved, for it cannot be written: {said(error)}") from None
+        except DataError as error:
+            raise RequestError(f"{self.place}: this cannot be kept: {said(error)}") from None
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -154,6 +156,8 @@ class Store:
                 yield db
         except OperationalError as error:
             raise RunError(f"{self.place}: it cannot be read: {said(error)}") from None
+        except DataError as error:  # a NUL, say, in what is looked for
+            raise RequestError(f"{self.place}: there is nothing of the kind: {said(error)}") from None
         except PoolTimeout:
             raise RunError(f"{self.place}: too many read it at once; try again") from None
 

@@ -75,7 +75,7 @@ class Writer:
         try:
             with db.begin_nested():
                 job.result = job.work(db)
-        except OperationalError:  # SQLite may have undone more than this job
+        except OperationalError:  # SQLite may have undone more than this job; PostgreSQL's connection may be lost
             raise
         except Exception as error:
             job.error = error
