@@ -3,12 +3,18 @@
 
 const VIEWS = {
   overview: { title: "Overview", draw: drawOverview },
+  campaigns: { title: "Campaigns", draw: drawCampaigns },
+  quality: { title: "Quality", draw: drawQuality },
+  raters: { title: "Raters", draw: drawRaters },
+  data: { title: "Data", draw: drawData },
   people: { title: "People", draw: drawPeople, admin: true },
+  log: { title: "Log", draw: drawLog },
 };
 
 let me = { lead: "", role: "lead", sign_in: false, campaigns: [] };
 let view = "overview";
 let campaign = null; // all of them
+const waiting = {}; // by view: how much there waits for a lead
 
 const address = (to, own = campaign) => `#${to}${own === null ? "" : `/${encodeURIComponent(own)}`}`;
 
@@ -33,7 +39,7 @@ const allowed = (name) => !VIEWS[name].admin || (me.sign_in && me.role === "admi
 
 function drawHead() {
   find(".ld-nav").replaceChildren(...Object.entries(VIEWS).filter(([name]) => allowed(name)).map(([name, { title }]) => {
-    const link = el("a", "", title);
+    const link = el("a", "", title, waiting[name] ? make("b", "", waiting[name]) : null);
     link.href = address(name);
     if (name === view) link.setAttribute("aria-current", "page");
     return link;
@@ -44,6 +50,11 @@ function drawHead() {
   select.value = campaign ?? "";
   find(".ld-me").textContent = me.lead;
   find(".ld-out").hidden = !me.sign_in;
+}
+
+function badge(name, count) {
+  waiting[name] = count;
+  drawHead();
 }
 
 // Campaigns come and go while the page is open.

@@ -19,19 +19,21 @@ from . import bodies, charts
 from .charts import Chart
 from .rating_web import Who
 
-Facts = Callable[[str | None], Mapping[str, Any]]  # of a campaign, or of all
+Facts = Callable[[str | None, str | None], Mapping[str, Any]]  # of a campaign and of a rater, or of all
+Model = Callable[[str | None], Mapping[str, Any]]
 KINDS = {"svg": "image/svg+xml", "csv": "text/csv; charset=utf-8"}
 
 
 class Wanted(bodies.Body):
     campaign: str | None = Field(None, max_length=bodies.NAME)
+    rater: str | None = Field(None, max_length=bodies.NAME)
     names: list[str] = Field(max_length=20)
     width: int = Field(ge=1, le=4000)
 
 
-def routes(app: FastAPI, store: Store, lead_of: Who, quality: Facts, model: Facts) -> None:
-    def found(names: list[str], campaign: str | None) -> list[Chart]:
-        made = {name: made for name, work in _works(store, campaign, quality, model).items()
+def routes(app: FastAPI, store: Store, lead_of: Who, quality: Facts, model: Model) -> None:
+    def found(names: list[str], campaign: str | None, rater: str | None) -> list[Chart]:
+        made = {name: made for name, work in _works(store, campaign, rater, quality, model).items()
                 if name in names and (made := work()) is not None}
         return [made[name] for name in names if name in made]
 
@@ -41,12 +43,13 @@ def routes(app: FastAPI, store: Store, lead_of: Who, quality: Facts, model: Fact
         lead_of(request)
         return {"charts": [{"name": one.name, "title": one.title, "note": one.note,
                             "svg": charts.svg(one, body.width, alone=False)}
-                           for one in found(body.names, body.campaign)]}
+                           for one in found(body.names, body.campaign, body.rater)]}
 
     @app.get("/api/lead/chart/{name}.{kind}")
-    def file(request: Request, name: str, kind: Literal["svg", "csv"], campaign: str | None = None) -> Response:
+    def file(request: Request, name: str, kind: Literal["svg", "csv"], campaign: str | None = None,
+             rater: str | None = None) -> Response:
         lead_of(request)
-        one = next(iter(found([name], campaign)), None)
+        one = next(iter(found([name], campaign, rater)), None)
         if one is None:
             raise HTTPException(404, "there is no such chart, or nothing to draw yet")
         text = charts.svg(one) if kind == "svg" else charts.table(one)
@@ -54,25 +57,27 @@ def routes(app: FastAPI, store: Store, lead_of: Who, quality: Facts, model: Fact
                         headers={"content-disposition": f'attachment; filename="prefloop-{one.name}.{kind}"'})
 
 
-def _works(store: Store, campaign: str | None, quality: Facts, model: Facts) -> dict[str, Callable[[], Chart | None]]:
+def _works(store: Store, campaign: str | None, rater: str | None, quality: Facts, model: Model,
+           ) -> dict[str, Callable[[], Chart | None]]:
     """How each chart is made. Nothing is read for those that nobody asks for."""
     def went(name: str, title: str, unit: str, note: str = "", share: bool = True, hold: tuple[float, ...] = (),
              level: float | None = None) -> tuple[str, Callable[[], Chart | None]]:
-        return name, lambda: charts.over_time(name, title, note, unit, quality(campaign)["over_time"], name, share,
-                                              hold, level)
+        return name, lambda: charts.over_time(name, title, note, unit, quality(campaign, rater)["over_time"], name,
+                                              share, hold, level)
 
     return {"answers": lambda: charts.answers_a_day(_days(store, campaign)), **dict([
         went("alpha", "Agreement over time", "Krippendorff's alpha", charts.ALPHA,
              share=False, hold=(0, 1), level=0.0),
         went("percent", "Pairs on which two raters agree", "share of pairs", hold=(0.5, 1)),
+        went("agreement", "Agreement with others", "share of pairs", hold=(0.5, 1), level=0.5),
         went("gold", "Gold items right", "share of items", hold=(0.5, 1)),
         went("accepted", "Answers accepted", "share of answers", hold=(0.8, 1)),
         went("ties", "Ties", "share of pairs", hold=(0, 0.2)),
         went("left", "Won by the answer shown first", "share of decided pairs", "One half, if place says nothing.",
              hold=(0.4, 0.6), level=0.5),
         went("seconds", "Time for an item", "seconds, median", share=False, hold=(0,)),
-    ]), "strata": lambda: charts.by_stratum(quality(campaign)["agreement"]["by_stratum"]),
-        "guidelines": lambda: charts.by_guideline(quality(campaign)["agreement"]["by_guideline"]),
+    ]), "strata": lambda: charts.by_stratum(quality(campaign, rater)["agreement"]["by_stratum"]),
+        "guidelines": lambda: charts.by_guideline(quality(campaign, rater)["agreement"]["by_guideline"]),
         "model": lambda: charts.over_time("model", "Model and people agree", "Answers given before the model's order "
                                           "was shown.", "share of pairs", model(campaign)["over_time"], "agree",
                                           hold=(0.5, 1), level=0.5),

@@ -108,9 +108,10 @@ function tableOf(columns, rows, { sort = null, empty = "Nothing yet.", row: dres
     body.replaceChildren(...found.map((one) => rowOf(columns, one, dressed)));
     [...head.children].forEach((cell, i) => cell.setAttribute("aria-sort", by?.[0] === i ? (by[1] ? "descending" : "ascending") : "none"));
   };
-  columns.forEach(({ title, by: own, right }, i) => {
+  columns.forEach(({ title, by: own, right, why = "" }, i) => {
     const cell = el("th", right ? "ld-right" : "");
     cell.scope = "col";
+    cell.title = why;
     cell.append(own ? button(title, () => { by = [i, by?.[0] === i ? !by[1] : Boolean(right)]; fill(); }, "ld-sort") : title);
     head.append(cell);
   });

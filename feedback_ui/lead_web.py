@@ -21,7 +21,9 @@ from .app import joined
 from .server import FeedbackConfig
 
 STYLES = ("base.css", "text.css", "lead.css", "lead_views.css")
-SCRIPTS = ("shared.js", "lead_parts.js", "lead_charts.js", "lead_overview.js", "lead_people.js", "lead.js")
+SCRIPTS = ("shared.js", "lead_parts.js", "lead_charts.js", "lead_overview.js", "lead_campaigns.js", "lead_quality.js",
+           "lead_data.js", "lead_people.js",
+           "lead_log.js", "lead.js")
 NOTHING: dict[str, Any] = {"over_time": [], "agreement": {"by_stratum": [], "by_guideline": []}, "by_confidence": []}
 
 
@@ -48,7 +50,7 @@ def routes(app: FastAPI, store: Store, settings: FeedbackConfig, accounts: Accou
     lead_overview.routes(app, store, lead_of)
     lead_audit.routes(app, store, lead_of, admin_of)
     lead_data.routes(app, store, lead_of)
-    lead_charts.routes(app, store, lead_of, lambda campaign: NOTHING, lambda campaign: NOTHING)
+    lead_charts.routes(app, store, lead_of, lambda campaign, rater: NOTHING, lambda campaign: NOTHING)
     if accounts is not None:
         lead_people.routes(app, store, settings, accounts, admin_of)
 
