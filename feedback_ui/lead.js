@@ -32,6 +32,7 @@ async function arrive() {
   body.setAttribute("aria-busy", "true");
   await VIEWS[view].draw(body);
   body.removeAttribute("aria-busy");
+  if (!body.childElementCount) body.append(card("", hint("This could not be loaded."), el("div", "", button("Try again", arrive))));
 }
 
 // Accounts are an admin's, and there are none without signing in.

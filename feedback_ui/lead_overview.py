@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -38,12 +39,13 @@ def progress(db: Connection) -> list[dict[str, Any]]:
     every store has is told once something is in it.
     """
     normal = (items.c.campaign == campaigns.c.id) & (items.c.kind == "normal")
-    rows = db.execute(select(campaigns.c.name, campaigns.c.state, func.count(items.c.id),
+    rows = db.execute(select(campaigns.c.name, campaigns.c.settings, campaigns.c.state, func.count(items.c.id),
                              func.coalesce(func.sum(items.c.need), 0), func.coalesce(func.sum(items.c.done), 0))
                       .select_from(campaigns.outerjoin(items, normal)).group_by(campaigns.c.id)
                       .order_by(campaigns.c.id))
-    found = [{"name": name, "state": state, "items": count, "wanted": int(wanted), "done": int(done)}
-             for name, state, count, wanted, done in rows]
+    found = [{"name": name, "title": json.loads(settings).get("title", ""), "state": state, "items": count,
+              "wanted": int(wanted), "done": int(done)}
+             for name, settings, state, count, wanted, done in rows]
     return [one for one in found if one["items"] or one["name"] != DEFAULT]
 
 

@@ -190,7 +190,7 @@ function fieldOf(name, { label, value = "", rows = 0, options = null, needed = f
   input.name = name;
   input.required = needed;
   if (type === "checkbox") input.checked = value;
-  else input.value = value;
+  else if (!options || value !== "") input.value = value;
   if (!options && type === "text") input.dir = "auto";
   Object.assign(input, more);
   return el("label", type === "checkbox" ? "ld-field ld-tick" : "ld-field", make("span", "", label), input, below ? make("small", "", below) : null);

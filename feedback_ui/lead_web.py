@@ -44,8 +44,9 @@ def routes(app: FastAPI, store: Store, settings: FeedbackConfig, accounts: Accou
     @app.post("/api/lead/hello")
     def hello(request: Request, body: bodies.Nothing) -> dict[str, Any]:
         role = request.state.account.role if settings.sign_in else "admin"
-        return {"lead": lead_of(request), "role": role, "sign_in": settings.sign_in,
-                "campaigns": [{"name": one.name, "title": one.title} for one in store.campaigns()]}
+        with store.reading() as db:
+            known = [{"name": one["name"], "title": one["title"]} for one in lead_overview.progress(db)]
+        return {"lead": lead_of(request), "role": role, "sign_in": settings.sign_in, "campaigns": known}
 
     lead_overview.routes(app, store, lead_of)
     lead_audit.routes(app, store, lead_of, admin_of)
