@@ -1,9 +1,9 @@
 // Rankings that leave, in other programs' forms, and those that come in.
 
 async function drawData(box) {
-  const told = await ask("/api/lead/formats", {});
+  const told = await askFor("/api/lead/formats");
   if (!told) return;
-  box.append(el("div", "ld-pair", exportCard(told.formats), importCard(told.formats)));
+  box.append(el("div", "ld-pair", exportCard(told.formats), importCard(told.readable)));
 }
 
 const selectOf = (name, label, options, more = {}) => fieldOf(name, { label, options, ...more });
@@ -47,12 +47,12 @@ function lossesOf({ rankings, lost }, { holds_not: never = [] }) {
   return made;
 }
 
-function importCard(formats) {
+function importCard(readable) {
   const result = make("div", "");
   result.setAttribute("role", "status");
   const go = make("button", "pl-go", "Import");
   const form = el("form", "", fieldOf("file", { label: "File", type: "file", needed: true }),
-    selectOf("format", "Format", [["auto", "find out"], ...formats.map(({ name, words }) => [name, words || name])]),
+    selectOf("format", "Format", [["auto", "find out"], ...readable.filter((name) => name !== "auto").map((name) => [name, name.replaceAll("_", " ")])]),
     selectOf("take", "Take from it", [["items", "prompts and answers, to be rated"], ["rankings", "rankings, by the raters named in it"]]),
     selectOf("campaign", "Into the campaign", campaignsOffered(false), { value: campaign ?? me.campaigns.at(-1)?.name }), result, el("div", "ld-acts", go));
   form.addEventListener("submit", async (event) => {

@@ -17,7 +17,16 @@ const named = (text, tag = "span", className = "") => {
 
 // What came back; null after it was told what went wrong.
 async function ask(path, body) {
-  const reply = await post(path, body);
+  return answered(await post(path, body));
+}
+
+// ... of what only looks.
+async function askFor(path) {
+  const reply = await fetch(path).catch(() => null);
+  return answered({ ok: Boolean(reply?.ok), status: reply?.status ?? 0, content: (await reply?.json().catch(() => null)) ?? {} });
+}
+
+function answered(reply) {
   if (reply.ok) return reply.content;
   if (reply.status === 401) window.location.assign("/sign-in#lead");
   else tell(reply.status ? String(reply.content.error || reply.status) : "The server cannot be reached. Try again in a moment.", true);
@@ -156,17 +165,22 @@ async function save(path) {
   }
   const link = make("a", "");
   link.href = URL.createObjectURL(await reply.blob());
-  link.download = /filename="([^"]+)"/.exec(reply.headers.get("content-disposition") || "")?.[1] || "prefloop";
+  link.download = fileName(reply.headers.get("content-disposition") || "");
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+function fileName(said) {
+  const coded = /filename\*=utf-8''([^;]+)/i.exec(said)?.[1];
+  return (coded ? decodeURIComponent(coded) : /filename="([^"]+)"/.exec(said)?.[1]) || "prefloop";
 }
 
 // -- asking once more -------------------------------------------------------------------------------------------------
 
 // A window with fields {name: {label, value, rows, options, needed}}; what was filled in, or null if it was closed.
-function dialog(title, why, fields, act, danger = false) {
+function dialog(title, why, fields, act, { danger = false, told = [] } = {}) {
   return new Promise((resolve) => {
-    const form = el("form", "", make("h2", "", title), why ? hint(why) : null);
+    const form = el("form", "", make("h2", "", title), why ? hint(why) : null, ...told);
     form.method = "dialog";
     for (const [name, field] of Object.entries(fields)) form.append(fieldOf(name, field));
     const go = make("button", danger ? "pl-go ld-danger" : "pl-go", act);

@@ -54,12 +54,19 @@ async function invite(purpose, name = "") {
 }
 
 async function forget(name, box) {
-  const said = await dialog(`Delete all of ${name}'s data?`, "Their account, answers, reports and sessions go for good, and cannot be brought back. The log still verifies. Snapshots and files that were made before keep their answers; you are told which.",
-    { confirm: { label: `Type ${name} to go on`, needed: true, autocomplete: "off" } }, "Delete", true);
+  const trace = await ask("/api/lead/forget", { name });
+  if (!trace) return;
+  const used = [...trace.snapshots.map(({ kind, at, place, answers }) => `${kind} of ${day(at)}: ${place}, ${whole(answers)} answers`),
+    ...trace.runs.map(({ path, stage, status }) => `${stage} ${path} (${status})`)];
+  const kept = used.length ? [make("p", "ld-rankings", "These were made with their answers, and keep them:"), el("ul", "ld-alarms", ...used.map((words) => named(words, "li")))]
+    : [hint("No snapshot, export or run has their answers.")];
+  const said = await dialog(`Delete all of ${name}'s data?`, "Their account, answers, reports and sessions go for good, and cannot be brought back. What they filled is open again, and the log still verifies.",
+    { confirm: { label: `Type ${name} to go on`, needed: true, autocomplete: "off", pattern: literally(name) } }, "Delete", { danger: true, told: kept });
   if (!said) return;
   const gone = await ask("/api/lead/forget", { name, confirm: said.confirm });
   if (!gone) return;
-  const used = [...(gone.snapshots || []), ...(gone.runs || [])].map((one) => (typeof one === "string" ? one : Object.values(one).join(" · ")));
-  tell(used.length ? `${name} is deleted. Made before, and still holding their answers: ${used.join("; ")}` : `${name} is deleted.`, used.length > 0);
+  tell(gone.forgotten ? `${name} is deleted: ${whole(gone.forgotten.answers)} answers; ${whole(gone.forgotten.items)} items are open again.` : `Nothing was deleted: that is not ${name}.`, !gone.forgotten);
   drawPeople(box);
 }
+
+const literally = (text) => text.replace(/[-\\^$*+?.()|[\]{}/&!#%,:;<=>@`~]/g, "\\$&");

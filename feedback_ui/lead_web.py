@@ -22,8 +22,7 @@ from .server import FeedbackConfig
 
 STYLES = ("base.css", "text.css", "lead.css", "lead_views.css")
 SCRIPTS = ("shared.js", "lead_parts.js", "lead_charts.js", "lead_overview.js", "lead_campaigns.js", "lead_quality.js",
-           "lead_data.js", "lead_people.js",
-           "lead_log.js", "lead.js")
+           "lead_data.js", "lead_people.js", "lead_log.js", "lead.js")
 NOTHING: dict[str, Any] = {"over_time": [], "agreement": {"by_stratum": [], "by_guideline": []}, "by_confidence": []}
 
 
