@@ -3,9 +3,6 @@
 
 const VIEWS = {
   overview: { title: "Overview", draw: drawOverview },
-  campaigns: { title: "Campaigns", draw: drawCampaigns },
-  quality: { title: "Quality", draw: drawQuality },
-  raters: { title: "Raters", draw: drawRaters },
   data: { title: "Data", draw: drawData },
   people: { title: "People", draw: drawPeople, admin: true },
   log: { title: "Log", draw: drawLog },

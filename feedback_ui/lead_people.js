@@ -61,12 +61,10 @@ async function forget(name, box) {
   const kept = used.length ? [make("p", "ld-rankings", "These were made with their answers, and keep them:"), el("ul", "ld-alarms", ...used.map((words) => named(words, "li")))]
     : [hint("No snapshot, export or run has their answers.")];
   const said = await dialog(`Delete all of ${name}'s data?`, "Their account, answers, reports and sessions go for good, and cannot be brought back. What they filled is open again, and the log still verifies.",
-    { confirm: { label: `Type ${name} to go on`, needed: true, autocomplete: "off", pattern: literally(name) } }, "Delete", { danger: true, told: kept });
+    { confirm: { label: `Type ${name} to go on`, needed: true, autocomplete: "off" } }, "Delete", { danger: true, told: kept });
   if (!said) return;
   const gone = await ask("/api/lead/forget", { name, confirm: said.confirm });
   if (!gone) return;
   tell(gone.forgotten ? `${name} is deleted: ${whole(gone.forgotten.answers)} answers; ${whole(gone.forgotten.items)} items are open again.` : `Nothing was deleted: that is not ${name}.`, !gone.forgotten);
   drawPeople(box);
 }
-
-const literally = (text) => text.replace(/[-\\^$*+?.()|[\]{}/&!#%,:;<=>@`~]/g, "\\$&");

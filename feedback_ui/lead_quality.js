@@ -42,7 +42,7 @@ const RATED = [
   ["Gold right", "gold", { level: 0.75 }, "Share of gold items right"],
   ["Agrees", "agreement", { level: 0.5 }, "Share of pairs on which other raters said the same"],
   ["Consistent", "consistency", { level: 0.5 }, "Share of pairs said the same way on an item that came again"],
-  ["First shown wins", "left", { level: 0.5 }, "Share of decided pairs won by the answer shown first"],
+  ["First wins", "left", { level: 0.5 }, "Share of decided pairs won by the answer shown first"],
   ["Ties", "ties", {}, "Share of pairs that are tied"],
 ];
 
