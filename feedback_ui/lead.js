@@ -3,6 +3,7 @@
 
 const VIEWS = {
   overview: { title: "Overview", draw: drawOverview },
+  review: { title: "Review", draw: drawReview },
   data: { title: "Data", draw: drawData },
   people: { title: "People", draw: drawPeople, admin: true },
   log: { title: "Log", draw: drawLog },

@@ -140,8 +140,8 @@ def case(one: Case) -> dict[str, Any]:
 def _why(why: Why, order: Sequence[int]) -> dict[str, Any]:
     """Pairs of answers by their letters."""
     letter = {place: ascii_uppercase[at] for at, place in enumerate(order)}
-    return {name: [sorted(letter[i] for i in pair) if why["kind"] == "disagreement" else [letter[i] for i in pair]
-                   for pair in value] if name == "pairs" else value for name, value in why.items()}
+    pairs = [[letter[i] for i in pair] for pair in why.get("pairs", ())]
+    return {**why, "pairs": sorted(map(sorted, pairs) if why["kind"] == "disagreement" else pairs)}
 
 
 def _opinion(one: Opinion, order: Sequence[int]) -> dict[str, Any]:

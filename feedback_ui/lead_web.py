@@ -16,13 +16,14 @@ from prefloop.errors import RequestError
 from prefloop.store import Store
 from prefloop.store.accounts import Accounts
 
-from . import bodies, lead_audit, lead_charts, lead_data, lead_overview, lead_people
+from . import bodies, lead_audit, lead_charts, lead_data, lead_overview, lead_people, lead_review
 from .app import joined
 from .server import FeedbackConfig
 
-STYLES = ("base.css", "text.css", "lead.css", "lead_views.css")
+STYLES = ("base.css", "text.css", "lead.css", "lead_views.css", "lead_review.css")
 SCRIPTS = ("shared.js", "lead_parts.js", "lead_charts.js", "lead_overview.js", "lead_campaigns.js", "lead_quality.js",
-           "lead_data.js", "lead_people.js", "lead_log.js", "lead.js")
+           "ranking_said.js", "lead_review_case.js", "lead_review.js", "lead_data.js", "lead_people.js", "lead_log.js",
+           "lead.js")
 NOTHING: dict[str, Any] = {"over_time": [], "agreement": {"by_stratum": [], "by_guideline": []}, "by_confidence": []}
 
 
@@ -51,6 +52,7 @@ def routes(app: FastAPI, store: Store, settings: FeedbackConfig, accounts: Accou
     lead_audit.routes(app, store, lead_of, admin_of)
     lead_data.routes(app, store, lead_of)
     lead_charts.routes(app, store, lead_of, lambda campaign, rater: NOTHING, lambda campaign: NOTHING)
+    lead_review.routes(app, store, lead_of)
     if accounts is not None:
         lead_people.routes(app, store, settings, accounts, admin_of)
 

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from prefloop.errors import RequestError, RunError
 from prefloop.store import AlreadyAnswered, NotLeased, Store
 from prefloop.store.accounts import Accounts, Locked
+from prefloop.store.reviewing import Closed
 
 from . import app as page
 from . import auth, lead_web, metrics, rating_web
@@ -22,7 +23,7 @@ from .guard import HEADERS, Guard, Sessions, unsaved
 from .server import FeedbackConfig
 
 STATUS = {NotLeased: 403, auth.NotYou: 403, rating_web.NotAdmitted: 403, lead_web.NotLead: 403,
-          AlreadyAnswered: 409, RequestError: 422}
+          AlreadyAnswered: 409, Closed: 409, RequestError: 422}
 
 
 def build(store: Store, settings: FeedbackConfig) -> FastAPI:

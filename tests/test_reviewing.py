@@ -19,6 +19,7 @@ from prefloop.store.cases import Decision
 from prefloop.store.reviewing import CAUSES, Closed, Reviews
 from prefloop.store.schema import answers, golds, items, leases, payloads, predictions, quarantines
 from prefloop.store.schema import reviews as table
+from prefloop.store.verifying import verify
 
 FIRST, LAST = (1, 2, 3), (3, 2, 1)
 STUDY = Campaign("study", gold_share=0.3, repeats=0)
@@ -404,3 +405,16 @@ def test_a_review_of_two_alike_prompts_is_told_by_item(store: Store, reviews: Re
     reviews.decide(one.id, "lead", Decision(FIRST, "edge"))
     assert list(reviews.decisions("other")) == []
     assert len(list(reviews.decisions("study"))) == 1
+
+
+def test_the_log_holds_all_that_reviews_wrote(open_one: int, store: Store, reviews: Reviews) -> None:
+    reviews.decide(open_one, "lead", Decision(FIRST, "mistake", gold=True))
+    flagged(store, "cy", question=1)
+    reviews.sweep()
+    reviews.dismiss(reviews.listed()[0].id, "lead", "no")
+    reviews.decide(open_one, "lead", Decision(FIRST, "edge"), again=True)
+    with store.reading() as db:
+        assert not verify(db).bad
+    store.write(lambda db: db.execute(update(table).where(table.c.id == open_one).values(cause="taste")))
+    with store.reading() as db:
+        assert verify(db).bad
