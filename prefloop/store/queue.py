@@ -14,10 +14,24 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, and_, exists, func, insert, or_, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    and_,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from prefloop.records import digest
-from prefloop.store import events
+from prefloop.store import drawing, events
+from prefloop.store.drawing import Drawn
 from prefloop.store.records import Campaign
 from prefloop.store.schema import answers, choices, golds, items, leases, reviews
 
@@ -74,15 +88,16 @@ def held(db: Connection, turn: Turn, holding: Collection[str]) -> tuple[int | No
     return next((row.id for row in rows if row.token not in holding), None), len(rows)
 
 
-def drawn(db: Connection, turn: Turn, settings: Campaign | None) -> int | None:
+def drawn(db: Connection, turn: Turn, settings: Campaign | None) -> Drawn | None:
     """An item that this rater has not had: normal, or in its place gold or a repeat; None when the work is done."""
-    found = normal(db, turn)
+    had = db.scalar(select(func.count()).select_from(leases).where(leases.c.rater == turn.rater)) or 0
+    name = settings.name if settings else ""
+    found = drawing.drawn(db, able(turn), settings, turn.dice("ask", name, had))
     if turn.skipped:
         return found or put_aside(db, turn)
     if found is None or settings is None:
         return found
-    had = db.scalar(select(func.count()).select_from(leases).where(leases.c.rater == turn.rater)) or 0
-    dice = turn.dice(settings.name, had)
+    dice = turn.dice(name, had)
     number = dice.random()
     other = None
     if number < settings.gold_share:
@@ -92,12 +107,11 @@ def drawn(db: Connection, turn: Turn, settings: Campaign | None) -> int | None:
     return other or found
 
 
-def normal(db: Connection, turn: Turn) -> int | None:
-    """The first item in the queue that has room, and that this rater has not had."""
+def able(turn: Turn) -> ColumnElement[bool]:
+    """Whether a normal item has room, and this rater has not had it."""
     had = exists().where(own.c.item == items.c.id, own.c.rater == turn.rater)
-    return db.scalar(select(items.c.id).where(
-        items.c.done < items.c.need, items.c.kind == "normal", ~had, turn.within, room(turn.at),
-        items.c.id.not_in(had_as_gold(turn.rater))).order_by(items.c.priority.desc(), items.c.id).limit(1))
+    return and_(items.c.done < items.c.need, items.c.kind == "normal", ~had, turn.within, room(turn.at),
+                items.c.id.not_in(had_as_gold(turn.rater)))
 
 
 def had_as_gold(rater: str) -> Select[tuple[int]]:
@@ -106,22 +120,23 @@ def had_as_gold(rater: str) -> Select[tuple[int]]:
             .where(reviews.c.gold.is_not(None), leases.c.rater == rater))
 
 
-def put_aside(db: Connection, turn: Turn) -> int | None:
-    """What this rater skipped longest ago, of whatever kind, if it is still to be had."""
+def put_aside(db: Connection, turn: Turn) -> Drawn | None:
+    """What this rater skipped longest ago, of whatever kind, if it is still to be had; it stays chosen as it was."""
     retired = exists().where(golds.c.item == items.c.id, golds.c.retired == 1)
-    return db.scalar(select(items.c.id).join(leases, leases.c.item == items.c.id).where(
+    found = db.scalar(select(items.c.id).join(leases, leases.c.item == items.c.id).where(
         leases.c.rater == turn.rater, leases.c.state == "skipped", items.c.done < items.c.need, turn.within, ~retired,
         room(turn.at)).order_by(leases.c.issued, items.c.id).limit(1))
+    return None if found is None else Drawn(found)
 
 
-def trial(db: Connection, turn: Turn) -> int | None:
+def trial(db: Connection, turn: Turn) -> Drawn | None:
     """The next item of the qualification round; one that was skipped comes back at its end."""
     dice = turn.dice("qualification")
     return of_kind(db, turn, "qualification", dice) or of_kind(db, turn, "qualification", dice, ("done", "open"))
 
 
 def of_kind(db: Connection, turn: Turn, kind: str, dice: Random,
-            but: Collection[str] = ("done", "open", "skipped")) -> int | None:
+            but: Collection[str] = ("done", "open", "skipped")) -> Drawn | None:
     """One of the gold or qualification items, but for those that this rater has had, in these states.
 
     Nor one of a prompt that they had in another item: who sees a prompt twice can tell that one of them is special.
@@ -135,16 +150,21 @@ def of_kind(db: Connection, turn: Turn, kind: str, dice: Random,
                       .where(turn.within, items.c.kind == kind, golds.c.retired == 0, items.c.id.not_in(had),
                              ~met.exists() if kind == "gold" else true())
                       .order_by(items.c.id)).all()
-    return dice.choice(left) if left else None
+    return Drawn(dice.choice(left), kind) if left else None
 
 
-def mirrored(db: Connection, turn: Turn, dice: Random) -> int | None:
-    """A new item for this rater alone: one that they answered some time ago, and will see in the opposite order."""
+def mirrored(db: Connection, turn: Turn, dice: Random) -> Drawn | None:
+    """A new item for this rater alone: one that they answered some time ago, and will see in the opposite order.
+
+    Not one of which they know a model's order: they would be held against that, and not against themselves.
+    """
+    informed = select(leases.c.item).where(leases.c.rater == turn.rater, leases.c.informed == 1)
     given = select(answers.c.item, answers.c.kind).where(answers.c.rater == turn.rater, answers.c.retracted.is_(None))
     past = given.order_by(answers.c.id.desc()).offset(APART).subquery()
     twice = select(items.c.mirrors).where(items.c.rater == turn.rater, items.c.kind == "repeat")
     left = db.scalars(select(past.c.item).join(items, items.c.id == past.c.item)
-                      .where(past.c.kind == "normal", turn.within, items.c.id.not_in(twice))
+                      .where(past.c.kind == "normal", turn.within, items.c.id.not_in(twice),
+                             items.c.id.not_in(informed))
                       .order_by(past.c.item)).all()
     if not left:
         return None
@@ -158,11 +178,12 @@ def mirrored(db: Connection, turn: Turn, dice: Random) -> int | None:
     db.execute(insert(choices), [{"item": made[0], "place": place, "response": response}
                                  for place, response in enumerate(chosen)])
     events.wrote(db, turn.at, "repeat made", turn.rater, items, items.c.id == made[0])
-    return made[0]
+    return Drawn(made[0], "repeat")
 
 
-def lent(db: Connection, turn: Turn, item: int, order: Order) -> str:
-    """Opens the rater's lease on an item, or prolongs it; its token."""
+def lent(db: Connection, turn: Turn, drawn: Drawn, order: Order) -> str:
+    """Opens the rater's lease on an item, or prolongs it; its token. How it was chosen first stays."""
+    item = drawn.item
     again = {"state": "open", "expires": turn.at + turn.seconds}
     known = db.execute(select(leases.c.token, leases.c.state).where(leases.c.item == item,
                                                                     leases.c.rater == turn.rater)).first()
@@ -172,7 +193,8 @@ def lent(db: Connection, turn: Turn, item: int, order: Order) -> str:
         return known.token
     token = secrets.token_urlsafe(18)
     db.execute(insert(leases).values(item=item, rater=turn.rater, token=token, issued=turn.at,
-                                     shown=json.dumps(list(_order(db, turn, item, order))), **again))
+                                     shown=json.dumps(list(_order(db, turn, item, order))), policy=drawn.policy,
+                                     propensity=drawn.propensity, **again))
     return token
 
 

@@ -29,6 +29,10 @@ class AlreadyAnswered(RequestError):
 class Campaign:
     """What holds while a campaign's items are rated. The shares are of the items that a rater gets.
 
+    `ask` is the rule by which their next item is chosen (drawing.py), and `quotas` the shares of strata in it. With
+    `show_model` raters are told a reward model's order once they have given theirs. How many raters an item needs, and
+    of how many answers it has, was decided when it was queued; the settings are kept for the next items.
+
     `contestants` are the names and checksums of the checkpoints that it compares, the baseline first. Raters learn
     them where `reveal` says so, and never before every item has all its answers.
     """
@@ -45,6 +49,14 @@ class Campaign:
     hide: tuple[str, ...] = ()
     break_minutes: float = 50
     reveal: bool = True
+    ask: str = "queued"
+    quotas: Mapping[str, float] = field(default_factory=dict)
+    random_share: float = 0.25
+    show_model: bool = False
+    answers_per_item: int | None = None
+    raters_per_item: int = 1
+    overlap: float = 0.0
+    overlap_raters: int = 1
     contestants: tuple[tuple[str, str], ...] = ()
 
     def admits(self, rater: str) -> bool:

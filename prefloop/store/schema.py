@@ -117,6 +117,12 @@ Index("items_open", items.c.campaign, items.c.kind, items.c.priority.desc(), ite
       **partial(items.c.done < items.c.need))
 Index("items_of_campaign", items.c.campaign, items.c.kind, items.c.need, items.c.done)
 Index("items_by_name", items.c.digest)
+Index("items_by_chance", items.c.campaign, items.c.kind, items.c.chance, items.c.id,
+      **partial(items.c.done < items.c.need))
+Index("items_by_stratum", items.c.campaign, items.c.kind, items.c.stratum, items.c.chance, items.c.id,
+      **partial(items.c.done < items.c.need))
+Index("items_by_uncertainty", items.c.campaign, items.c.kind, items.c.uncertainty.desc(), items.c.id,
+      **partial(items.c.done < items.c.need))
 Index("repeats_of_rater", items.c.rater, items.c.mirrors, unique=True, **partial(items.c.kind == "repeat"))
 
 choices = Table(
@@ -142,8 +148,8 @@ golds = Table(
 # -- what raters did --------------------------------------------------------------------------------------------------
 
 # One row for a rater and an item, for ever: a lease that is skipped or expires is opened again, never doubled, and so
-# nobody can answer an item twice. `policy` is the rule that chose the item, and `propensity` how likely that rule was
-# to choose it then.
+# nobody can answer an item twice. `policy` is the rule that chose the item, and `propensity` how likely the campaign's
+# rule was to choose it then (drawing.py). `informed`: having answered, the rater was told a model's order of it.
 leases = Table(
     "leases", tables,
     Column("item", Integer, ForeignKey("items.id"), primary_key=True),
@@ -155,6 +161,7 @@ leases = Table(
     Column("expires", Integer, nullable=False),
     Column("policy", Text, nullable=False, server_default=text("'queued'")),
     Column("propensity", REAL),
+    Column("informed", Integer, nullable=False, server_default=text("0")),
     CheckConstraint("state in ('open', 'skipped', 'done')"),
     sqlite_strict=True,
 )

@@ -20,6 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from prefloop.errors import RequestError, RunError
 from prefloop.records import Answers, Ranking
 from prefloop.store import admission, answering, events, items, migrating, opening, queue, schema
+from prefloop.store.drawing import Drawn
 from prefloop.store.items import Picture, Pictured
 from prefloop.store.postgres import said
 from prefloop.store.records import (
@@ -267,7 +268,7 @@ class Store:
 
         return self.write(work)
 
-    def _choose(self, db: Connection, turn: queue.Turn, holding: Collection[str]) -> int | None:
+    def _choose(self, db: Connection, turn: queue.Turn, holding: Collection[str]) -> Drawn | None:
         settings = None
         if turn.campaign is not None:
             row = db.execute(select(schema.campaigns).where(schema.campaigns.c.id == turn.campaign)).one()
@@ -276,7 +277,7 @@ class Store:
                 return None
         found, count = queue.held(db, turn, holding)
         if found is not None or count >= queue.MOST_OPEN:
-            return found
+            return None if found is None else Drawn(found)
         if settings is not None and turn.campaign is not None and admission.qualification(
                 db, turn.rater, turn.campaign, settings).state == "open":
             return queue.trial(db, turn)

@@ -23,6 +23,10 @@ alter table items add column chance integer not null default 0;
 alter table items add column uncertainty real;
 alter table leases add column policy text not null default 'queued';
 alter table leases add column propensity real;
+alter table leases add column informed integer not null default 0;
+create index items_by_chance on items (campaign, kind, chance, id) where done < need;
+create index items_by_stratum on items (campaign, kind, stratum, chance, id) where done < need;
+create index items_by_uncertainty on items (campaign, kind, uncertainty desc, id) where done < need;
 alter table answers add column excluded integer not null default 0;
 alter table answers add column informed integer not null default 0;
 create table predictions (
