@@ -6,23 +6,31 @@ Applied again with other settings it changes the campaign of that name: items st
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection
+
 from prefloop.compare import kept
 from prefloop.errors import RequestError
 from prefloop.records import Answers, Ranking, digest
-from prefloop.store import Applied, Campaign, Store, item_name
+from prefloop.store import Applied, Campaign, Store, events, filling, item_name
 from prefloop.store.accounts import without_account
+from prefloop.store.filling import Obstacle
 from prefloop.store.opening import Place
+from prefloop.store.predicting import Scores
 
 from . import held_out, queueing
 
 NAMES = ("answers", "raters", "hide")  # lists of texts
-SHARES = ("overlap", "gold_share", "repeats", "reason_share", "qualification_pass")
+SHARES = ("overlap", "gold_share", "repeats", "reason_share", "qualification_pass", "random_share")
+STATES = ("draft", "open", "paused")
+RULES = ("queued", "random", "stratified", "uncertainty")
+LEAST_BY_CHANCE = 0.05  # of the items that a rater gets, whatever models say of them
+MOST_QUOTAS = 50
 MOST_RATERS = 1000
 FILES = ("gold", "qualification", "scores")
 NAMED = 5  # raters without an account that are told by name
@@ -35,8 +43,13 @@ class CampaignConfig:
 
     name: str = "default"
     title: str = ""
+    state: str | None = None
     answers: tuple[str, ...] | str = ()
     scores: str | None = None
+    ask: str = "queued"
+    quotas: Mapping[str, float] = field(default_factory=dict)
+    random_share: float = 0.25
+    show_model: bool = False
     answers_per_item: int | None = None
     raters_per_item: int = 1
     overlap: float = 0.1
@@ -73,6 +86,26 @@ class CampaignConfig:
             raise ValueError(f"campaign.raters_per_item and campaign.overlap_raters are 1 to {MOST_RATERS}")
         if not 0 <= self.break_minutes <= 24 * 60:
             raise ValueError("campaign.break_minutes is at least 0, which is never, and a day at most")
+        if self.state not in (None, *STATES):
+            raise ValueError(f"campaign.state is {', '.join(STATES)}, or null, which leaves it as it is")
+        self._require_rule()
+
+    def _require_rule(self) -> None:
+        if self.ask not in RULES:
+            raise ValueError(f"campaign.ask is one of {', '.join(RULES)}, not {self.ask!r}")
+        if self.ask == "uncertainty" and self.random_share < LEAST_BY_CHANCE:
+            raise ValueError(f"campaign.random_share is at least {LEAST_BY_CHANCE} with ask=uncertainty: what comes "
+                             "by chance tells how the rest would have been answered")
+        if not isinstance(self.quotas, Mapping) or not all(
+                isinstance(name, str) and isinstance(share, int | float) and not isinstance(share, bool) and share > 0
+                for name, share in self.quotas.items()):
+            raise ValueError("campaign.quotas has a share above 0 for each stratum, such as {maths: 0.6, code: 0.4}")
+        if bool(self.quotas) != (self.ask == "stratified"):
+            raise ValueError("campaign.quotas belongs to ask=stratified, which needs it")
+        if self.quotas and abs(sum(self.quotas.values()) - 1) > 0.001:
+            raise ValueError(f"campaign.quotas: the shares sum to {sum(self.quotas.values()):.3g}, not to 1")
+        if len(self.quotas) > MOST_QUOTAS:
+            raise ValueError(f"campaign.quotas: {len(self.quotas)} strata; {MOST_QUOTAS} at most")
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -134,6 +167,7 @@ class Files:
     twice: int
     keys: dict[str, list[Ranking]]
     guideline: str
+    scores: Scores | None
     places: queueing.Places
     contestants: tuple[tuple[str, str], ...]
 
@@ -145,9 +179,8 @@ def read(settings: CampaignConfig) -> Files:
     known = {_said(row) for own in keys.values() for row in own}
     rows = [row for row in found.rows if _said(row) not in known]
     twice = len(found.rows) - len(rows)
-    if settings.scores:
-        rows = queueing.disputed_first(rows, queueing.spreads(Path(settings.scores)))
-    return Files(rows, found.alone, twice, keys, settings.guideline_text(), places, found.contestants)
+    scores = queueing.scores(Path(settings.scores)) if settings.scores else None
+    return Files(rows, found.alone, twice, keys, settings.guideline_text(), scores, places, found.contestants)
 
 
 def _waiting(paths: Sequence[Path], most: int | None) -> queueing.Waiting:
@@ -160,24 +193,51 @@ def _waiting(paths: Sequence[Path], most: int | None) -> queueing.Waiting:
     return queueing.compared(compared[0], held_out.read(compared[0]), most)
 
 
-def apply(store: Store, settings: CampaignConfig, several: bool) -> str:
+def apply(store: Store, settings: CampaignConfig, several: bool, by: str = events.COMMAND) -> str:
     """Makes the campaign, or changes it, and queues what is new, or does nothing of it; tells what came of it.
 
-    `several`: there is more than one rater, and so some items can be had by several.
+    `several`: there is more than one rater, and so some items can be had by several. One that is or becomes open is
+    refused if it can never be filled.
     """
     refuse(settings)
     found = read(settings)
+    return _applied(store, settings, found, found.keys, several, by)
+
+
+def save(store: Store, settings: CampaignConfig, guideline: str, several: bool, by: str) -> str:
+    """As `apply`, from a page: what was not given stays as it is, and a new campaign is a draft."""
+    new = settings.name not in [one.name for one in store.campaigns()]
+    settings = replace(settings, guideline="", state="draft" if new else None)
+    refuse(settings)
+    found = replace(read(settings), guideline=guideline)
+    given = {name: own for name, own in found.keys.items() if getattr(settings, name)}
+    return _applied(store, settings, found, given, several, by)
+
+
+def _applied(store: Store, settings: CampaignConfig, found: Files, keys: dict[str, list[Ranking]], several: bool,
+             by: str) -> str:
     missing: list[str] = []
+    obstacles: list[Obstacle] = []
 
     def need(row: Answers) -> int:
         """Which items more raters get is drawn by what they say: the same ones each time."""
         shared = several and int(digest("overlap", item_name(row)), 16) / 16**16 < settings.overlap
         return max(settings.raters_per_item, settings.overlap_raters) if shared else settings.raters_per_item
 
+    def fit(db: Connection, campaign: int) -> None:
+        look = filling.require_fillable if filling.state_of(db, campaign) == "open" else filling.obstacles
+        obstacles.extend(look(db, campaign, several))
+
     before = next((one.contestants for one in store.campaigns() if one.name == settings.name), ())
-    came = store.apply(_campaign(settings, found.contestants or before), found.guideline, found.keys["gold"],
-                       found.keys["qualification"], found.rows, need,
-                       partial(queueing.pictured, found.places, missing))
+    came = store.apply(_campaign(settings, found.contestants or before), found.guideline, keys.get("gold"),
+                       keys.get("qualification"), found.rows, need, partial(queueing.pictured, found.places, missing),
+                       by, settings.state, found.scores, fit)
+    names = [name for name, _ in found.contestants or before]
+    return _told(store, settings, replace(found, keys=keys), came, names, missing, [one.words for one in obstacles])
+
+
+def _told(store: Store, settings: CampaignConfig, found: Files, came: Applied, contestants: Sequence[str],
+          missing: Sequence[str], obstacles: Sequence[str]) -> str:
     told = [f"{_many(came.new, 'item')} queued, {len(found.rows) - came.new} queued before, {_left_out(found)[0]}"]
     if settings.files and not found.rows:
         told.append("nothing to rate")
@@ -188,14 +248,14 @@ def apply(store: Store, settings: CampaignConfig, several: bool) -> str:
     if missing:
         told.append(f"{_many(len(missing), 'picture')} not found or not fit to show, such as {missing[0]}; "
                     f"{'it is' if len(missing) == 1 else 'they are'} shown as text")
-    telling = sorted(_telling(f"{settings.name} {settings.title}", [name for name, _ in found.contestants or before]))
+    telling = sorted(_telling(f"{settings.name} {settings.title}", contestants))
     if telling:
         told.append(f"raters read {', '.join(telling)} in campaign.name or campaign.title, as in the name of a "
                     "checkpoint; choose plainer words")
     absent = without_account(store, listed(settings.raters))
     if absent:
         told.append(f"campaign.raters without an account: {', '.join(absent[:NAMED])}{' ...' * (len(absent) > NAMED)}")
-    return f"campaign {settings.name}: {'; '.join([*told, *_in_force(settings, found.keys, came)])}"
+    return f"campaign {settings.name}: {'; '.join([*told, *_in_force(settings, found.keys, came), *obstacles])}"
 
 
 def _telling(title: str, contestants: Sequence[str]) -> set[str]:

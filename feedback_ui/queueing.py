@@ -1,9 +1,11 @@
-"""From files of sampled answers to what raters can rank: rows are checked, put together by prompt, ordered."""
+"""From files of sampled answers to what raters can rank: rows are checked, put together by prompt."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,12 +15,12 @@ from typing import Any, TypeVar
 from prefloop.errors import RequestError
 from prefloop.records import Answers, Prompt, Ranking, Response, digest
 from prefloop.store.items import Picture
+from prefloop.store.predicting import Scores
 
 from . import rendering
 from .held_out import HELD_OUT, HeldOut
 
 MOST_ANSWERS = 8  # what the page has letters, keys and room for
-KEPT = 4  # one item of so many comes in the file's own order, whatever a reward model says of it
 
 R = TypeVar("R", Answers, Ranking)
 Places = dict[str, tuple[Path, int]]  # by a prompt's id, the file and the row in which it stood first
@@ -197,44 +199,30 @@ def picture(folder: Path, source: str) -> Picture | None:
     return None if kind is None else (kind, data)
 
 
-# -- what comes first -------------------------------------------------------------------------------------------------
+# -- what a reward model says -----------------------------------------------------------------------------------------
 
 
-def disputed_first(rows: Iterable[Answers], spread: Mapping[tuple[str, str], float]) -> list[Answers]:
-    """The most disputed item first, by its answers' mean disagreement; each fourth is the file's next instead.
-
-    Disagreement, and not closeness to 50/50: two answers of like worth teach little, whoever ranks them. The fourth
-    keeps a part of the data free of the model's choice.
-    """
-    found = list(rows)
-
-    def disputed(row: Answers) -> float:
-        return sum(spread.get((row.prompt.id, one.id), 0.0) for one in row.responses) / len(row.responses)
-
-    # From the end, so that what comes next is popped; an item that the other order had already is passed over.
-    by_dispute = sorted(range(len(found)), key=lambda n: disputed(found[n]))
-    in_file = list(range(len(found) - 1, -1, -1))
-    taken: dict[int, None] = {}
-    while len(taken) < len(found):
-        source = in_file if len(taken) % KEPT == KEPT - 1 else by_dispute
-        taken.setdefault(source.pop())
-    return [found[n] for n in taken]
-
-
-def spreads(path: Path) -> dict[tuple[str, str], float]:
-    """By prompt and answer, how far the members of a reward model disagree."""
-    found: dict[tuple[str, str], float] = {}
+def scores(path: Path) -> Scores:
+    """The rows that `prefloop score` wrote. The model is known by a digest of all that it says."""
+    found: dict[tuple[str, str], tuple[float | None, float | None]] = {}
     number = 0
     try:
-        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):  # noqa: B007 - an error below names it
+        whole = path.read_bytes()
+        for number, line in enumerate(whole.split(b"\n"), start=1):  # noqa: B007 - an error below names it
             if line.strip():
                 row = json.loads(line)
-                found[row["prompt_id"], row["response_id"]] = float(row.get("spread") or 0.0)
+                found[row["prompt_id"], row["response_id"]] = _number(row.get("score")), _number(row.get("spread"))
     except OSError as error:
         raise RequestError(f"campaign.scores: {path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise RequestError(f"{path}:{number}: not a row of scores as `prefloop score` writes it") from None
-    if not any(found.values()):
-        raise RequestError(f"{path}: its scores have no spread, so there is no disagreement to go by; score with a "
-                           f"reward model of several members (head.members=4)")
-    return found
+    return Scores(hashlib.sha256(whole).hexdigest()[:16], found)
+
+
+def _number(said: object) -> float | None:
+    """None of what was too long for the model; only what is finite has an order."""
+    if said is None:
+        return None
+    if isinstance(said, bool) or not isinstance(said, int | float) or not math.isfinite(said):
+        raise ValueError
+    return float(said)

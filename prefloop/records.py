@@ -203,7 +203,8 @@ class Ranking:
 
     `ranks[i]` is the rank of `responses[i]`: 1 is best, equal ranks are a tie, None was left unranked.
     `shown` lists indices into `responses` in the order the rater saw them. `dimensions` holds ranks of the same
-    answers by one thing each, such as {"helpful": (1, 2)}, where the rater ranked or rated these too.
+    answers by one thing each, such as {"helpful": (1, 2)}, where the rater ranked or rated these too. `propensity` is
+    the chance with which the item was chosen for this rater, where chance had a part in it.
     """
 
     prompt: Prompt
@@ -219,6 +220,7 @@ class Ranking:
     guideline: str = ""
     kind: str = "normal"
     dimensions: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
+    propensity: float | None = None
 
     def __post_init__(self) -> None:
         _typed(self, str, "rater", "reason", "edited", "guideline")
@@ -233,6 +235,10 @@ class Ranking:
             _typed(self, (int, float), "seconds")
             if not 0 <= self.seconds < math.inf:
                 raise RequestError(f"seconds: {self.seconds!r} is not a finite number from 0")
+        if self.propensity is not None:
+            _typed(self, (int, float), "propensity")
+            if not 0 < self.propensity <= 1:
+                raise RequestError(f"propensity: {self.propensity!r} is not a chance above 0, up to 1")
         if not self.rater.strip():
             raise RequestError("rater: it is empty")
 
@@ -289,12 +295,13 @@ class Ranking:
         return {"prompt": self.prompt.to_json(), "responses": [r.to_json() for r in self.responses],
                 "ranks": list(self.ranks), "shown": list(self.shown), **own,
                 **({"dimensions": {name: list(ranks) for name, ranks in self.dimensions.items()}}
-                   if self.dimensions else {})}
+                   if self.dimensions else {}),
+                **({"propensity": self.propensity} if self.propensity is not None else {})}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Ranking:
         own = {name: row[name] for name in ("strength", "none_acceptable", "reason", "edited", "seconds",
-                                            "guideline", "kind") if name in row}
+                                            "guideline", "kind", "propensity") if name in row}
         dimensions = {name: tuple(ranks) for name, ranks in row.get("dimensions", {}).items()}
         return cls(Prompt.from_json(row["prompt"]), tuple(Response.from_json(r) for r in row["responses"]),
                    tuple(row["ranks"]), row["rater"], shown=tuple(row.get("shown", ())), dimensions=dimensions, **own)

@@ -116,7 +116,9 @@ def test_a_file_without_answers_is_refused_and_nothing_to_rate_is_said(tmp_path:
     empty.write_text("\n\n")
     with pytest.raises(RequestError, match=r"empty\.jsonl: this file is empty"):
         campaigns.apply(store, CampaignConfig(answers=(alone, str(empty))), several=False)
-    assert "; nothing to rate;" in campaigns.apply(store, CampaignConfig(answers=alone), several=False)
+    with pytest.raises(RequestError, match="never be filled: nothing to rate: no prompt has two different answers"):
+        campaigns.apply(store, CampaignConfig(answers=alone), several=False)
+    assert "; nothing to rate;" in campaigns.apply(store, CampaignConfig(answers=alone, state="draft"), several=False)
 
 
 def test_named_raters_without_an_account_are_told_once_there_are_accounts(tmp_path: Path, store: Store) -> None:
@@ -205,31 +207,42 @@ def test_of_many_answers_so_many_are_drawn_and_always_the_same(tmp_path: Path, m
     assert len({tuple(one.text for one in row.responses) for row in found}) > 10, "and not the same of each prompt"
 
 
-def test_what_a_reward_model_is_unsure_of_comes_first(tmp_path: Path, store: Store) -> None:
-    rows = [answers(n) for n in range(8)]
-    spread = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
-    told = [{"prompt_id": row.prompt.id, "response_id": one.id, "text": one.text, "score": 0.0, "spread": own}
-            for row, own in zip(rows, spread, strict=True) for one in row.responses]
-    (tmp_path / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
-    campaigns.apply(store, CampaignConfig(answers=written(tmp_path / "a.jsonl", rows),
-                                          scores=str(tmp_path / "scores.jsonl")), several=False)
+def scored(path: Path, rows: list[Answers], spreads: list[float | None], worth: list[float] | None = None) -> str:
+    """As `prefloop score` writes them; each item's answers are worth the same, or `worth`."""
+    told = [{"prompt_id": row.prompt.id, "response_id": one.id, "text": one.text, "score": score,
+             **({} if spread is None else {"spread": spread})}
+            for row, spread in zip(rows, spreads, strict=True)
+            for one, score in zip(row.responses, worth or [0.0] * len(row.responses), strict=True)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in told))
+    return str(path)
+
+
+def test_what_reward_models_disagree_on_comes_first(tmp_path: Path, store: Store) -> None:
+    rows = [answers(n) for n in range(40)]
+    settings = CampaignConfig(answers=written(tmp_path / "a.jsonl", rows), ask="uncertainty", random_share=0.25,
+                              scores=scored(tmp_path / "scores.jsonl", rows, [n / 10 for n in range(40)]))
+    campaigns.apply(store, settings, several=False)
     order = []
-    for n in range(8):
+    for n in range(40):
         lease = leased(store, f"rater {n}", "default")
-        order.append(lease.prompt.messages[-1].content)
+        order.append(int(lease.prompt.messages[-1].content.split()[1]))
         store.submit(lease.token, lease.rater, Judgement((1, 2, 3, 4)))
-    # Each fourth is the file's next.
-    assert order == [f"question {n}" for n in (7, 6, 5, 0, 4, 3, 2, 1)]
+    first = [one for n, one in enumerate(order[:20]) if one == max(set(range(40)) - set(order[:n]))]
+    assert 9 <= len(first) < 20, "three of four are where they disagree most; the rest by chance"
+    found = [one.propensity for one in store.rankings()]
+    assert all(one is not None and 0 < one <= 1 for one in found)
+    assert found[0] in (pytest.approx(0.75 + 0.25 / 40), pytest.approx(0.25 / 40))
 
 
 @pytest.mark.parametrize(("line", "names"), [
-    ('{"prompt_id": "p", "response_id": "r", "score": 1.0}', "its scores have no spread"),
+    ('{"prompt_id": "p", "response_id": "r", "score": 1.0}', "no item has scores of an ensemble"),
+    ('{"prompt_id": "p", "response_id": "r", "score": NaN}', r"scores\.jsonl:1: not a row of scores"),
     ("[1]", r"scores\.jsonl:1: not a row of scores"),
 ])
 def test_scores_that_say_nothing_are_refused(tmp_path: Path, store: Store, line: str, names: str) -> None:
     (tmp_path / "scores.jsonl").write_text(line)
     path = written(tmp_path / "a.jsonl", [answers(9)])
-    settings = CampaignConfig(answers=path, scores=str(tmp_path / "scores.jsonl"))
+    settings = CampaignConfig(answers=path, scores=str(tmp_path / "scores.jsonl"), ask="uncertainty")
     with pytest.raises(RequestError, match=names):
         campaigns.apply(store, settings, several=False)
     assert store.progress().items == 0
@@ -246,6 +259,15 @@ def test_the_overlap_is_a_share_of_the_items_and_always_the_same(tmp_path: Path,
     assert store.progress().wanted == 500 + 2 * shared
 
 
+@pytest.mark.parametrize(("quotas", "names"), [
+    ("{a: 0.5}", "sum to 0.5, not to 1"), ("{a: 1.5, b: -0.5}", "a share above 0"), ("[a]", "quotas: expected"),
+    ("{a: true}", "a share above 0"), ("{1: 1}", "a share above 0")])
+def test_quotas_that_make_no_sense(quotas: str, names: str) -> None:
+    with pytest.raises(RequestError, match=names):
+        config.build(config.read("feedback", None, ["campaign.ask=stratified", f"campaign.quotas={quotas}"]),
+                     {"campaign": config.Section(CampaignConfig)})
+
+
 @pytest.mark.parametrize(("change", "names"), [
     ("name=''", "campaign.name"), ("name='a\u202eb'", "campaign.name"), ("answers_per_item=1", "answers_per_item"),
     ("answers_per_item=9", "answers_per_item"), ("raters_per_item=0", "raters_per_item"),
@@ -254,7 +276,9 @@ def test_the_overlap_is_a_share_of_the_items_and_always_the_same(tmp_path: Path,
     ("gold_share=.nan", "gold_share is a share"), ("overlap=-1", "overlap is a share"),
     ("repeats=0.5", "together 0.5 at most"), ("answers=[1]", "not names of files"), ("raters=[1]", "raters"),
     ("raters=1", "raters: expected"), ("hide=['']", "hide"), ("break_minutes=-1", "break_minutes"),
-    ("gold_shar=1", "did you mean campaign.gold_share")])
+    ("gold_shar=1", "did you mean campaign.gold_share"), ("state=closed", "campaign.state is draft, open, paused"),
+    ("ask=closest", "campaign.ask is one of queued"), ("random_share=-0.1", "random_share is a share"),
+    ("quotas={a: 1}", "belongs to ask=stratified"), ("ask=stratified", "belongs to ask=stratified")])
 def test_settings_that_make_no_sense(change: str, names: str) -> None:
     with pytest.raises(RequestError, match=names):
         config.build(config.read("feedback", None, [f"campaign.{change}"]),
@@ -280,7 +304,8 @@ def test_settings_survive_a_journey_as_json(tmp_path: Path, store: Store, monkey
     monkeypatch.chdir(tmp_path)
     told = campaigns.apply(store, CampaignConfig(**json.loads(sent)), several=True)
     assert told == ("campaign default: 1 item queued, 0 queued before, 0 left out (fewer than two distinct answers); "
-                    "1 gold item; a guideline; open to 1 named rater")
+                    "1 gold item; a guideline; open to 1 named rater; an item wants one rater, and nobody can rate it "
+                    "as yet; invite 1 more; campaign.repeats: there are too few items to repeat one 5 answers later")
     guideline = store.guideline("ann", "default")
     assert guideline is not None
     assert guideline.text == "# Be fair\n"
@@ -528,7 +553,10 @@ def test_what_an_earlier_config_had_is_said_when_it_goes(tmp_path: Path, store: 
     told = campaigns.apply(store, CampaignConfig(answers=(path, more)), several=True)
     assert told == ("campaign default: 1 item queued, 0 queued before, 0 left out (fewer than two distinct answers); "
                     "1 of the new has a prompt that was queued before with other answers; 2 earlier gold or "
-                    "qualification items are given out no more; open to all raters")
+                    "qualification items are given out no more; open to all raters; an item wants one rater, and "
+                    "nobody can rate it as yet; invite 1 more; campaign.gold_share: there are no gold items, so "
+                    "nothing tells who rates well; campaign.repeats: there are too few items to repeat one 5 answers "
+                    "later")
 
 
 @pytest.mark.parametrize(("row", "names"), [

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, RowMapping, Select, func, insert, select, upd
 
 from prefloop.errors import RequestError
 from prefloop.records import Prompt, Ranking, Response, digest
-from prefloop.store import events
+from prefloop.store import events, predicting
 from prefloop.store.admission import acknowledged, conclude
 from prefloop.store.dialects import upsert
 from prefloop.store.items import contents, contents_of, settings_of, storable
@@ -26,6 +26,7 @@ NOTE = 2000
 PART = 500  # answers that are read at once
 
 _counting = answers.c.retracted.is_(None)
+_asked = select(answers, leases.c.propensity).join(leases, leases.c.token == answers.c.token)
 
 
 def leased(db: Connection, token: str, rater: str) -> RowMapping:
@@ -60,20 +61,26 @@ def submit(db: Connection, at: int, seed: int, lease: RowMapping, said: Judgemen
     if earlier is not None:
         if _content(judgement(earlier)) != _content(said):
             raise AlreadyAnswered("token: this item was already answered, and differently")
-        return Receipt(earlier["id"], bool(earlier["surplus"]), lease["name"])
+        return _receipt(db, seed, lease, earlier["id"], bool(earlier["surplus"]))
     _check(contents(db, lease["item"]), lease, said)
     _require_reason(db, seed, lease, said)
     running = db.scalar(select(live(at)).where(items.c.id == lease["item"])) or 0
     in_time = lease["state"] == "open" and lease["expires"] > at
     counted = lease["kind"] == "normal"
     surplus = counted and not in_time and lease["done"] + running >= lease["need"]
-    receipt = _add(db, at, lease, said, key, surplus)
+    answer = _add(db, at, lease, said, key, surplus)
     db.execute(update(leases).where(leases.c.token == lease["token"]).values(state="done"))
     if counted and not surplus:
         db.execute(update(items).where(items.c.id == lease["item"]).values(done=items.c.done + 1))
     if lease["kind"] == "qualification":
         conclude(db, at, lease["rater"], lease["campaign"], settings_of(db, lease["campaign"]))
-    return receipt
+    return _receipt(db, seed, lease, answer, surplus)
+
+
+def _receipt(db: Connection, seed: int, lease: RowMapping, answer: int, surplus: bool) -> Receipt:
+    """The rater has answered, and so may be told what a model said of the item."""
+    model = predicting.inform(db, seed, lease, settings_of(db, lease["campaign"]))
+    return Receipt(answer, surplus, lease["name"], model)
 
 
 def revise(db: Connection, at: int, seed: int, answer: int, rater: str, said: Judgement, key: str) -> Receipt:
@@ -84,12 +91,13 @@ def revise(db: Connection, at: int, seed: int, answer: int, rater: str, said: Ju
     if earlier is not None:
         if _content(judgement(earlier)) != _content(said):
             raise AlreadyAnswered("key: it came before, with another judgement")
-        return Receipt(earlier["id"], bool(earlier["surplus"]), lease["name"])
+        return _receipt(db, seed, lease, earlier["id"], bool(earlier["surplus"]))
     _check(contents(db, lease["item"]), lease, said)
     _require_editable(db, current)
     _require_reason(db, seed, lease, said)
     _retract(db, at, "replaced", current)
-    return _add(db, at, lease, said, key, bool(current["surplus"]))
+    answer = _add(db, at, lease, said, key, bool(current["surplus"]))
+    return _receipt(db, seed, lease, answer, bool(current["surplus"]))
 
 
 def withdraw(db: Connection, at: int, seconds: int, answer: int, rater: str) -> None:
@@ -168,7 +176,7 @@ def _by_key(db: Connection, lease: RowMapping, key: str) -> RowMapping | None:
     return row
 
 
-def _add(db: Connection, at: int, lease: RowMapping, said: Judgement, key: str, surplus: bool) -> Receipt:
+def _add(db: Connection, at: int, lease: RowMapping, said: Judgement, key: str, surplus: bool) -> int:
     item, rater = lease["item"], lease["rater"]
     before = db.scalar(select(func.max(answers.c.revision)).where(answers.c.item == item, answers.c.rater == rater))
     guideline = said.guideline or acknowledged(db, rater, lease["campaign"])
@@ -176,11 +184,11 @@ def _add(db: Connection, at: int, lease: RowMapping, said: Judgement, key: str, 
            "retracted": None, "ranks": json.dumps(said.ranks), "shown": lease["shown"], "strength": said.strength,
            "none_acceptable": int(said.none_acceptable), "reason": said.reason, "edited": said.edited,
            "seconds": said.seconds, "guideline": guideline, "kind": lease["kind"], "surplus": int(surplus),
-           "created": at, "excluded": 0, "informed": 0}
+           "created": at, "excluded": 0, "informed": lease["informed"]}
     made = db.execute(insert(answers).values(row)).inserted_primary_key
     assert made is not None
     events.kept(db, at, "answered", rater, answers, [row | {"id": made[0]}])
-    return Receipt(made[0], surplus, lease["name"])
+    return made[0]
 
 
 def _retract(db: Connection, at: int, how: str, row: RowMapping) -> None:
@@ -224,7 +232,7 @@ def flagged(db: Connection) -> list[Flagged]:
 
 
 def counting(db: Connection, surplus: bool, campaign: int | None) -> Iterator[Ranking]:
-    query = select(answers).where(_counting, answers.c.kind != "qualification")
+    query = _asked.where(_counting, answers.c.kind != "qualification")
     if campaign is not None:
         query = query.join(items, items.c.id == answers.c.item).where(items.c.campaign == campaign)
     for _, one in _rankings(db, query if surplus else query.where(answers.c.surplus == 0)):
@@ -232,7 +240,7 @@ def counting(db: Connection, surplus: bool, campaign: int | None) -> Iterator[Ra
 
 
 def set_aside(db: Connection) -> Iterator[tuple[bool, Ranking]]:
-    query = select(answers).where(~_counting | (answers.c.surplus == 1), answers.c.kind != "qualification")
+    query = _asked.where(~_counting | (answers.c.surplus == 1), answers.c.kind != "qualification")
     for row, one in _rankings(db, query):
         yield row["retracted"] is not None, one
 
@@ -242,22 +250,25 @@ def _rankings(db: Connection, query: Select[Any]) -> Iterator[tuple[RowMapping, 
         of = contents_of(db, [row["item"] for row in rows])
         for row in rows:
             yield row, ranking(*of[row["item"]], tuple(json.loads(row["shown"])), row["rater"], row["kind"],
-                               judgement(row))
+                               judgement(row), row["propensity"])
 
 
 def history(db: Connection, rater: str, campaign: int | None, before: int | None, limit: int) -> list[Past]:
     """A rater's answers, newest first."""
-    query = (select(answers, items.c.campaign).join(items, items.c.id == answers.c.item)
+    query = (select(answers, items.c.campaign, leases.c.informed.label("told"))
+             .join(items, items.c.id == answers.c.item).join(leases, leases.c.token == answers.c.token)
              .where(answers.c.rater == rater, _counting).order_by(answers.c.id.desc()).limit(limit))
     query = query if campaign is None else query.where(items.c.campaign == campaign)
     query = query if before is None else query.where(answers.c.id < before)
     since = _oldest_editable(db, rater)
     rows = db.execute(query).all()
     of = contents_of(db, [row.item for row in rows])
+    models = predicting.newest(db, [row.item for row in rows if row.told])
     under = {own: (settings_of(db, own), revealed(db, own)) for own in {row.campaign for row in rows}}
     return [Past(row.id, row.created, *of[row.item], under[row.campaign][0], tuple(json.loads(row.ranks)),
                  bool(row.none_acceptable),
-                 row.id >= since and row.kind != "qualification" and not under[row.campaign][1]) for row in rows]
+                 row.id >= since and row.kind != "qualification" and not under[row.campaign][1],
+                 predicting.as_shown(models.get(row.item), row.shown)) for row in rows]
 
 
 def given(db: Connection, answer: int, rater: str) -> tuple[RowMapping, Judgement]:
@@ -273,13 +284,13 @@ def judgement(row: RowMapping) -> Judgement:
 
 
 def ranking(prompt: Prompt, of: tuple[Response, ...], shown: tuple[int, ...], rater: str, kind: str,
-            said: Judgement) -> Ranking:
+            said: Judgement, propensity: float | None = None) -> Ranking:
     """The judgement in the stored order of the answers."""
     if len(said.ranks) != len(shown):
         raise RequestError(f"ranks: {len(said.ranks)} ranks for {len(shown)} answers")
     place = dict(zip(shown, said.ranks, strict=True))
     return Ranking(prompt, of, tuple(place[i] for i in range(len(of))), rater, said.strength, said.none_acceptable,
-                   said.reason, said.edited, shown, said.seconds, said.guideline, kind)
+                   said.reason, said.edited, shown, said.seconds, said.guideline, kind, propensity=propensity)
 
 
 def _content(said: Judgement) -> tuple[Any, ...]:

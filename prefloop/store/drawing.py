@@ -124,4 +124,4 @@ def disputed(db: Connection, able: ColumnElement[bool], share: float, dice: Rand
     found = at_random(db, able, dice) if by_chance else Drawn(furthest, "uncertainty", likely(db, able, furthest))
     assert found is not None
     assert found.propensity is not None
-    return replace(found, propensity=share * found.propensity + (1 - share) * (found.item == furthest))
+    return replace(found, propensity=min(1.0, share * found.propensity + (1 - share) * (found.item == furthest)))

@@ -64,15 +64,21 @@ def campaign_of(row: Row[Any]) -> Campaign:
     return Campaign(**known)
 
 
-def keep_campaign(db: Connection, at: int, by: str, campaign: Campaign, guideline: str) -> int:
-    """Makes it, or gives it these settings; a guideline that says something else is a new one."""
+def keep_campaign(db: Connection, at: int, by: str, campaign: Campaign, guideline: str,
+                  state: str | None = None) -> int:
+    """Makes it, or gives it these settings; a guideline that says something else is a new one.
+
+    Without a `state` it is open when it is made, and then stays as it is.
+    """
     settings = json.dumps(asdict(campaign), ensure_ascii=False)
     storable(settings + guideline + campaign.name, "campaign")
-    before = db.scalar(select(campaigns.c.settings).where(campaigns.c.name == campaign.name))
-    db.execute(upsert(db, campaigns).values(name=campaign.name, settings=settings, state="open", created=at)
-               .on_conflict_do_update(index_elements=["name"], set_={"settings": settings}))
+    before = db.execute(select(campaigns.c.settings, campaigns.c.state)
+                        .where(campaigns.c.name == campaign.name)).first()
+    db.execute(upsert(db, campaigns).values(name=campaign.name, settings=settings, state=state or "open", created=at)
+               .on_conflict_do_update(index_elements=["name"], set_={
+                   "settings": settings, "state": state or (before.state if before else "open")}))
     own = campaign_id(db, campaign.name)
-    if before != settings:
+    if before is None or (settings, state or before.state) != tuple(before):
         events.wrote(db, at, "campaign changed" if before else "campaign made", by, campaigns, campaigns.c.id == own)
     last = db.execute(select(guidelines).where(guidelines.c.campaign == own)
                       .order_by(guidelines.c.number.desc()).limit(1)).first()

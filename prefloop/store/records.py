@@ -121,16 +121,21 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Receipt:
-    """An answer is on disk. `surplus`: the item had all the raters it needs."""
+    """An answer is on disk. `surplus`: the item had all the raters it needs. `model`: what a reward model's ranks are,
+    in the order shown, where the rater is told.
+    """
 
     answer: int
     surplus: bool
     campaign: str = "default"
+    model: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Past:
-    """An answer in a rater's history. `ranks` are in the order in which `responses` were shown."""
+    """An answer in a rater's history. `ranks` are in the order in which `responses` were shown, and so are those of a
+    `model`, where the rater was told them.
+    """
 
     answer: int
     at: int
@@ -140,6 +145,7 @@ class Past:
     ranks: tuple[int | None, ...]
     none_acceptable: bool
     editable: bool
+    model: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from prefloop.errors import RequestError, RunError
 from prefloop.records import Answers, Ranking
-from prefloop.store import admission, answering, events, items, migrating, opening, queue, schema
+from prefloop.store import admission, answering, events, items, migrating, opening, predicting, queue, schema
 from prefloop.store.drawing import Drawn
 from prefloop.store.items import Picture, Pictured
 from prefloop.store.postgres import said
+from prefloop.store.predicting import Scores
 from prefloop.store.records import (
     Applied,
     Campaign,
@@ -167,11 +168,13 @@ class Store:
     def apply(self, campaign: Campaign, guideline: str = "", gold: Iterable[Ranking] | None = None,
               qualification: Iterable[Ranking] | None = None, rows: Iterable[Answers] = (),
               need: int | Callable[[Answers], int] = 1, pictured: Pictured | None = None,
-              by: str = events.COMMAND) -> Applied:
+              by: str = events.COMMAND, state: str | None = None, scores: Scores | None = None,
+              fit: Callable[[Connection, int], None] | None = None) -> Applied:
         """Makes a campaign or changes its settings, and queues every row, or none.
 
         `gold` and `qualification` are rankings that are right, with the explanation as their reason; None leaves the
-        campaign's as they are. `need` is how many raters an item needs.
+        campaign's as they are. `need` is how many raters an item needs. `fit` is asked at the end, with the campaign's
+        id: what it raises undoes everything.
         """
         new = items.ready(rows, need, pictured=pictured)
         keys = {kind: list(given) for kind, given in (("gold", gold), ("qualification", qualification))
@@ -181,10 +184,14 @@ class Store:
 
         def work(db: Connection) -> Applied:
             at = self.clock()
-            own = items.keep_campaign(db, at, by, campaign, guideline)
+            own = items.keep_campaign(db, at, by, campaign, guideline, state)
             retired = sum(items.keep_golds(db, at, by, own, given, asked[kind], kind) for kind, given in keys.items())
             met = items.prompts_of(db, own)
             _, names = items.add(db, at, by, own, new)
+            if scores is not None:
+                predicting.keep(db, at, by, own, scores)
+            if fit is not None:
+                fit(db, own)
             return Applied(len(names), len(met & {one.prompt["id"] for one in new if one.name in names}), retired)
 
         return self.write(work)
