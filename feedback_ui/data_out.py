@@ -2,35 +2,58 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefloop.errors import RequestError
 from prefloop.formats import leaving
+from prefloop.records import Ranking
 from prefloop.store import Store, events
 from prefloop.store.exports import exported, head
-from prefloop.store.pseudonyms import pseudonyms
+from prefloop.store.pseudonyms import REVIEW, pseudonyms
+from prefloop.store.reviewing import Reviews
 
 RATERS = ("pseudonyms", "names")
 
 
-def export(store: Store, form: str, kind: str, out: str, campaign: str | None, raters: str,
-           surplus: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Which:
+    """Of one campaign, or of all; raters by their names, or by pseudonyms. `surplus` answers count for no item;
+    `decisions` of reviews are rankings by "review:NAME".
+    """
+
+    campaign: str | None = None
+    raters: str = "pseudonyms"
+    surplus: bool = False
+    decisions: bool = True
+
+    def rankings(self, store: Store) -> Iterator[Ranking]:
+        yield from store.rankings(self.surplus, self.campaign)
+        if self.decisions:
+            yield from Reviews(store).decisions(self.campaign)
+
+
+def export(store: Store, form: str, kind: str, out: str, which: dict[str, Any]) -> dict[str, Any]:
     """The work behind the command: the file is written by whoever holds the store."""
-    path = Path(out)
-    made = sent(store, path, form, kind, campaign, raters, surplus)
+    made = sent(store, Path(out), form, kind, Which(**which))
     return {"told": "\n".join([f"{out}: {summary(made)}; checksum {made.checksum[:12]}", *lost(form, made)])}
 
 
-def sent(store: Store, path: Path, form: str, kind: str, campaign: str | None = None, raters: str = "pseudonyms",
-         surplus: bool = False, by: str = events.COMMAND, place: str | None = None) -> leaving.Left:
+def sent(store: Store, path: Path, form: str, kind: str, which: Which = Which(), by: str = events.COMMAND,
+         place: str | None = None) -> leaving.Left:
     """Writes the file, and into the store that it was written: `place` says where it went, if not to `path`."""
     before = head(store)
-    if next(iter(store.rankings(surplus, campaign)), None) is None:
+    if next(which.rankings(store), None) is None:
         raise RequestError(f"{store.place}: nobody has ranked anything yet, so there is nothing to write")
-    called = pseudonyms(store) if raters == "pseudonyms" else str
-    made = leaving.write(path, form, kind, store.rankings(surplus, campaign), called)
-    exported(store, f"export {form}", place or str(path), made.checksum, raters=made.raters, head=before, by=by)
+    called = pseudonyms(store) if which.raters == "pseudonyms" else str
+    made = leaving.write(path, form, kind, which.rankings(store), called)
+    people: Counter[str] = Counter()
+    for name, count in made.raters.items():
+        people[name.removeprefix(REVIEW)] += count
+    exported(store, f"export {form}", place or str(path), made.checksum, raters=people, head=before, by=by)
     return made
 
 

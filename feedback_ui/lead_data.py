@@ -28,6 +28,7 @@ class Losses(bodies.Body):
     format: str = Field(max_length=bodies.TOKEN)
     campaign: str | None = Field(None, max_length=bodies.NAME)
     surplus: bool = False
+    decisions: bool = True
 
 
 class Import(bodies.Body):
@@ -55,13 +56,14 @@ def routes(app: FastAPI, store: Store, lead_of: Who) -> None:
         """What an export would leave out."""
         lead_of(request)
         one_of("format", body.format, tuple(LAYOUTS), "export")
-        made = leaving.measure(body.format, store.rankings(body.surplus, body.campaign))
+        which = data_out.Which(body.campaign, surplus=body.surplus, decisions=body.decisions)
+        made = leaving.measure(body.format, which.rankings(store))
         return {"rankings": made.rankings, "raters": len(made.raters),
                 "lost": [{"what": FACTS[name].lost, "count": made.lost[name]} for name in FACTS if made.lost[name]]}
 
     @app.get("/api/lead/export")
     def export(request: Request, format: str = "rankings", kind: str | None = None, campaign: str | None = None,
-               raters: str = "pseudonyms", surplus: bool = False) -> FileResponse:
+               raters: str = "pseudonyms", surplus: bool = False, decisions: bool = True) -> FileResponse:
         who = lead_of(request)
         one_of("format", format, tuple(LAYOUTS), "export")
         one_of("raters", raters, data_out.RATERS, "export")
@@ -73,7 +75,8 @@ def routes(app: FastAPI, store: Store, lead_of: Who) -> None:
         scratch = tempfile.TemporaryDirectory(prefix="prefloop-export-")
         try:
             path = Path(scratch.name) / f"rankings.{kind}"
-            data_out.sent(store, path, format, kind, campaign, raters, surplus, who, "downloaded")
+            which = data_out.Which(campaign, raters, surplus, decisions)
+            data_out.sent(store, path, format, kind, which, who, "downloaded")
         except BaseException:
             scratch.cleanup()
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from prefloop import config
@@ -11,7 +11,7 @@ from prefloop.formats.importing import one_of
 from prefloop.formats.layouts import LAYOUTS
 
 from . import control, server
-from .data_out import RATERS
+from .data_out import RATERS, Which
 from .server import FeedbackConfig
 
 
@@ -25,6 +25,7 @@ class ExportConfig:
     campaign: str | None = None
     raters: str = "pseudonyms"
     surplus: bool = False
+    decisions: bool = True
 
     def __post_init__(self) -> None:
         one_of("format", self.format, tuple(LAYOUTS), "export")
@@ -45,4 +46,5 @@ def main(asked: config.Asked) -> None:
     out = Path(wanted.out).absolute()
     kind = leaving.kind_for(wanted.format, out, wanted.kind)
     print(control.perform(settings.store, "export", form=wanted.format, kind=kind, out=str(out),
-                          campaign=wanted.campaign, raters=wanted.raters, surplus=wanted.surplus)["told"])
+                          which=asdict(Which(wanted.campaign, wanted.raters, wanted.surplus,
+                                             wanted.decisions)))["told"])

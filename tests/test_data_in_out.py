@@ -21,6 +21,7 @@ from prefloop.formats.layouts import LAYOUTS
 from prefloop.records import STRENGTHS, Answers, Message, Prompt, Ranking, Response
 from prefloop.store import Judgement, Store, schema, verifying
 
+NAMED = data_out.Which(raters="names")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -62,7 +63,7 @@ def require_as_logged(store: Store) -> None:
 def test_a_store_s_answers_come_into_another_as_they_were(tmp_path: Path, store: Store, form: str) -> None:
     rated(store, seed=3)
     path = tmp_path / f"out.{LAYOUTS[form].kinds[0]}"
-    made = data_out.sent(store, path, form, LAYOUTS[form].kinds[0], raters="names")
+    made = data_out.sent(store, path, form, LAYOUTS[form].kinds[0], NAMED)
     kept = [one for each in store.rankings() if (one := losses.held(each, LAYOUTS[form].holds))]
     back = read_into(tmp_path, path)
     if "shown" not in LAYOUTS[form].holds:
@@ -73,7 +74,7 @@ def test_a_store_s_answers_come_into_another_as_they_were(tmp_path: Path, store:
 
 def test_the_same_file_twice_is_taken_in_once(tmp_path: Path, store: Store) -> None:
     rated(store, seed=4)
-    data_out.sent(store, tmp_path / "out.csv", "rankings", "csv", raters="names")
+    data_out.sent(store, tmp_path / "out.csv", "rankings", "csv", NAMED)
     before = as_set(store.rankings(), "rankings")
     told = data_in.received(store, "default", data_in.ImportConfig(path=str(tmp_path / "out.csv")))
     assert "0 answers by 0 raters to 0 new items; 36 there before" in told
@@ -84,7 +85,7 @@ def test_the_same_file_twice_is_taken_in_once(tmp_path: Path, store: Store) -> N
 
 def test_an_answer_that_says_otherwise_is_refused_and_nothing_taken(tmp_path: Path, store: Store) -> None:
     rated(store, seed=5, raters=("ann",))
-    data_out.sent(store, tmp_path / "out.jsonl", "rankings", "jsonl", raters="names")
+    data_out.sent(store, tmp_path / "out.jsonl", "rankings", "jsonl", NAMED)
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().splitlines()]
     other = [{**row, "rater": "new"} for row in rows]
     two = "".join(json.dumps(row) + "\n" for row in [*other, {**rows[3], "reason": "x"}])
