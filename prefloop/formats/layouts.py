@@ -138,7 +138,7 @@ def item_of(one: Ranking) -> str:
                              sort_keys=True))
 
 
-ORDER = frozenset(("ties", "together"))
+ORDER = frozenset(("ties", "together", "each"))
 PAIRS = ALL - {"unranked", "rank numbers", "white space"}
 LAYOUTS: Mapping[str, Layout] = {
     "rankings": Layout("a ranking a row, with all that it says", whole, ALL, "rankings",
@@ -155,14 +155,14 @@ LAYOUTS: Mapping[str, Layout] = {
         {"source": "text", "instruction": "text", "models": ["text"],
          "completions": [{"model": "text", "response": "text", "overall_score": "float"}]}),
     "helpsteer": Layout(
-        "HelpSteer's columns, a rated answer a row", helpful, ORDER, "ratings",
+        "HelpSteer's columns, a rated answer a row", helpful, ORDER - {"each"}, "ratings",
         frozenset(("prompt", "response", "helpfulness")), {"scores": "helpfulness"},
         {"prompt": "text", "response": "text",
          **dict.fromkeys(("helpfulness", "correctness", "coherence", "complexity", "verbosity"), "float")},
         group=lambda one: one.prompt.id),
     "trl": Layout(
         "TRL's prompt, chosen, rejected and margin, a decided pair a row", preferences,
-        frozenset(("unranked", "rank numbers", "strength")), "preference",
+        frozenset(("unranked", "rank numbers", "strength", "each")), "preference",
         frozenset(("prompt", "chosen", "rejected")),
         columns={"prompt": CHAT, "chosen": CHAT, "rejected": CHAT, "margin": "float"}),
     "label_studio_ranker": Layout(
@@ -174,3 +174,16 @@ LAYOUTS: Mapping[str, Layout] = {
     "argilla": Layout("Argilla's records", records, ALL, "argilla", frozenset(("fields", "responses")), kinds=FREE,
                       group=item_of),
 }
+
+
+def table() -> str:
+    """docs/formats.md's table of what each form holds, as Markdown."""
+    names = list(LAYOUTS)
+    rows = [["", *names], ["---", *("---" for _ in names)],
+            *([fact.lost, *("" if key in LAYOUTS[name].holds else "lost" for name in names)]
+              for key, fact in FACTS.items())]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -63,9 +63,14 @@ def measure(form: str, rankings: Iterable[Ranking]) -> Left:
 
 def _kept(layout: Layout, rankings: Iterable[Ranking], out: Left,
           named: Callable[[str], str] = str) -> Iterator[Ranking]:
+    seen: Counter[str] = Counter()
     for one in rankings:
         kept = losses.held(replace(one, rater=named(one.rater)), layout.holds, out.lost)
         if kept is not None:
+            if layout.group is not None and "each" not in layout.holds:
+                key = layout.group(kept)
+                seen[key] += 1
+                out.lost["each"] += 2 if seen[key] == 2 else int(seen[key] > 2)  # the second tells of the first too
             out.rankings += 1
             out.raters[one.rater] += 1
             yield kept

@@ -1,7 +1,7 @@
 """What a ranking may say beyond an order of answers, and what of it is lost on the way through a format.
 
 One table: every format names the facts that it holds (layouts.py); a ranking that comes back is the ranking that was
-written `without` the others, and the export counts these.
+written `without` the others, and the export counts these. (`each` no ranking tells by itself: leaving.py counts it.)
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ FACTS: Mapping[str, Fact] = {
     "sampled": Fact("rankings without how the answers were sampled",
                     lambda one: any(r.checksum or r.sampling or r.seed for r in one.responses),
                     lambda one: _written(one, named=True)),
+    "each": Fact("rankings of one prompt of which the mean alone is told", lambda one: False, lambda one: one),
     "policy": Fact("rankings without who wrote the answers", lambda one: any(r.policy for r in one.responses),
                    lambda one: _written(one, named=False)),
 }
