@@ -69,7 +69,7 @@ def take(store: Store, campaign: str, found: Iterable[tuple[str, Ranking]], most
 
     def work(db: Connection) -> Taken:
         at, own = store.clock(), campaign_id(db, campaign)
-        ids, new = add(db, at, by, own, [one.item for one in given.values()])
+        ids, new = add(db, at, by, own, list({one.item.name: one.item for one in given.values()}.values()))
         fresh = _fresh(db, [(ids[one.item.name], one) for one in given.values()])
         _answered(db, at, by, fresh)
         raters = {one.ranking.rater for _, one in fresh}
