@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from string import ascii_uppercase
@@ -57,14 +58,19 @@ class Sweeper:
     """Brings the queue up to date when somebody looks at it, and rests in between."""
 
     def __init__(self, reviews: Reviews) -> None:
-        self._reviews, self._rested = reviews, 0.0
+        self._reviews, self._rested, self._turn = reviews, 0.0, threading.Lock()
 
     def sweep(self) -> None:
+        """Nobody waits for a sweep that somebody else began."""
         began = time.monotonic()
-        if began >= self._rested:
+        if began < self._rested or not self._turn.acquire(blocking=False):
+            return
+        try:
             self._reviews.sweep()
             ended = time.monotonic()
             self._rested = ended + REST * (ended - began)
+        finally:
+            self._turn.release()
 
 
 def routes(app: FastAPI, store: Store, lead_of: Who) -> None:
@@ -91,7 +97,7 @@ def routes(app: FastAPI, store: Store, lead_of: Who) -> None:
     @app.post("/api/lead/review/decide")
     def decide(request: Request, body: Decided) -> dict[str, Any]:
         name = lead_of(request)
-        order = reviews.case(body.id).order
+        order = reviews.order(body.id)
         if len(body.ranks) != len(order):
             raise RequestError(f"ranks: {len(body.ranks)} ranks for {len(order)} answers")
         place = dict(zip(order, body.ranks, strict=True))

@@ -16,6 +16,7 @@ from prefloop.errors import RequestError
 from prefloop.records import Message, Prompt, Ranking, Response
 from prefloop.store import Campaign, Judgement, Store, disputing, queue
 from prefloop.store.cases import Decision
+from prefloop.store.drawing import Drawn
 from prefloop.store.reviewing import CAUSES, Closed, Reviews
 from prefloop.store.schema import answers, golds, items, leases, payloads, predictions, quarantines
 from prefloop.store.schema import reviews as table
@@ -184,7 +185,7 @@ def gold_ids(store: Store) -> list[int]:
 def leased_on(store: Store, number: int, rater: str) -> str:
     """This very item, as the queue would give it in time."""
     turn = queue.Turn(rater, store.clock(), 60, store.seed, False, None, None)
-    return store.write(lambda db: queue.lent(db, turn, number, lambda item, count: range(count)))
+    return store.write(lambda db: queue.lent(db, turn, Drawn(number), lambda item, count: range(count)))
 
 
 def test_what_does_not_count_is_not_heard(store: Store, reviews: Reviews) -> None:

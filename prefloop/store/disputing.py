@@ -11,6 +11,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -45,6 +46,8 @@ def contradicted(ranks: Ranks, scores: Sequence[float], spread: float | None) ->
     Scores are log-odds, as a Bradley-Terry model's are: the sigmoid of their gap is the probability of the pair.
     """
     least = max(math.log(SURE / (1 - SURE)), SPREADS * (spread or 0.0))
+    if max(scores) - min(scores) < least:
+        return []
     return sorted((better, worse) for better, worse in decided(ranks) if scores[worse] - scores[better] >= least)
 
 
@@ -108,6 +111,7 @@ def _heard(db: Connection, but: set[str]) -> dict[int, list[_Said]]:
             for item, own in groupby(rows, key=lambda row: row.item)}
 
 
+@lru_cache(maxsize=16_384)  # many raters say the same of few answers
 def stored(ranks: str, shown: str) -> tuple[int | None, ...]:
     """Ranks that were given in the order shown, in the stored order of the answers."""
     place = dict(zip(json.loads(shown), json.loads(ranks), strict=True))
@@ -115,7 +119,7 @@ def stored(ranks: str, shown: str) -> tuple[int | None, ...]:
 
 
 def _disagreement(given: Sequence[_Said]) -> Why | None:
-    pairs = contested([one.ranks for one in given])
+    pairs = contested([one.ranks for one in given]) if len(given) > 1 else []
     if not pairs:
         return None
     either = {pair for found in pairs for pair in (found, found[::-1])}

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, update
 
 from prefloop.errors import RequestError
 from prefloop.records import Answers, Prompt, Ranking, Response, digest
@@ -33,6 +34,7 @@ BY_ITSELF = ""  # the reviewer of what was closed because nothing was left to lo
 QUEUE = "review queue"  # who opens reviews, in the log
 NOTE = 2000  # characters
 PART = 50  # reviews of a list at once
+EVENT = 500  # reviews that are opened at once, and told in one event
 
 Content = tuple[Prompt, tuple[Response, ...]]
 
@@ -64,15 +66,9 @@ class Reviews:
         with self._store.reading() as db:
             found, known = disputing.found(db), _newest(db)
         stale = [item for item in sorted({*found, *known}) if not _as_it_should(known.get(item), found.get(item, []))]
-        if not stale:
-            return 0
-
-        def work(db: Connection) -> int:
-            newest = _newest(db)  # somebody may have decided meanwhile
-            return sum(_bring(db, self._store.clock(), item, newest.get(item), found.get(item, []))
-                       for item in stale)
-
-        return self._store.write(work)
+        parts = (stale[start:start + EVENT] for start in range(0, len(stale), EVENT))
+        return sum(self._store.write(partial(_bring, at=self._store.clock(), found=found, wanted=part))
+                   for part in parts)
 
     def listed(self, state: str = "open", campaign: str | None = None, why: str | None = None,
                after: int | None = None, limit: int = PART) -> list[Review]:
@@ -111,6 +107,12 @@ class Reviews:
         if found is None:
             raise RequestError(f"item: nobody asked for a review of item {item}")
         return self.case(found)
+
+    def order(self, review: int) -> tuple[int, ...]:
+        """The answers as every reviewer sees them."""
+        with self._store.reading() as db:
+            item = _known(db, review).item
+            return self._order(item, len(contents_of(db, [item])[item][1]))
 
     def _order(self, item: int, count: int) -> tuple[int, ...]:
         """Drawn for the item: its stored order often tells who wrote what."""
@@ -188,29 +190,36 @@ def _as_it_should(known: Row[Any] | None, whys: list[Why]) -> bool:
     return known.why == json.dumps(wanted) if known is not None and known.state == "open" else not wanted
 
 
-def _bring(db: Connection, at: int, item: int, known: Row[Any] | None, whys: list[Why]) -> bool:
-    """An item's review to what it should be; whether that was a change."""
-    if _as_it_should(known, whys):
-        return False
-    wanted = _wanted(known, whys)
-    if known is None or known.state != "open":
-        made = db.execute(insert(reviews).values(item=item, why=json.dumps(wanted), state="open", none_acceptable=0,
-                                                 note="", reviewer=BY_ITSELF, opened=at)).inserted_primary_key
-        assert made is not None
-        events.wrote(db, at, "review opened", QUEUE, reviews, reviews.c.id == made[0])
-    elif wanted:
-        db.execute(update(reviews).where(reviews.c.id == known.id).values(why=json.dumps(wanted)))
-        events.wrote(db, at, "review changed", QUEUE, reviews, reviews.c.id == known.id)
-    else:
-        _close(db, at, known.id, BY_ITSELF, "dismissed")
-    return True
+def _bring(db: Connection, at: int, found: Mapping[int, list[Why]], wanted: Sequence[int]) -> int:
+    """These items' reviews to what they should be; how many that changed. Somebody may have decided meanwhile."""
+    newest = _newest(db, wanted)
+    due = {item: _wanted(newest.get(item), found.get(item, [])) for item in wanted
+           if not _as_it_should(newest.get(item), found.get(item, []))}
+    is_open = {item: known for item, known in newest.items() if known.state == "open"}
+    opened = {item: whys for item, whys in due.items() if item not in is_open}
+    changed = {is_open[item].id: whys for item, whys in due.items() if item in is_open and whys}
+    settled = [is_open[item].id for item, whys in due.items() if item in is_open and not whys]
+    first = (db.scalar(select(func.max(reviews.c.id))) or 0) + 1
+    rows = [{"id": first + n, "item": item, "why": json.dumps(whys), "state": "open", "none_acceptable": 0, "note": "",
+             "reviewer": BY_ITSELF, "opened": at} for n, (item, whys) in enumerate(opened.items())]
+    if rows:
+        db.execute(insert(reviews), rows)
+        events.wrote(db, at, "reviews opened", QUEUE, reviews, reviews.c.id >= first)
+    if changed:
+        db.execute(update(reviews).where(reviews.c.id == bindparam("review")).values(why=bindparam("reason")),
+                   [{"review": review, "reason": json.dumps(whys)} for review, whys in changed.items()])
+        events.wrote(db, at, "reviews changed", QUEUE, reviews, reviews.c.id.in_(changed))
+    if settled:
+        db.execute(update(reviews).where(reviews.c.id.in_(settled)).values(state="dismissed", closed=at))
+        events.wrote(db, at, "reviews settled", QUEUE, reviews, reviews.c.id.in_(settled))
+    return len(due)
 
 
 def _close(db: Connection, at: int, review: int, reviewer: str, state: str, **decided: Any) -> None:
     nothing = {"ranks": None, "cause": None, "none_acceptable": 0, "note": "", "gold": None}
     db.execute(update(reviews).where(reviews.c.id == review)
                .values(state=state, reviewer=reviewer, closed=at, **{**nothing, **decided}))
-    events.wrote(db, at, f"review {state}", reviewer or QUEUE, reviews, reviews.c.id == review)
+    events.wrote(db, at, f"review {state}", reviewer, reviews, reviews.c.id == review)
 
 
 # -- what a decision must be ------------------------------------------------------------------------------------------
@@ -282,9 +291,10 @@ def _within(query: Q, campaign: str | None) -> Q:
     return joined if campaign is None else joined.where(campaigns.c.name == campaign)
 
 
-def _newest(db: Connection) -> dict[int, Row[Any]]:
-    """The newest review of each item."""
-    return {row.item: row for row in db.execute(select(reviews).order_by(reviews.c.id))}
+def _newest(db: Connection, of: Sequence[int] | None = None) -> dict[int, Row[Any]]:
+    """The newest review of each item, or of these."""
+    query = select(reviews).order_by(reviews.c.id)
+    return {row.item: row for row in db.execute(query if of is None else query.where(reviews.c.item.in_(of)))}
 
 
 def _known(db: Connection, review: int) -> Row[Any]:
