@@ -26,7 +26,8 @@ from prefloop.store.predicting import Scores
 from . import held_out, queueing
 
 NAMES = ("answers", "raters", "hide")  # lists of texts
-SHARES = ("overlap", "gold_share", "repeats", "reason_share", "qualification_pass", "random_share")
+SHARES = ("overlap", "gold_share", "probation", "repeats", "reason_share", "qualification_pass",
+          "random_share")
 STATES = ("draft", "open", "paused")
 RULES = ("queued", "random", "stratified", "uncertainty")
 LEAST_BY_CHANCE = 0.05  # of the items that a rater gets, whatever models say of them
@@ -56,6 +57,7 @@ class CampaignConfig:
     overlap_raters: int = 3
     gold: str | None = None
     gold_share: float = 0.1
+    probation: float = 0.5
     repeats: float = 0.05
     reason_share: float = 0.0
     strength: bool = True

@@ -160,6 +160,7 @@ function drawGate(reply) {
     guideline: () => ({ title: t(reply.guideline.changed ? "guidelineChanged" : "guidelineTitle"),
       html: reply.guideline.html, agree: t("acknowledge") }),
     failed: () => ({ title: t("failed"), why: t("failedWhy", { right, done }) }),
+    quarantined: () => ({ title: t("quarantined"), why: t("quarantinedWhy") }),
     not_admitted: () => ({ title: t("notAdmitted"),
       why: t(find(".pl-campaigns").hidden ? "notAdmittedWhy" : "notAdmittedOther") }),
   };

@@ -22,8 +22,11 @@ def alpha(said: ArrayLike, scale: Literal["nominal", "ordinal"] = "nominal") -> 
 
     Nominal: two values are the same or not. Ordinal: they are as far apart as there are values said between them.
     """
-    counts_UV = _counts(said)
-    coincidence_VV = _coincidence(counts_UV)
+    return alpha_of(_coincidence(_counts(said)), scale)
+
+
+def alpha_of(coincidence_VV: Array, scale: Literal["nominal", "ordinal"] = "nominal") -> float | None:
+    """The same of a table of coincidences, its values in their order."""
     said_V = coincidence_VV.sum(axis=1)
     distance_VV = 1 - np.eye(len(said_V)) if scale == "nominal" else _ordinal(said_V)
     # By chance: any two that were said, of whatever units.

@@ -23,6 +23,8 @@ from prefloop.store import Store
 
 COUNTED, KEYS, SURPLUS = "counted", "gold and repeats", "surplus"
 TWICE, CHANGED = "the same vote twice", "changed or withdrawn since"
+EXCLUDED = "by a quarantined rater"
+ASIDE = {"changed": CHANGED, "excluded": EXCLUDED, "surplus": SURPLUS}
 PROMPTS, CHECKPOINTS, TEXTS = "on other prompts", "on other checkpoints", "on other answers of these"
 
 
@@ -79,7 +81,7 @@ def _of_source(source: str) -> Iterator[tuple[Ranking, str]]:
     if "://" in source:
         with Store(source, read_only=True) as store:
             yield from ((one, "") for one in store.rankings())
-            yield from ((one, CHANGED if changed else SURPLUS) for changed, one in store.set_aside())
+            yield from ((one, ASIDE[why]) for why, one in store.set_aside())
     elif Path(source).is_file():
         raise RequestError(f"compare.votes: {source} is a file; a store is named as sqlite:///{source}")
     else:

@@ -13,7 +13,16 @@ from prefloop.records import decided, digest
 from prefloop.store import events
 from prefloop.store.items import settings_of
 from prefloop.store.records import Campaign, Guideline, Lesson, Qualification
-from prefloop.store.schema import acknowledgements, answers, golds, guidelines, items, verdicts, warnings
+from prefloop.store.schema import (
+    acknowledgements,
+    answers,
+    golds,
+    guidelines,
+    items,
+    quarantines,
+    verdicts,
+    warnings,
+)
 
 ALIKE = 0.8  # of the pairs that a key decides: one neighbour out of place among four answers is still right
 
@@ -22,12 +31,20 @@ def gate(db: Connection, rater: str, campaign: int, settings: Campaign) -> str |
     """Why this rater gets nothing of this campaign yet, or for good; None if nothing stands in the way."""
     if not settings.admits(rater):
         return "not_admitted"
+    if quarantined(db, rater):
+        return "quarantined"
     if settings.warning and not _accepted(db, rater, campaign, settings.warning):
         return "warning"
     current = guideline(db, rater, campaign)
     if current is not None and not current.acknowledged:
         return "guideline"
     return "failed" if qualification(db, rater, campaign, settings).state == "failed" else None
+
+
+def quarantined(db: Connection, rater: str) -> bool:
+    """Whether this rater's answers are held back (quarantining.py)."""
+    return db.scalar(select(quarantines.c.id).where(quarantines.c.rater == rater, quarantines.c.state == "held",
+                                                    quarantines.c.closed.is_(None))) is not None
 
 
 def _accepted(db: Connection, rater: str, campaign: int, warning: str) -> bool:

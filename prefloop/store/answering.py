@@ -13,7 +13,7 @@ from sqlalchemy import Connection, RowMapping, Select, func, insert, select, upd
 from prefloop.errors import RequestError
 from prefloop.records import Prompt, Ranking, Response, digest
 from prefloop.store import events, predicting
-from prefloop.store.admission import acknowledged, conclude
+from prefloop.store.admission import acknowledged, conclude, quarantined
 from prefloop.store.dialects import upsert
 from prefloop.store.items import contents, contents_of, settings_of, storable
 from prefloop.store.queue import live
@@ -66,9 +66,10 @@ def submit(db: Connection, at: int, seed: int, lease: RowMapping, said: Judgemen
     _require_reason(db, seed, lease, said)
     running = db.scalar(select(live(at)).where(items.c.id == lease["item"])) or 0
     in_time = lease["state"] == "open" and lease["expires"] > at
-    counted = lease["kind"] == "normal"
+    excluded = quarantined(db, lease["rater"])
+    counted = lease["kind"] == "normal" and not excluded
     surplus = counted and not in_time and lease["done"] + running >= lease["need"]
-    answer = _add(db, at, lease, said, key, surplus)
+    answer = _add(db, at, lease, said, key, surplus, excluded)
     db.execute(update(leases).where(leases.c.token == lease["token"]).values(state="done"))
     if counted and not surplus:
         db.execute(update(items).where(items.c.id == lease["item"]).values(done=items.c.done + 1))
@@ -96,7 +97,7 @@ def revise(db: Connection, at: int, seed: int, answer: int, rater: str, said: Ju
     _require_editable(db, current)
     _require_reason(db, seed, lease, said)
     _retract(db, at, "replaced", current)
-    answer = _add(db, at, lease, said, key, bool(current["surplus"]))
+    answer = _add(db, at, lease, said, key, bool(current["surplus"]), bool(current["excluded"]))
     return _receipt(db, seed, lease, answer, bool(current["surplus"]))
 
 
@@ -112,10 +113,11 @@ def withdraw(db: Connection, at: int, seconds: int, answer: int, rater: str) -> 
         raise RequestError("answer: it was changed since; look at it again")
     _require_editable(db, current)
     _retract(db, at, "withdrawn", current)
-    if current["kind"] == "normal" and not current["surplus"]:
+    placeless = current["surplus"] or current["excluded"]
+    if current["kind"] == "normal" and not placeless:
         db.execute(update(items).where(items.c.id == current["item"]).values(done=items.c.done - 1))
-    # What was surplus had no place to give back: its lease has run out, and waits for a place like any late one.
-    expires = at if current["surplus"] else at + seconds
+    # What had no place has none to give back: its lease has run out, and waits for a place like any late one.
+    expires = at if placeless else at + seconds
     db.execute(update(leases).where(leases.c.token == current["token"]).values(state="open", expires=expires))
 
 
@@ -176,7 +178,7 @@ def _by_key(db: Connection, lease: RowMapping, key: str) -> RowMapping | None:
     return row
 
 
-def _add(db: Connection, at: int, lease: RowMapping, said: Judgement, key: str, surplus: bool) -> int:
+def _add(db: Connection, at: int, lease: RowMapping, said: Judgement, key: str, surplus: bool, excluded: bool) -> int:
     item, rater = lease["item"], lease["rater"]
     before = db.scalar(select(func.max(answers.c.revision)).where(answers.c.item == item, answers.c.rater == rater))
     guideline = said.guideline or acknowledged(db, rater, lease["campaign"])
@@ -184,7 +186,7 @@ def _add(db: Connection, at: int, lease: RowMapping, said: Judgement, key: str, 
            "retracted": None, "ranks": json.dumps(said.ranks), "shown": lease["shown"], "strength": said.strength,
            "none_acceptable": int(said.none_acceptable), "reason": said.reason, "edited": said.edited,
            "seconds": said.seconds, "guideline": guideline, "kind": lease["kind"], "surplus": int(surplus),
-           "created": at, "excluded": 0, "informed": lease["informed"]}
+           "created": at, "excluded": int(excluded), "informed": lease["informed"]}
     made = db.execute(insert(answers).values(row)).inserted_primary_key
     assert made is not None
     events.kept(db, at, "answered", rater, answers, [row | {"id": made[0]}])
@@ -235,14 +237,15 @@ def counting(db: Connection, surplus: bool, campaign: int | None) -> Iterator[Ra
     query = _asked.where(_counting, answers.c.kind != "qualification")
     if campaign is not None:
         query = query.join(items, items.c.id == answers.c.item).where(items.c.campaign == campaign)
+    query = query.where(answers.c.excluded == 0)
     for _, one in _rankings(db, query if surplus else query.where(answers.c.surplus == 0)):
         yield one
 
 
-def set_aside(db: Connection) -> Iterator[tuple[bool, Ranking]]:
-    query = _asked.where(~_counting | (answers.c.surplus == 1), answers.c.kind != "qualification")
-    for row, one in _rankings(db, query):
-        yield row["retracted"] is not None, one
+def set_aside(db: Connection) -> Iterator[tuple[str, Ranking]]:
+    aside = ~_counting | (answers.c.surplus == 1) | (answers.c.excluded == 1)
+    for row, one in _rankings(db, _asked.where(aside, answers.c.kind != "qualification")):
+        yield "changed" if row["retracted"] is not None else "excluded" if row["excluded"] else "surplus", one
 
 
 def _rankings(db: Connection, query: Select[Any]) -> Iterator[tuple[RowMapping, Ranking]]:

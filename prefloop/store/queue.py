@@ -31,6 +31,7 @@ from sqlalchemy import (
 
 from prefloop.records import digest
 from prefloop.store import drawing, events
+from prefloop.store.admission import quarantined
 from prefloop.store.drawing import Drawn
 from prefloop.store.records import Campaign
 from prefloop.store.schema import answers, choices, golds, items, leases, reviews
@@ -55,6 +56,7 @@ class Turn:
     skipped: bool
     campaign: int | None
     among: Collection[str] | None
+    doubted: bool = False  # more gold would tell whether this rater reads
 
     @property
     def within(self) -> Any:
@@ -100,9 +102,10 @@ def drawn(db: Connection, turn: Turn, settings: Campaign | None) -> Drawn | None
     dice = turn.dice(name, had)
     number = dice.random()
     other = None
-    if number < settings.gold_share:
+    gold_share = max(settings.gold_share, settings.probation if turn.doubted else 0)
+    if number < gold_share:
         other = of_kind(db, turn, "gold", dice)
-    elif number < settings.gold_share + settings.repeats:
+    elif number < gold_share + settings.repeats:
         other = mirrored(db, turn, dice)
     return other or found
 
@@ -215,7 +218,7 @@ def waiting(db: Connection, turn: Turn) -> int:
 
 def renewed(db: Connection, lease: RowMapping, at: int, seconds: int) -> int:
     free = lease["expires"] > at or db.scalar(select(items.c.id).where(items.c.id == lease["item"], room(at)))
-    if lease["state"] != "open" or not free:
+    if lease["state"] != "open" or not free or quarantined(db, lease["rater"]):
         return lease["expires"]
     expires = max(lease["expires"], at + seconds)
     db.execute(update(leases).where(leases.c.token == lease["token"]).values(expires=expires))

@@ -40,6 +40,7 @@ class Campaign:
     name: str = "default"
     title: str = ""
     gold_share: float = 0.0
+    probation: float = 0.0
     repeats: float = 0.0
     reason_share: float = 0.0
     strength: bool = True

@@ -60,6 +60,7 @@ class Store:
         """
         self.place = opening.place_of(url)
         self.clock = clock
+        self.doubted: Collection[str] = ()  # raters who get more gold: kept by who watches their work
         if not self.place.exists() and read_only:
             raise RequestError(f"{self.place}: there is no store here; `prefloop feedback` or `prefloop feedback "
                                "campaign` makes one")
@@ -216,7 +217,8 @@ class Store:
             return [one for one in found if one.admits(rater)]
 
     def gate(self, rater: str, campaign: str) -> str | None:
-        """What stands between this rater and the items: "warning", "guideline", "failed", "not_admitted", or None."""
+        """What stands between this rater and the items: "not_admitted", "quarantined", "warning",
+        "guideline", "failed", or None."""
         with self.reading() as db:
             own = items.campaign_id(db, campaign)
             return admission.gate(db, rater, own, items.settings_of(db, own))
@@ -269,7 +271,7 @@ class Store:
 
         def work(db: Connection) -> Lease | None:
             own = None if campaign is None else items.campaign_id(db, campaign)
-            turn = queue.Turn(rater, self.clock(), seconds, self.seed, skipped, own, among)
+            turn = queue.Turn(rater, self.clock(), seconds, self.seed, skipped, own, among, rater in self.doubted)
             found = self._choose(db, turn, holding)
             return None if found is None else self._lease(db, queue.lent(db, turn, found, order), rater)
 
@@ -370,9 +372,10 @@ class Store:
         with self.reading() as db:
             yield from answering.counting(db, surplus, None if campaign is None else items.campaign_id(db, campaign))
 
-    def set_aside(self) -> Iterator[tuple[bool, Ranking]]:
-        """Every answer that does not count: whether it was changed or withdrawn (else it is surplus), and what it
-        said."""
+    def set_aside(self) -> Iterator[tuple[str, Ranking]]:
+        """Every answer that does not count, and why: it was "changed" or withdrawn, its rater is "excluded" for now,
+        or it is "surplus".
+        """
         with self.reading() as db:
             yield from answering.set_aside(db)
 

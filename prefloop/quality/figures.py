@@ -1,0 +1,270 @@
+"""How good the work is, in figures: agreement, and what each rater's answers show. Every figure has a 95% interval.
+
+The item is the unit: pairs of one ranking go together, and are never counted as if they did not.
+Dimensions: A answers, P pairs (votes.py), I items, V values of a pair (above, tied, below).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from prefloop.agreement import alpha_of
+from prefloop.quality.votes import Array, Signs, Votes, Whole, mirrored, neighbours
+
+LEVEL = 0.95
+FEW_ITEMS = 3  # below so many no interval is worth its name, and it is all there is
+BUCKETS = 40  # points of a chart over time, at most
+STEPS = (3600, 6 * 3600, 86400, 7 * 86400, 28 * 86400)  # seconds that one of them may stand for
+
+
+class Figure(NamedTuple):
+    """`n` items, of which it was made. The interval is of 95%."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Between raters of the same items: Krippendorff's alpha, ordinal, of pairs' outcomes (-1, 0, 1); the share of
+    pairs of raters who decided a pair alike, a tie being an outcome; the mean of Kendall's tau-b of two rankings.
+    """
+
+    alpha: Figure | None
+    percent: Figure | None
+    tau_b: Figure | None
+    items: int
+
+
+@dataclass(frozen=True)
+class RaterFigures:
+    """`gold`: the share of gold items that were right. `consistency`: of the pairs of repeats, and `agreement`: of
+    those that others rated too, the share decided alike (where one of them is a tie, half). `left`: of the pairs that
+    they decided, those won by what was shown first. `ties`: of all pairs. `seconds`: the median over an item.
+    """
+
+    rater: str
+    answers: int
+    gold: Figure | None
+    consistency: Figure | None
+    agreement: Figure | None
+    left: Figure | None
+    ties: Figure | None
+    seconds: Figure | None
+
+
+@dataclass(frozen=True)
+class Period:
+    """Figures of the answers that were given in `seconds` from `at`."""
+
+    at: int
+    seconds: int
+    answers: int
+    agreement: Agreement
+    shares: dict[str, Figure | None]
+
+
+# -- intervals --------------------------------------------------------------------------------------------------------
+
+
+def share(won_A: Array, of_A: Array, unit_A: Whole) -> Figure | None:
+    """The share that `won_A` is of `of_A` (pairs, say), which go together in units: Wilson's interval.
+
+    Its sample is as large as the spread between units says (Kish's design effect, 1965, by the linearised ratio),
+    and never larger than the units where they do not spread at all; Student's quantile, for they may be few.
+    """
+    _, unit = np.unique(unit_A, return_inverse=True)
+    won_I, of_I = np.bincount(unit, won_A), np.bincount(unit, of_A)
+    won_I, of_I = won_I[of_I > 0], of_I[of_I > 0]
+    items, total = len(of_I), float(of_I.sum())
+    if not items:
+        return None
+    value = min(1.0, float(won_I.sum()) / total)
+    spread = float(((won_I - value * of_I) ** 2).sum()) * items / max(items - 1, 1) / total**2
+    size = value * (1 - value) / spread if spread > 0 else float(items)
+    size = min(max(size, 1.0), total)
+    wide = (float(stats.t.ppf(0.5 + LEVEL / 2, max(items - 1, 1))) / NormalDist().inv_cdf(0.5 + LEVEL / 2)) ** 2
+    size = size / wide if items >= FEW_ITEMS else min(size, items) / wide
+    return Figure(value, *wilson_of(value, max(size, 1e-9)), items)
+
+
+def wilson_of(value: float, size: float) -> tuple[float, float]:
+    """Wilson's interval of a share of a sample that may have any size."""
+    z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
+    spread = z * z / size
+    centre, half = (value + spread / 2) / (1 + spread), z / (1 + spread) * (
+        value * (1 - value) / size + spread / (4 * size)) ** 0.5
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def median(values: Array) -> Figure | None:
+    """With the interval between two order statistics (the binomial's, exact or wider)."""
+    ordered = np.sort(values[np.isfinite(values)])
+    if not len(ordered):
+        return None
+    low = int(stats.binom.ppf((1 - LEVEL) / 2, len(ordered), 0.5))
+    return Figure(float(np.median(ordered)), float(ordered[max(low - 1, 0)]), float(ordered[min(
+        len(ordered) - low, len(ordered) - 1)]), len(ordered))
+
+
+def of_sums(sums_IX: Array, figure: Callable[[Array], float | None]) -> Figure | None:
+    """A figure of sums over items: the interval is the delta method's (linearised, items drawn with replacement)."""
+    items, total_X = len(sums_IX), sums_IX.sum(axis=0)
+    value = figure(total_X)
+    if value is None:
+        return None
+    scale = max(float(np.abs(total_X).max()), 1.0) * 1e-5
+    slope_X = np.array([_slope(figure, total_X, n, scale) for n in range(len(total_X))])
+    moved_I = (sums_IX - total_X / items) @ slope_X
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, max(items - 1, 1))) * float(
+        (moved_I**2).sum() * items / max(items - 1, 1)) ** 0.5
+    return Figure(value, max(-1.0, value - half), min(1.0, value + half), items)
+
+
+def _slope(figure: Callable[[Array], float | None], at_X: Array, n: int, step: float) -> float:
+    up, down = at_X.copy(), at_X.copy()
+    up[n] += step
+    down[n] -= step
+    above, below = figure(up), figure(down)
+    return 0.0 if above is None or below is None else (above - below) / (2 * step)
+
+
+# -- agreement --------------------------------------------------------------------------------------------------------
+
+
+def agreement(votes: Votes, unit_A: Whole | None = None) -> Agreement:
+    """Between raters of the same items; with `unit_A`, of those that have the same number there too."""
+    rows = np.flatnonzero(votes.of_kind("normal") & votes.counts_A)
+    own = votes.where(rows)
+    apart = own.item_A if unit_A is None else own.item_A * (int(unit_A.max(initial=0)) + 1) + unit_A[rows]
+    _, unit, size = np.unique(apart, return_inverse=True, return_counts=True)
+    shared = size[unit] > 1
+    own, (_, unit) = own.where(shared), np.unique(unit[shared], return_inverse=True)
+    items = int(unit.max(initial=-1)) + 1
+    if not items:
+        return Agreement(None, None, None, 0)
+    counts_IPV = np.zeros((items, own.said_AP.shape[1], 3), np.float64)
+    for value in (-1, 0, 1):
+        np.add.at(counts_IPV[:, :, value + 1], unit, (own.said_AP == value) & own.asked_AP)
+    return Agreement(of_sums(_coincidences(counts_IPV), lambda sums: alpha_of(sums.reshape(3, 3), "ordinal")),
+                     of_sums(_alike(counts_IPV), _ratio), of_sums(_taus(own, unit, items), _ratio), items)
+
+
+def _coincidences(counts_IPV: Array) -> Array:
+    """Each item's part of Krippendorff's table, in a row."""
+    rated_IP = counts_IPV.sum(axis=2)
+    weighed_IPV = counts_IPV / np.maximum(rated_IP - 1, 1)[:, :, None]
+    table_IVV = np.einsum("ipv,ipw->ivw", weighed_IPV, counts_IPV)
+    table_IVV -= weighed_IPV.sum(axis=1)[:, :, None] * np.eye(3)
+    return table_IVV.reshape(len(counts_IPV), 9)
+
+
+def _alike(counts_IPV: Array) -> Array:
+    """Of each item, pairs of raters who said the same of a pair of answers, and how many there are."""
+    rated_IP = counts_IPV.sum(axis=2)
+    alike_I = (counts_IPV * (counts_IPV - 1)).sum(axis=(1, 2))
+    return np.stack([alike_I, (rated_IP * (rated_IP - 1)).sum(axis=1)], axis=1)
+
+
+def _taus(votes: Votes, unit: Whole, items: int) -> Array:
+    """Of each item the sum of tau-b over pairs of its raters, and how many there are; who ties all has none.
+
+    tau-b is the product of two rankings' signs, each divided by the root of how many it decides; and so the sum over
+    all pairs of raters is that of the squared sums.
+    """
+    decides_A = (votes.said_AP != 0).sum(axis=1)
+    has = decides_A > 0
+    scaled_AP = votes.said_AP[has] / np.sqrt(decides_A[has])[:, None]
+    sum_IP = np.zeros((items, scaled_AP.shape[1]))
+    np.add.at(sum_IP, unit[has], scaled_AP)
+    raters_I = np.bincount(unit[has], minlength=items).astype(np.float64)
+    return np.stack([(sum_IP**2).sum(axis=1) - raters_I, raters_I * (raters_I - 1)], axis=1)
+
+
+def _ratio(sums: Array) -> float | None:
+    return float(sums[0] / sums[1]) if sums[1] > 0 else None
+
+
+# -- raters -----------------------------------------------------------------------------------------------------------
+
+
+def of_raters(votes: Votes) -> list[RaterFigures]:
+    """Of everybody who gave an answer, also of a rater whose answers do not count."""
+    standing = votes.where(votes.stands_A & ~votes.of_kind("qualification"))
+    met = _likeness(standing)
+    return [_of_rater(name, standing, met, np.flatnonzero(standing.rater_A == number))
+            for number, name in enumerate(votes.raters) if (standing.rater_A == number).any()]
+
+
+def _likeness(votes: Votes) -> tuple[Array, Array, Array, Array]:
+    """Of each answer the pairs that others decided alike, of how many; and, of a repeat, its rater before."""
+    others, pairs = np.zeros((2, len(votes)))
+    one, other = neighbours(votes)
+    np.add.at(others, one, _same(votes.said_AP[one], votes.said_AP[other], votes.asked_AP[one]))
+    np.add.at(pairs, one, votes.asked_AP[one].sum(axis=1))
+    again, of = np.zeros((2, len(votes)))
+    first = mirrored(votes)
+    rows = first >= 0
+    again[rows] = _same(votes.said_AP[rows], votes.said_AP[first[rows]], votes.asked_AP[rows])
+    of[rows] = votes.asked_AP[rows].sum(axis=1)
+    return others, pairs, again, of
+
+
+def _same(one_AP: Signs, other_AP: Signs, asked_AP: NDArray[np.bool_]) -> Array:
+    return np.asarray(((1 - np.abs(one_AP - other_AP) / 2) * asked_AP).sum(axis=1))
+
+
+def _of_rater(name: str, votes: Votes, met: tuple[Array, Array, Array, Array], rows: Whole) -> RaterFigures:
+    own = votes.where(rows)
+    others, pairs, again, of = (each[rows] for each in met)
+    gold = np.isfinite(own.right_A)
+    return RaterFigures(name, len(own), share(np.nan_to_num(own.right_A), gold.astype(np.float64), own.item_A),
+                        share(again, of, own.item_A), share(others, pairs, own.item_A), left(own), ties(own),
+                        median(own.seconds_A))
+
+
+def left(votes: Votes) -> Figure | None:
+    """Of the decided pairs, those won by the answer that was shown first."""
+    decided_AP = votes.said_AP != 0
+    return share((decided_AP & (votes.said_AP == votes.first_AP)).sum(axis=1).astype(np.float64),
+                 decided_AP.sum(axis=1).astype(np.float64), votes.item_A)
+
+
+def ties(votes: Votes) -> Figure | None:
+    asked_AP = votes.asked_AP
+    return share(((votes.said_AP == 0) & asked_AP).sum(axis=1).astype(np.float64),
+                 asked_AP.sum(axis=1).astype(np.float64), votes.item_A)
+
+
+# -- over time --------------------------------------------------------------------------------------------------------
+
+
+def over_time(votes: Votes) -> list[Period]:
+    """The same figures of equal spans of time, at most BUCKETS; one without an answer is left out."""
+    if not len(votes):
+        return []
+    first, last = int(votes.created_A.min()), int(votes.created_A.max())
+    step = next((one for one in STEPS if (last - first) // one < BUCKETS), STEPS[-1])
+    bucket_A = votes.created_A // step
+    return [period(votes.where(bucket_A == one), int(one) * step, step) for one in np.unique(bucket_A)]
+
+
+def period(votes: Votes, at: int, seconds: int) -> Period:
+    """What was said in it; agreement is of raters who both said it then."""
+    newest = votes.where(votes.newest_A & ~votes.of_kind("qualification"))
+    normal = newest.of_kind("normal").astype(np.float64)
+    gold = np.isfinite(newest.right_A)
+    stands = newest.where(newest.stands_A)
+    shares = {"accepted": share(newest.accepted_A * normal, normal, newest.item_A),
+              "gold": share(np.nan_to_num(newest.right_A), gold.astype(np.float64), newest.id_A),
+              "ties": ties(stands), "left": left(stands), "seconds": median(stands.seconds_A)}
+    return Period(at, seconds, int(newest.stands_A.sum()), agreement(newest), shares)

@@ -1,0 +1,45 @@
+"""Looks at raters' work as it comes in: doubt brings more gold, and a failed test the proposal of a quarantine.
+
+Cheap enough to be done every few seconds: only raters who answered since the last look are looked at again.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from prefloop.quality.standing import Standing, standings
+from prefloop.store import quarantining
+from prefloop.store.quality import Reader
+from prefloop.store.store import Store
+
+
+class Watch:
+    def __init__(self, store: Store, reader: Reader | None = None) -> None:
+        self._store, self.reader = store, reader or Reader(store)
+        self._last = 0
+        self._turn = threading.Lock()
+        self._known: dict[str, Standing] = {}
+
+    def look(self) -> list[str]:
+        """The raters who are proposed for quarantine by what came in since the last look."""
+        with self._turn:
+            votes = self.reader.votes()
+            new = votes.where(votes.id_A > self._last)
+            if not len(new):
+                return []
+            raters = sorted({votes.raters[number] for number in new.rater_A})
+            self._last = int(votes.id_A[-1])
+            self._known |= {one.rater: one for one in standings(votes, self.reader.cleared(), raters)}
+            self._store.doubted = frozenset(one.rater for one in self._known.values() if one.doubted)
+            return quarantining.propose(self._store, {name: reasons(self._known[name]) for name in raters
+                                                      if name in self._known and self._known[name].why})
+
+    def standings(self) -> dict[str, Standing]:
+        self.look()
+        return dict(self._known)
+
+
+def reasons(standing: Standing) -> list[quarantining.Why]:
+    """What a quarantine keeps of what the tests found."""
+    return [{"kind": why, "answers": standing.answers, "random": round(standing.random, 2),
+             "drift": round(standing.worst, 2)} for why in standing.why]
