@@ -35,6 +35,11 @@ HELD: dict[Table, tuple[str, ...]] = {
 PERSON = {schema.accounts: "name", schema.invitations: "name"}  # elsewhere the person that a row is about is its rater
 
 
+# Made once: every change executes these, and to make them takes longer than to execute them.
+LAST = select(events.c.id, events.c.chain).order_by(events.c.id.desc()).limit(1)
+EVENT, PAYLOAD = insert(events), insert(payloads)
+
+
 # -- adding -----------------------------------------------------------------------------------------------------------
 
 
@@ -44,14 +49,14 @@ def record(db: Connection, at: int, kind: str, actor: str, subject: str, payload
 
     `subject` names what was changed, such as answers:12, and no person; `about` is the person that it is about.
     """
-    last = db.execute(select(events.c.id, events.c.chain).order_by(events.c.id.desc()).limit(1)).first()
+    last = db.execute(LAST).first()
     number, before = (last.id + 1, last.chain) if last else (1, GENESIS)
     said = json.dumps({"actor": actor, "about": about, **payload}, sort_keys=True)
     salt = secrets.token_hex(16)
     sealed = digest_of(salt, said)
-    db.execute(insert(events).values(id=number, at=at, kind=kind, subject=subject, digest=sealed,
-                                     chain=chained(before, number, at, kind, subject, sealed)))
-    db.execute(insert(payloads).values(event=number, actor=actor, about=about, salt=salt, payload=said))
+    db.execute(EVENT, {"id": number, "at": at, "kind": kind, "subject": subject, "digest": sealed,
+                       "chain": chained(before, number, at, kind, subject, sealed)})
+    db.execute(PAYLOAD, {"event": number, "actor": actor, "about": about, "salt": salt, "payload": said})
     return number
 
 
@@ -144,7 +149,7 @@ def chained(before: str, number: int, at: int, kind: str, subject: str, sealed: 
 
 def head(db: Connection) -> str:
     """The last event, as ID:CHAIN; "0:" of an empty log."""
-    last = db.execute(select(events.c.id, events.c.chain).order_by(events.c.id.desc()).limit(1)).first()
+    last = db.execute(LAST).first()
     return f"{last.id}:{last.chain}" if last else f"0:{GENESIS}"
 
 
