@@ -70,7 +70,7 @@ def any_ranking(dice: Random, number: int, rater: str, item: Answers | None = No
     return Ranking(given.prompt, given.responses, ranks, rater, dice.choice((None, *STRENGTHS)), bad, texts(dice),
                    texts(dice), tuple(dice.sample(range(count), count)) if dice.random() < 0.7 else (),
                    dice.choice((None, 0.1 + dice.random(), 3)), dice.choice(("", "v1", texts(dice))),
-                   dice.choice(KINDS), dimensions)
+                   dice.choice(KINDS), dimensions, dice.choice((None, 0.1, 1.0)))
 
 
 def many(seed: int, count: int = 40, several: bool = True) -> list[Ranking]:
@@ -160,7 +160,7 @@ def test_the_table_of_the_docs_is_the_code_s() -> None:
 def test_what_is_lost_is_counted(tmp_path: Path, form: str) -> None:
     whole = Ranking(Prompt((Message("user", "q"),), "s", "f"), tuple(Response(text, "m", "c", {"t": 1.0}, 3)
                     for text in "abc"), (1, 4, None), "ann", "better", True, "r", "e", (1, 0, 2), 2.0, "v1", "gold",
-                    {"clear": (1, 1, 2)})
+                    {"clear": (1, 1, 2)}, 0.5)
     _, out = written(tmp_path, form, LAYOUTS[form].kinds[0], [whole, replace(whole, rater="bob")])
     lost = {name for name, fact in losses.FACTS.items() if fact.has(whole)} - LAYOUTS[form].holds
     if "none acceptable" in lost:
@@ -179,6 +179,7 @@ FACTS_BY_HAND: dict[str, Callable[[Ranking], Ranking]] = {
     "kind": lambda one: replace(one, kind="gold"), "none acceptable": lambda one: replace(one, none_acceptable=True),
     "unranked": lambda one: replace(one, ranks=(1, None, None)), "ties": lambda one: replace(one, ranks=(1, 1, 2)),
     "dimensions": lambda one: replace(one, dimensions={"clear": (1, 2, 3)}),
+    "propensity": lambda one: replace(one, propensity=0.25),
     "rank numbers": lambda one: replace(one, ranks=(3, 6, 6))}
 
 

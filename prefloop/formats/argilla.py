@@ -20,7 +20,7 @@ from prefloop.records import Answers, Prompt, Ranking, Response, digest
 
 ASKED = ("prompt", "instruction", "question", "input")
 TEXTS = ("strength", "reason", "edited", "none_acceptable")  # questions of their own
-REST = ("shown", "seconds", "guideline", "kind", "dimensions")  # all in one text, `rest`
+REST = ("shown", "seconds", "guideline", "kind", "dimensions", "propensity")  # all in one text, `rest`
 WROTE = ("policy", "checksum", "sampling", "seed")
 
 

@@ -22,7 +22,7 @@ from prefloop.records import Answers, Prompt, Ranking, Response
 TEXTS = ("text", "body", "html", "title")  # of an item of a List, the first of these is the answer
 PROMPTS = ("prompt", "instruction", "question", "text")
 SIDES = (("answer1", "answer2"), ("text1", "text2"), ("response_1", "response_2"), ("left", "right"))
-REST = ("shown", "guideline", "kind", "dimensions")  # of a ranking, what no control is for
+REST = ("shown", "guideline", "kind", "dimensions", "propensity")  # of a ranking, what no control is for
 PLACE = re.compile(r"answer-([1-9]\d?)")
 RANK = re.compile(r"rank-[1-9]\d{0,5}")
 UNSEEN = "_"  # the bucket of what was put into no other

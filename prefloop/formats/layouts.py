@@ -48,7 +48,8 @@ RANKING: Columns = {
     "responses": [{"id": "text", "text": "text", "policy": "text", "checksum": "text", "sampling": "any",
                    "seed": "int"}],
     "ranks": ["int"], "rater": "text", "strength": "text", "none_acceptable": "bool", "reason": "text",
-    "edited": "text", "shown": ["int"], "seconds": "float", "guideline": "text", "kind": "text", "dimensions": "any"}
+    "edited": "text", "shown": ["int"], "seconds": "float", "guideline": "text", "kind": "text", "dimensions": "any",
+    "propensity": "float"}
 
 # -- pairs ------------------------------------------------------------------------------------------------------------
 

@@ -93,6 +93,8 @@ FACTS: Mapping[str, Fact] = {
                  lambda one: replace(one, kind="normal")),
     "dimensions": Fact("rankings by one thing each", lambda one: bool(one.dimensions),
                        lambda one: replace(one, dimensions={})),
+    "propensity": Fact("chances with which an item was chosen", lambda one: one.propensity is not None,
+                       lambda one: replace(one, propensity=None)),
     "stratum": Fact("strata", lambda one: bool(one.prompt.stratum), _of_no_stratum),
     "source": Fact("sources of prompts", lambda one: bool(one.prompt.source), _from_elsewhere),
     "sampled": Fact("rankings without how the answers were sampled",

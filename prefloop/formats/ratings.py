@@ -14,7 +14,7 @@ from prefloop.formats.row import BadRow, Left, Part, Row, brief, found, number, 
 from prefloop.records import Message, Prompt, Ranking, Response
 
 OF_A_RANKING = ("strength", "none_acceptable", "reason", "edited", "shown", "seconds", "guideline", "kind",
-                "dimensions")
+                "dimensions", "propensity")
 TEXTS = ("text", "response", "answer", "content", "completion", "value")
 MOST = 64  # answers of one ranking: its pairs grow with the square
 
@@ -47,8 +47,9 @@ def _more(row: Row) -> dict[str, Any]:
     if isinstance(more.get("dimensions"), dict):
         more["dimensions"] = {name: tuple(own) if isinstance(own, list) else own
                               for name, own in more["dimensions"].items()}
-    if isinstance(more.get("seconds"), str):
-        more["seconds"] = number(more["seconds"], row.name("seconds"))
+    for name in ("seconds", "propensity"):
+        if isinstance(more.get(name), str):
+            more[name] = number(more[name], row.name(name))
     if str(more.get("none_acceptable")).lower() in ("true", "false"):
         more["none_acceptable"] = str(more["none_acceptable"]).lower() == "true"
     return more

@@ -176,14 +176,16 @@ def _leased(db: Connection, at: int, fresh: Sequence[tuple[int, Given]]) -> dict
         tokens[key] = known.get(key) or secrets.token_urlsafe(18)
         if key not in known:
             new.append({"item": item, "rater": one.ranking.rater, "token": tokens[key], "shown": one.row["shown"],
-                        "state": "done", "issued": at, "expires": at, "policy": POLICY})
+                        "state": "done", "issued": at, "expires": at, "policy": POLICY,
+                        "propensity": one.ranking.propensity})
     if new:
         db.execute(insert(leases), new)
-    taken = [{"of": tokens[item, one.ranking.rater], "seen": one.row["shown"]} for item, one in fresh
-             if (item, one.ranking.rater) in known]
+    taken = [{"of": tokens[item, one.ranking.rater], "seen": one.row["shown"], "chance": one.ranking.propensity}
+             for item, one in fresh if (item, one.ranking.rater) in known]
     if taken:
         db.execute(update(leases).where(leases.c.token == bindparam("of"))
-                   .values(state="done", shown=bindparam("seen"), policy=POLICY), taken)
+                   .values(state="done", shown=bindparam("seen"), policy=POLICY, propensity=bindparam("chance")),
+                   taken)
     return tokens
 
 
