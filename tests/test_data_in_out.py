@@ -31,6 +31,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield made
 
 
+@pytest.fixture
+def either(store_url: str) -> Iterator[Store]:
+    """A store of each database."""
+    with Store(store_url, seed=1) as made:
+        yield made
+
+
 def rated(store: Store, seed: int, count: int = 12, raters: tuple[str, ...] = ("ann", "=bob", "eve")) -> None:
     """Items with answers as raters give them, through the queue."""
     dice = Random(seed)
@@ -72,28 +79,28 @@ def test_a_store_s_answers_come_into_another_as_they_were(tmp_path: Path, store:
     assert made.raters == Counter(one.rater for one in kept)
 
 
-def test_the_same_file_twice_is_taken_in_once(tmp_path: Path, store: Store) -> None:
-    rated(store, seed=4)
-    data_out.sent(store, tmp_path / "out.csv", "rankings", "csv", NAMED)
-    before = as_set(store.rankings(), "rankings")
-    told = data_in.received(store, "default", data_in.ImportConfig(path=str(tmp_path / "out.csv")))
+def test_the_same_file_twice_is_taken_in_once(tmp_path: Path, either: Store) -> None:
+    rated(either, seed=4)
+    data_out.sent(either, tmp_path / "out.csv", "rankings", "csv", NAMED)
+    before = as_set(either.rankings(), "rankings")
+    told = data_in.received(either, "default", data_in.ImportConfig(path=str(tmp_path / "out.csv")))
     assert "0 answers by 0 raters to 0 new items; 36 there before" in told
-    assert as_set(store.rankings(), "rankings") == before
-    assert store.progress().done == store.progress().wanted == 36
-    require_as_logged(store)
+    assert as_set(either.rankings(), "rankings") == before
+    assert either.progress().done == either.progress().wanted == 36
+    require_as_logged(either)
 
 
-def test_an_answer_that_says_otherwise_is_refused_and_nothing_taken(tmp_path: Path, store: Store) -> None:
-    rated(store, seed=5, raters=("ann",))
-    data_out.sent(store, tmp_path / "out.jsonl", "rankings", "jsonl", NAMED)
+def test_an_answer_that_says_otherwise_is_refused_and_nothing_taken(tmp_path: Path, either: Store) -> None:
+    rated(either, seed=5, raters=("ann",))
+    data_out.sent(either, tmp_path / "out.jsonl", "rankings", "jsonl", NAMED)
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().splitlines()]
     other = [{**row, "rater": "new"} for row in rows]
     two = "".join(json.dumps(row) + "\n" for row in [*other, {**rows[3], "reason": "x"}])
     (tmp_path / "two.jsonl").write_text(two)
-    before = state(store)
+    before = state(either)
     with pytest.raises(RequestError, match=r"two.jsonl:13: column 'ranks': 'ann' has answered this item before, and"):
-        data_in.received(store, "default", data_in.ImportConfig(path=str(tmp_path / "two.jsonl")))
-    assert state(store) == before
+        data_in.received(either, "default", data_in.ImportConfig(path=str(tmp_path / "two.jsonl")))
+    assert state(either) == before
 
 
 def state(store: Store) -> list[int]:
@@ -179,16 +186,16 @@ def test_items_without_answers_come_in_to_be_rated(tmp_path: Path, store: Store,
     assert store.progress().wanted == 2
 
 
-def test_what_a_rater_holds_is_done_once_their_answer_comes_in(tmp_path: Path, store: Store) -> None:
+def test_what_a_rater_holds_is_done_once_their_answer_comes_in(tmp_path: Path, either: Store) -> None:
     item = Answers(Prompt((Message("user", "q"),)), (Response("a"), Response("b")))
-    store.add_items([item])
-    lease = store.lease("ann", 60)
+    either.add_items([item])
+    lease = either.lease("ann", 60)
     assert lease is not None
     said = Ranking(item.prompt, item.responses, (2, 1), "ann", shown=(1, 0), seconds=3)
     (tmp_path / "in.jsonl").write_text(json.dumps(said.to_json()) + "\n")
-    data_in.received(store, "default", data_in.ImportConfig(path=str(tmp_path / "in.jsonl")))
-    assert list(store.rankings()) == [said]
-    assert store.lease("ann", 60) is None
+    data_in.received(either, "default", data_in.ImportConfig(path=str(tmp_path / "in.jsonl")))
+    assert list(either.rankings()) == [said]
+    assert either.lease("ann", 60) is None
 
 
 def test_pseudonyms_are_a_store_s_own_and_stay(tmp_path: Path, store: Store) -> None:
@@ -208,10 +215,10 @@ def test_pseudonyms_are_a_store_s_own_and_stay(tmp_path: Path, store: Store) -> 
     assert names[0].isdisjoint(row["rater"] for row in rows)
 
 
-def test_an_export_is_kept_in_the_store(tmp_path: Path, store: Store) -> None:
-    rated(store, seed=6, raters=("ann", "bob"))
-    made = data_out.sent(store, tmp_path / "x.jsonl", "trl", "jsonl")
-    with store.reading() as db:
+def test_an_export_is_kept_in_the_store(tmp_path: Path, either: Store) -> None:
+    rated(either, seed=6, raters=("ann", "bob"))
+    made = data_out.sent(either, tmp_path / "x.jsonl", "trl", "jsonl")
+    with either.reading() as db:
         (row,) = db.execute(select(schema.exports)).mappings().all()
         of = {one.rater: one.answers for one in db.execute(select(schema.exports_of))}
     assert (row["kind"], row["place"], row["checksum"]) == ("export trl", str(tmp_path / "x.jsonl"), made.checksum)
