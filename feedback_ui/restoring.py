@@ -29,5 +29,5 @@ def main(asked: config.Asked) -> None:
     settings: FeedbackConfig
     wanted: RestoreConfig
     settings, _, wanted = config.build(asked, sections())
-    told = restore(Path(wanted.backup), place_of(settings.store).path, wanted.overwrite)
+    told = restore(Path(wanted.backup), place_of(settings.store), wanted.overwrite)
     print(f"{place_of(settings.store)}: restored from {wanted.backup}, {told.answers} answers")

@@ -28,5 +28,5 @@ def main(asked: config.Asked) -> None:
     settings: FeedbackConfig
     wanted: BackupConfig
     settings, _, wanted = config.build(asked, sections())
-    made = backup(place_of(settings.store).path, Path(wanted.out))
+    made = backup(place_of(settings.store), Path(wanted.out))
     print(f"{wanted.out}: {made.answers} answers, {made.size / 2**20:.1f} MiB, sha256 {made.sha256[:12]}")

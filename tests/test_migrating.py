@@ -1,21 +1,25 @@
-"""A store of schema 1, with data, becomes one of today's; or stays what it was, wherever it is stopped."""
+"""A store of an earlier schema, with data, becomes one of today's; or stays what it was, wherever it is stopped."""
 
 import os
+import random
 import signal
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import OperationalError
 from test_store import url
 
 from prefloop.errors import RequestError, RunError
-from prefloop.store import Campaign, Judgement, Past, Progress, Store
+from prefloop.store import Campaign, Judgement, Past, Progress, Store, migrations, schema
 from prefloop.store.copying import inspected
 from prefloop.store.sqlite import SqliteFile
 
 OLD = Path(__file__).with_name("schema_1.sql")  # of a store that prefloop made before there were campaigns
+NEXT = OLD.with_name("schema_2.sql")  # of a store with all that there was before there was a log
 STATEMENTS = 31  # at least so many are run on the way to schema 2
 
 
@@ -49,6 +53,94 @@ def check(folder: Path) -> None:
         (past,) = store.history("ann")
         assert past == Past(1, 1000, first.prompt, first.responses, Campaign(), (2, 1, 3), False, True)
         assert [one.name for one in store.campaigns()] == ["default"]
+
+
+def check_next(folder: Path) -> None:
+    """What the store of schema 2 held."""
+    with Store(url(folder), clock=lambda: 1200) as store:
+        assert store.seed == 7
+        assert (store.progress("ann"), store.progress(campaign="study").done) == (Progress(9, 17, 10, 0, 9, 1), 10)
+        assert len(list(store.rankings(surplus=True))) == 12
+        assert [one.name for one in store.campaigns()] == ["default", "study"]
+        assert store.guideline("ann", "study") is not None
+        assert (store.qualification("bob", "study").state, store.flagged()[0].note) == ("passed", "it's rude; very")
+        assert store.gate("ann", "study") is None
+        with store.reading() as db:
+            assert db.exec_driver_sql("select count(*) from accounts").scalar() == 2
+
+
+def test_a_store_of_schema_2_is_brought_on(tmp_path: Path) -> None:
+    path = old(tmp_path, NEXT)
+    before = inspected(path)
+    check_next(tmp_path)
+    after = inspected(path)
+    assert {name: after[name] for name in before} == before
+    assert inspected(tmp_path / "feedback.db.schema-2") == before
+
+
+def old(folder: Path, dump: Path) -> Path:
+    made = folder / "feedback.db"
+    made.unlink(missing_ok=True)
+    with sqlite3.connect(made) as db:
+        db.executescript(dump.read_text())
+    db.close()
+    return made
+
+
+def killed(statement: int, work: Callable[[], object]) -> bool:
+    """Does it in a process of its own that is killed at a statement of this number, if it comes so far."""
+    child = os.fork()
+    if not child:
+        count = [0]
+
+        def counting(*_: Any) -> None:
+            count[0] += 1
+            if count[0] == statement:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        for name in ("before_cursor_execute", "commit"):
+            event.listen(Engine, name, counting)
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(("dump", "checks"), [(OLD, "check"), (NEXT, "check_next")])
+def test_a_migration_killed_at_ten_random_places_is_done_or_not_begun(tmp_path: Path, dump: Path,
+                                                                      checks: str) -> None:
+    dice, ends = random.Random(dump.name), set()
+    for _ in range(10):
+        path = old(tmp_path, dump)
+        before = dump_of(path)
+        was = killed(dice.randint(1, 180), lambda: Store(url(tmp_path)).close())
+        ends.add(was)
+        if version(path) == schema.VERSION:
+            assert not was or Path(f"{path}.schema-{dump.stem[-1]}").exists()
+        else:
+            assert (was, dump_of(path)) == (True, before)
+        globals()[checks](tmp_path)
+        assert version(path) == schema.VERSION
+    assert True in ends
+
+
+def dump_of(path: Path) -> list[str]:
+    db = sqlite3.connect(path)
+    try:
+        return list(db.iterdump())
+    finally:
+        db.close()
+
+
+def test_the_steps_from_nothing_make_a_store_like_a_new_one(tmp_path: Path) -> None:
+    """A database's copy of an earlier schema is put into tables that they make."""
+    Store(url(tmp_path)).close()
+    engine = create_engine(f"sqlite:///{tmp_path / 'stepped.db'}")
+    with engine.begin() as db:
+        migrations.upgrade(db, None, schema.VERSION)
+    engine.dispose()
+    assert shape(tmp_path / "stepped.db") == shape(tmp_path / "feedback.db")
 
 
 def test_what_was_there_is_there_and_goes_on(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

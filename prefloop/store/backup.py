@@ -1,8 +1,4 @@
-"""A store's copy to keep elsewhere, with a manifest that vouches for it, and the way back.
-
-    FILE                  one moment of the store, whole, as one file
-    FILE.manifest.json    its size, sha256 and schema, and the rows of each table
-"""
+"""A store's copy to keep elsewhere (copying.py says how it looks), and the way back, into a file or a database."""
 
 from __future__ import annotations
 
@@ -10,48 +6,38 @@ import json
 import os
 import shutil
 import sqlite3
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from sqlalchemy import MetaData, select
+from sqlalchemy.exc import DatabaseError, DBAPIError
 
 from prefloop import checkpoints
 from prefloop.errors import RequestError, RunError
 from prefloop.store import migrating, schema
-from prefloop.store.copying import copied, inspected
-from prefloop.store.opening import SqliteFile
+from prefloop.store.copying import Backup, backed_up, filled, inspected, manifest_of
+from prefloop.store.opening import Place, SqliteFile
+from prefloop.store.postgres import PostgresDatabase, said
 
 
-@dataclass(frozen=True)
-class Backup:
-    """What a manifest says."""
-
-    schema: str
-    size: int
-    sha256: str
-    rows: dict[str, int]
-
-    @property
-    def answers(self) -> int:
-        return self.rows["answers"]
-
-
-def backup(store: Path, out: Path) -> Backup:
-    """Copies a store, also while a server writes to it."""
-    if not store.is_file():
-        raise RequestError(f"{store}: there is no store here")
+def backup(place: Place, out: Path) -> Backup:
+    """Copies a store, also while servers write to it."""
+    if not place.exists():
+        raise RequestError(f"{place}: there is no store here")
     if any(one.exists() or one.is_symlink() for one in (out, manifest_of(out))):
         raise RequestError(f"{out}: it exists already, or its manifest does; name a new file for the backup")
-    if out.parent.resolve() == store.parent.resolve() and out.name.startswith(store.name + "-"):
-        raise RequestError(f"{out}: SQLite could take it for a part of {store}; choose another name")
-    version = _schema(store)
+    if isinstance(place, SqliteFile) and out.parent.resolve() == place.path.parent.resolve() and out.name.startswith(
+            place.name + "-"):
+        raise RequestError(f"{out}: SQLite could take it for a part of {place}; choose another name")
+    version = _schema(place)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RequestError(f"{out.parent}: this folder cannot be made: {error.strerror}; name another place for the "
                            "backup") from None
-    rows = copied(store, out)
-    made = Backup(version, out.stat().st_size, checkpoints.file_sha256(out), rows)
-    checkpoints.write_json(manifest_of(out), asdict(made))
-    return made
+    return backed_up(place, version, out)
 
 
 def verified(path: Path) -> Backup:
@@ -67,14 +53,24 @@ def verified(path: Path) -> Backup:
         raise RequestError(f"{path}: there is no backup here")
     if (path.stat().st_size, checkpoints.file_sha256(path)) != (told.size, told.sha256):
         raise RequestError(f"{path}: it is not what its manifest says: it was damaged or changed after the backup")
-    if inspected(path) != told.rows or _schema(path) != told.schema:
+    if inspected(path) != told.rows or _schema(SqliteFile(path)) != told.schema:
         raise RequestError(f"{path}: its rows are not those that its manifest counts")
     return told
 
 
-def restore(backup: Path, store: Path, overwrite: bool = False) -> Backup:
-    """Puts a verified backup in a store's place. With `overwrite`, the store that is there is moved aside."""
+def restore(backup: Path, place: Place, overwrite: bool = False) -> Backup:
+    """Puts a verified backup in a store's place. With `overwrite`, the store that is there is moved aside: a file
+    beside it, a database as a backup in the working directory.
+    """
     told = verified(backup)
+    if isinstance(place, SqliteFile):
+        _into_file(backup, told, place.path, overwrite)
+    else:
+        _into_database(backup, told, place, overwrite)
+    return told
+
+
+def _into_file(backup: Path, told: Backup, store: Path, overwrite: bool) -> None:
     if backup.resolve() == store.resolve():
         raise RequestError(f"{store}: this is the backup itself; name another file for the store")
     lock = SqliteFile(store).alone()  # nobody writes to it meanwhile
@@ -96,11 +92,51 @@ def restore(backup: Path, store: Path, overwrite: bool = False) -> Backup:
     finally:
         draft.unlink(missing_ok=True)
         lock.close()
-    return told
 
 
-def manifest_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.manifest.json")
+def _into_database(backup: Path, told: Backup, place: PostgresDatabase, overwrite: bool) -> None:
+    """In one transaction: whoever is stopped in the middle leaves what was there."""
+    with place.alone():
+        there = place.exists()
+        if there and not overwrite:
+            raise RequestError(f"{place}: there is a store here; restore.overwrite=true moves it aside and goes on")
+        if there:
+            aside = _free(Path(f"{place.name}.replaced"))
+            backed_up(place, _schema(place), aside)
+        engine = place.maker()
+        try:
+            with todays(backup, told.schema) as path, engine.begin() as db:
+                before = MetaData()
+                before.reflect(db)
+                before.drop_all(db)
+                schema.tables.create_all(db, checkfirst=False)
+                filled(db, path)
+        except DBAPIError as error:
+            raise RunError(f"{place}: it could not be restored, and is as it was: {said(error)}") from None
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def todays(backup: Path, version: str) -> Iterator[Path]:
+    """The backup, or a copy of it that was brought to today's schema."""
+    if version == schema.VERSION:
+        yield backup
+        return
+    with tempfile.TemporaryDirectory(prefix="prefloop-") as folder:
+        path = Path(folder) / "store.db"
+        shutil.copyfile(backup, path)
+        migrating.migrate(SqliteFile(path), version)
+        inspected(path)
+        yield path
+
+
+def _free(path: Path) -> Path:
+    """A name with a number that nothing has."""
+    number = 1
+    while (found := path.with_name(f"{path.name}-{number}.db")).exists():
+        number += 1
+    return found
 
 
 def _kept_aside(store: Path) -> Path | None:
@@ -143,16 +179,16 @@ def _where(aside: Path | None) -> str:
     return f"; the store that was there is also {aside}" if aside else ""
 
 
-def _schema(path: Path) -> str:
+def _schema(place: Place) -> str:
     """The schema of a store; an error if this prefloop cannot read it."""
+    engine = place.reader()
     try:
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)
-        try:
-            row = db.execute("select value from meta where name = 'schema'").fetchone()
-        finally:
-            db.close()
-    except sqlite3.Error as error:
-        raise RequestError(f"{path}: this is not a prefloop store: {error}") from None
-    if row is None or row[0] not in (schema.VERSION, *migrating.OLDER):
-        raise RequestError(f"{path}: its schema is version {row and row[0]}; this prefloop reads {schema.VERSION}")
-    return row[0]
+        with engine.begin() as db:
+            found = db.scalar(select(schema.meta.c.value).where(schema.meta.c.name == "schema"))
+    except DatabaseError as error:
+        raise RequestError(f"{place}: this is not a prefloop store: {said(error)}") from None
+    finally:
+        engine.dispose()
+    if found not in (schema.VERSION, *migrating.OLDER):
+        raise RequestError(f"{place}: its schema is version {found}; this prefloop reads {schema.VERSION}")
+    return found

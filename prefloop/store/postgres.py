@@ -6,7 +6,6 @@ is true of one writer at a time is true here. Readers see one moment of the stor
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +38,8 @@ class PostgresDatabase:
 
     def __str__(self) -> str:
         """Without the password, wherever in the URL it is."""
-        return self.url.set(password=None, query={}).render_as_string()
+        url = self.url
+        return URL.create(url.drivername, url.username, None, url.host, url.port, url.database).render_as_string()
 
     @property
     def name(self) -> str:
@@ -59,19 +59,30 @@ class PostgresDatabase:
     def held(self) -> None:
         """Nothing: the writer's own connection holds what is needed, also after it was lost and made anew."""
 
-    def alone(self) -> closing[psycopg.Connection[Any]]:
-        """Nobody else writes, until what is returned is closed."""
-        connection = psycopg.connect(_plain(self.url), autocommit=True)
-        if not connection.execute("select pg_try_advisory_lock(%s)", (SERVING,)).fetchall()[0][0]:
+    def alone(self) -> psycopg.Connection[Any]:
+        """Nobody else writes, until what is returned is closed. Who was killed just now is gone in a moment."""
+        try:
+            connection = psycopg.connect(_plain(self.url), autocommit=True, connect_timeout=10)
+        except psycopg.OperationalError as error:
+            raise RequestError(f"{self}: cannot be reached: {' '.join(str(error).split())}") from None
+        try:
+            connection.execute("set lock_timeout = '3s'")
+            connection.execute("select pg_advisory_lock(%s)", (SERVING,))
+        except psycopg.errors.LockNotAvailable:
             connection.close()
             raise RequestError(f"{self}: another process is writing to this store; stop it (a `prefloop feedback` "
-                               "that is still running?)")
-        return closing(connection)
+                               "that is still running?)") from None
+        return connection
 
     def writer(self) -> Engine:
         """One connection, shared by threads that take turns; every transaction takes the write lock at its start."""
-        engine = self._engine("READ COMMITTED", pool_size=1, max_overflow=0)
+        engine = self.maker()
         event.listen(engine, "connect", self._join)
+        return engine
+
+    def maker(self) -> Engine:
+        """As `writer`, for whoever is alone and makes another store of it."""
+        engine = self._engine("READ COMMITTED", pool_size=1, max_overflow=0)
         event.listen(engine, "begin", _take_turn)
         return engine
 

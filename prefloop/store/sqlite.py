@@ -69,6 +69,10 @@ class SqliteFile:
         return _beginning(create_engine("sqlite://", creator=connect, poolclass=StaticPool, hide_parameters=True),
                           "BEGIN IMMEDIATE")
 
+    def maker(self) -> Engine:
+        """Tables are made anew, and their names are free for a moment."""
+        return self.writer(foreign_keys=False)
+
     def reader(self) -> Engine:
         """Connections that cannot write, for as many readers as like, in this process or another."""
 

@@ -67,7 +67,7 @@ class Store:
         self._reader, self._writer = self.place.reader(), None
         self._lock = None if read_only else self.place.held()
         try:
-            self._look()
+            migrating.look(self.place, self._reader, alone=self._lock is not None)
             if not read_only:
                 self._writer = self.place.writer()
                 self._writes = Writer(self._writer)
@@ -81,28 +81,6 @@ class Store:
         except (RequestError, RunError):
             self.close()
             raise
-
-    def _look(self) -> None:
-        """Before anything is written: a foreign database stays as it is, an earlier schema is brought to today's."""
-        tables = self._tables()
-        if not tables:
-            return
-        if not {"leases", "meta"} <= set(tables):
-            raise RequestError(f"{self.place}: this database is not a prefloop store; name another")
-        with self._reader.begin() as db:
-            version = db.scalar(select(schema.meta.c.value).where(schema.meta.c.name == "schema")) or "unknown"
-        if version in migrating.OLDER:
-            self._reader.dispose()
-            lock = self._lock or self.place.alone()
-            try:
-                kept = migrating.migrate(self.place, version)
-            finally:
-                if lock is not self._lock:
-                    lock.close()
-            print(f"{self.place}: brought from schema {version} to {schema.VERSION}; as it was, it is kept in {kept}",
-                  flush=True)
-        elif version != schema.VERSION:
-            raise RequestError(f"{self.place}: its schema is version {version}; this prefloop reads {schema.VERSION}")
 
     def _prepare(self, seed: int) -> int:
         if self._writer is not None and not self._tables():
