@@ -3,6 +3,7 @@
 
 const VIEWS = {
   overview: { title: "Overview", draw: drawOverview },
+  campaigns: { title: "Campaigns", draw: drawCampaigns },
   review: { title: "Review", draw: drawReview },
   data: { title: "Data", draw: drawData },
   people: { title: "People", draw: drawPeople, admin: true },

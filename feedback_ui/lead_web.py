@@ -16,7 +16,17 @@ from prefloop.errors import RequestError
 from prefloop.store import Store
 from prefloop.store.accounts import Accounts
 
-from . import bodies, lead_audit, lead_charts, lead_data, lead_overview, lead_people, lead_review
+from . import (
+    bodies,
+    lead_audit,
+    lead_campaigns,
+    lead_charts,
+    lead_data,
+    lead_overview,
+    lead_people,
+    lead_review,
+    model_agreement,
+)
 from .app import joined
 from .server import FeedbackConfig
 
@@ -51,7 +61,9 @@ def routes(app: FastAPI, store: Store, settings: FeedbackConfig, accounts: Accou
     lead_overview.routes(app, store, lead_of)
     lead_audit.routes(app, store, lead_of, admin_of)
     lead_data.routes(app, store, lead_of)
-    lead_charts.routes(app, store, lead_of, lambda campaign, rater: NOTHING, lambda campaign: NOTHING)
+    lead_campaigns.routes(app, store, settings, lead_of)
+    lead_charts.routes(app, store, lead_of, lambda campaign, rater: NOTHING,
+                       lambda campaign: model_agreement.facts(store, campaign))
     lead_review.routes(app, store, lead_of)
     if accounts is not None:
         lead_people.routes(app, store, settings, accounts, admin_of)

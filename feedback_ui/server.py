@@ -46,6 +46,7 @@ class FeedbackConfig:
     origin: str = ""
     proxy: str = "127.0.0.1"
     language: str = ""
+    files: str = ""
 
     def __post_init__(self) -> None:
         if not self.sign_in:
@@ -95,7 +96,9 @@ def main(asked: config.Asked) -> None:
         if campaign.files:
             print(campaigns.apply(store, campaign, several=settings.sign_in))
         if not store.progress().items:
-            raise RequestError(f"{store.place}: {campaigns.NOTHING}")
+            if not settings.sign_in:
+                raise RequestError(f"{store.place}: {campaigns.NOTHING}")
+            print("Nothing to rate yet: a lead makes a campaign on the page /lead.", flush=True)
         serve(store, settings)
 
 
@@ -103,7 +106,7 @@ def refuse(settings: FeedbackConfig, campaign: CampaignConfig) -> None:
     """What cannot go well, said before a store is made or anything is queued."""
     campaigns.refuse(campaign)
     place = place_of(settings.store)
-    if not place.exists():
+    if not place.exists() and (campaign.files or not settings.sign_in):
         campaigns.require_items(campaign, place)
     with listening("feedback", settings.host, settings.port):
         pass  # it is free; gradio needs seconds to load, and then it is taken again

@@ -5,7 +5,7 @@ A task looks the same whatever kind its item is. What raters see again and again
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from string import ascii_uppercase
@@ -63,7 +63,8 @@ def guideline(one: Guideline | None) -> dict[str, Any] | None:
 
 
 def receipt(one: Receipt) -> dict[str, Any]:
-    return {"answer": one.answer, "surplus": one.surplus}
+    """`model`: the order of a reward model, told once the rater has given theirs."""
+    return {"answer": one.answer, "surplus": one.surplus, "model": one.model and order(one.model)}
 
 
 def coarse(one: Progress) -> Progress:
@@ -80,10 +81,10 @@ def past(one: Past) -> dict[str, Any]:
     last = one.prompt.messages[-1].content
     prompt = " ".join(masked(last, hidden_of(one.campaign, one.responses)).split())
     return {"answer": one.answer, "at": one.at, "prompt": prompt[:FIRST], "order": order(one.ranks),
-            "none_acceptable": one.none_acceptable, "editable": one.editable}
+            "none_acceptable": one.none_acceptable, "editable": one.editable, "model": one.model and order(one.model)}
 
 
-def order(ranks: tuple[int | None, ...]) -> list[list[str]]:
+def order(ranks: Sequence[int | None]) -> list[list[str]]:
     """Best first; those that share a rank stand together, and what was left unranked is left out."""
     given = sorted({rank for rank in ranks if rank is not None})
     return [[letter for letter, own in zip(ascii_uppercase, ranks, strict=False) if own == rank] for rank in given]
