@@ -249,6 +249,7 @@ function arrived(entry, content) {
   if (entry.path !== "/api/submit") return;
   shelf.drop(`draft/${entry.body.token}`);
   lastAnswer = content.answer;
+  drawModel(content.model, entry.order);
   drawProgress(content);
   lookAhead();
 }

@@ -50,14 +50,15 @@ async function drawHistory(before) {
   if (found.length >= 20) body.append(more);
 }
 
-function pastAnswer({ answer, at, prompt, order, none_acceptable: none, editable }) {
+function pastAnswer({ answer, at, prompt, order, none_acceptable: none, editable, model }) {
   const made = make("article", "pl-past");
   const when = new Date(at * 1000).toLocaleString(language, { weekday: "short", hour: "2-digit", minute: "2-digit" });
-  const said = order.map((tier) => tier.join(" = ")).join("  ›  ") || (none ? t("noneOrder") : "");
+  const said = orderWords(order) || (none ? t("noneOrder") : "");
   const text = make("p", "pl-pastprompt", prompt);
   text.dir = "auto";
   const foot = make("div", "pl-pastfoot");
   foot.append(make("span", "pl-pastorder", said), make("time", "", when));
+  if (model) foot.append(make("span", "pl-model", modelWords(model)));
   if (editable) {
     const change = button("pl-quiet", t("change"));
     change.addEventListener("click", () => exchange(() => openAnswer(answer)));
@@ -65,6 +66,16 @@ function pastAnswer({ answer, at, prompt, order, none_acceptable: none, editable
   }
   made.append(text, foot);
   return made;
+}
+
+// What a model said of an item: told once the rater has answered it, and quietly.
+const modelWords = (order) => t("modelOrder", { order: orderWords(order) });
+const orderWords = (order) => order.map((tier) => tier.join(" = ")).join("  ›  ");
+
+function drawModel(order, said) {
+  const box = find(".pl-modelsaid");
+  box.textContent = order ? t("modelLast", { order: orderWords(order), said }) : "";
+  box.hidden = !order;
 }
 
 function drawUnsent() {
@@ -161,6 +172,7 @@ function drawGate(reply) {
       html: reply.guideline.html, agree: t("acknowledge") }),
     failed: () => ({ title: t("failed"), why: t("failedWhy", { right, done }) }),
     quarantined: () => ({ title: t("quarantined"), why: t("quarantinedWhy") }),
+    paused: () => ({ title: t("paused"), why: t("pausedWhy") }),
     not_admitted: () => ({ title: t("notAdmitted"),
       why: t(find(".pl-campaigns").hidden ? "notAdmittedWhy" : "notAdmittedOther") }),
   };

@@ -67,7 +67,7 @@ def _arrive(app: FastAPI, store: Store, settings: FeedbackConfig, rater_of: Who)
 
     def waiting(rater: str, campaign: str) -> int:
         """Whether there is anything; how much there is would tell which items were gold."""
-        return int(store.waiting(rater, campaign) > 0)
+        return int(store.gate(rater, campaign) != "paused" and store.waiting(rater, campaign) > 0)
 
     @app.post("/api/hello")
     def hello(request: Request, body: bodies.Nothing) -> dict[str, Any]:

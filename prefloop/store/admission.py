@@ -16,6 +16,7 @@ from prefloop.store.records import Campaign, Guideline, Lesson, Qualification
 from prefloop.store.schema import (
     acknowledgements,
     answers,
+    campaigns,
     golds,
     guidelines,
     items,
@@ -33,6 +34,8 @@ def gate(db: Connection, rater: str, campaign: int, settings: Campaign) -> str |
         return "not_admitted"
     if quarantined(db, rater):
         return "quarantined"
+    if db.scalar(select(campaigns.c.state).where(campaigns.c.id == campaign)) != "open":
+        return "paused"
     if settings.warning and not _accepted(db, rater, campaign, settings.warning):
         return "warning"
     current = guideline(db, rater, campaign)

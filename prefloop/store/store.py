@@ -191,12 +191,12 @@ class Store:
         own = schema.campaigns
         some = exists().where(schema.items.c.campaign == own.c.id, schema.items.c.kind == "normal")
         with self.reading() as db:
-            found = map(items.campaign_of, db.execute(select(own).where(some).order_by(own.c.id)))
+            rows = db.execute(select(own).where(some, own.c.state != "draft").order_by(own.c.id))
+            found = map(items.campaign_of, rows)
             return [one for one in found if one.admits(rater)]
 
     def gate(self, rater: str, campaign: str) -> str | None:
-        """What stands between this rater and the items: "not_admitted", "quarantined", "warning",
-        "guideline", "failed", or None."""
+        """What stands between this rater and the items, such as "paused" or "warning"; None if nothing does."""
         with self.reading() as db:
             own = items.campaign_id(db, campaign)
             return admission.gate(db, rater, own, items.settings_of(db, own))
