@@ -191,8 +191,7 @@ class Store:
         own = schema.campaigns
         some = exists().where(schema.items.c.campaign == own.c.id, schema.items.c.kind == "normal")
         with self.reading() as db:
-            rows = db.execute(select(own).where(some, own.c.state != "draft").order_by(own.c.id))
-            found = map(items.campaign_of, rows)
+            found = map(items.campaign_of, db.execute(select(own).where(some, own.c.state != "draft").order_by(own.c.id)))
             return [one for one in found if one.admits(rater)]
 
     def gate(self, rater: str, campaign: str) -> str | None:
