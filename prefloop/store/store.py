@@ -188,10 +188,10 @@ class Store:
 
     def open_to(self, rater: str) -> list[Campaign]:
         """The campaigns that have items, and that this rater may rate."""
-        own = schema.campaigns
-        some = exists().where(schema.items.c.campaign == own.c.id, schema.items.c.kind == "normal")
+        own, of = schema.campaigns, schema.items
+        some = exists().where(of.c.campaign == own.c.id, of.c.kind == "normal") & (own.c.state != "draft")
         with self.reading() as db:
-            found = map(items.campaign_of, db.execute(select(own).where(some, own.c.state != "draft").order_by(own.c.id)))
+            found = map(items.campaign_of, db.execute(select(own).where(some).order_by(own.c.id)))
             return [one for one in found if one.admits(rater)]
 
     def gate(self, rater: str, campaign: str) -> str | None:
