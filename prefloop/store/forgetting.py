@@ -49,10 +49,10 @@ OWN: tuple[Column[Any], ...] = (
     answers.c.rater, flags.c.rater, leases.c.rater, acknowledgements.c.rater, warnings.c.rater, verdicts.c.rater,
     quarantines.c.rater, sessions.c.rater, failures.c.name, invitations.c.name, accounts.c.name)
 # Rows that stay and name people: in a column, or in JSON under one of the KEYS.
-NAMING: tuple[Column[Any], ...] = (campaigns.c.settings, reviews.c.why, reviews.c.reviewer, quarantines.c.by,
-                                   quarantines.c.closed_by, left.c.by, exports_of.c.rater)
+NAMING: tuple[Column[Any], ...] = (campaigns.c.settings, reviews.c.why, reviews.c.reviewer, quarantines.c.why,
+                                   quarantines.c.by, quarantines.c.closed_by, left.c.by, exports_of.c.rater)
 IN_JSON = ("settings", "why")
-KEYS = ("rater", "raters")
+KEYS = ("rater", "raters", "by")
 SECRET = ("password", "digest", "token")  # what would open a door is told to nobody
 
 
@@ -123,7 +123,7 @@ def _forget(db: Connection, at: int, name: str, by: str) -> Forgotten:
     actor = by if folded(by) != name else ""
     went = [one.id for one in exports.with_answers_of(db, name)]
     repeats = set(db.scalars(select(items.c.id).where(items.c.rater == name, items.c.kind == "repeat")))
-    silenced, staying = _silenced(db, name, repeats)
+    silenced, staying = _silenced(db, name)
     true_ones = _as_recorded(db, staying)
     reopened = _reopen(db, name)
     count = db.scalar(select(func.count()).select_from(answers).where(answers.c.rater == name)) or 0
@@ -140,7 +140,7 @@ def _forget(db: Connection, at: int, name: str, by: str) -> Forgotten:
     return Forgotten(count, reopened, len(silenced))
 
 
-def _silenced(db: Connection, name: str, repeats: Collection[int]) -> tuple[set[int], set[Key]]:
+def _silenced(db: Connection, name: str) -> tuple[set[int], set[Key]]:
     """The events that the person is in, and the rows that stay of which these tell."""
     log, found, staying = events.events, set(), set()
     theirs = or_(payloads.c.actor == name, payloads.c.about == name)
@@ -149,20 +149,15 @@ def _silenced(db: Connection, name: str, repeats: Collection[int]) -> tuple[set[
                           .join(log, log.c.id == payloads.c.event).where(or_(theirs, *naming))):
         rows = [(tables.tables[table], one) for table, own in json.loads(row.payload).get("rows", {}).items()
                 for one in own]
-        if row.theirs or any(_without(*one, name) or _of_repeat(*one, repeats) for one in rows):
+        if row.theirs or any(_without(*one, name) for one in rows):
             found.add(row.event)
-            staying |= {(table.name, events.key_of(table, one)) for table, one in rows
-                        if not (_goes(table, one, name) or _of_repeat(table, one, repeats))}
+            staying |= {(table.name, events.key_of(table, one)) for table, one in rows if not _goes(table, one, name)}
     return found, staying
 
 
 def _goes(table: Table, row: Mapping[Any, Any], name: str) -> bool:
     own = {column.table for column in OWN} | {items}
     return table in own and events.person_of(table, row) == name
-
-
-def _of_repeat(table: Table, row: Mapping[Any, Any], repeats: Collection[int]) -> bool:
-    return table is reviews and row["item"] in repeats
 
 
 def _as_recorded(db: Connection, staying: set[Key]) -> set[Key]:
@@ -191,7 +186,7 @@ def _reopen(db: Connection, name: str) -> int:
 def _remove(db: Connection, repeats: Collection[int]) -> None:
     """Items that were made for this person alone, and what leans on them."""
     for part in _parts(sorted(repeats)):
-        for column in (reviews.c.item, predictions.c.item, choices.c.item, items.c.id):
+        for column in (predictions.c.item, choices.c.item, items.c.id):
             db.execute(delete(column.table).where(column.in_(part)))
 
 
