@@ -63,7 +63,7 @@ function drawCase() {
 function whyOf(own) {
   const lines = own.why.flatMap((why) => {
     if (why.kind === "disagreement") return [el("li", "", chipOf("disagreement"), `Raters put ${pairsOf(why.pairs, " and ")} both ways round.`)];
-    if (why.kind === "model") return [el("li", "", chipOf("model"), named(why.model), ` is sure of the contrary of what a rater said: ${pairsOf(why.pairs, " above ")}.`)];
+    if (why.kind === "model") return [el("li", "", chipOf("model"), `The reward model is sure of the contrary of what a rater said: ${pairsOf(why.pairs, " above ")}.`)];
     return own.flagged.map((flag) => el("li", "", make("span", "rv-chip rv-is-flag", flag.kind), named(flag.rater),
       flag.note ? ": " : ".", ...(flag.note ? [named(flag.note, "q")] : [])));
   });

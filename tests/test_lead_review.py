@@ -11,7 +11,8 @@ import pytest
 from reviewed_house import NOTE, POLICY, REASON, waiting
 from starlette.testclient import TestClient
 
-from prefloop.feedback_ui import server
+from prefloop.feedback_ui import exporting, server
+from prefloop.formats import snapshot
 from prefloop.store import Store
 
 
@@ -121,3 +122,14 @@ def test_who_is_slower_is_told_whose_decision_stands(lead: TestClient) -> None:
     assert reply.status_code == 409
     assert "me dismissed it" in reply.json()["error"]
     told(lead, "review/decide", id=case["id"], ranks=[1, 2], cause="edge", again=True)
+
+
+@pytest.mark.parametrize(("decisions", "raters"), [
+    ("beside", ["ann", "ann", "bob", "cy", "review:me"]), ("instead", ["ann", "review:me"]),
+    ("none", ["ann", "ann", "bob", "cy"])])
+def test_a_snapshot_has_what_was_decided(decisions: str, raters: list[str], lead: TestClient, store: Store,
+                                         tmp_path: Path) -> None:
+    case = by_kind(lead, "disagreement")
+    told(lead, "review/decide", id=case["id"], ranks=[1, 2, 3], cause="mistake")
+    made = snapshot.read(exporting.export(store, tmp_path / "made", decisions=decisions))
+    assert sorted(one.rater for one in made.rankings) == raters

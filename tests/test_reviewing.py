@@ -201,7 +201,18 @@ def test_a_sure_model_is_heard_and_an_unsure_one_not(store: Store, reviews: Revi
     predicted(store, (0.0, 1.0, 5.0), 0.1, 0)
     predicted(store, (0.0, 1.0, 2.0), 0.1, 1)
     assert why(reviews) == [["model"]]
+    assert reviews.listed(why="model") == reviews.listed()
     assert reviews.listed()[0].why[0]["pairs"] == [[0, 2], [1, 2]]
+
+
+def test_what_was_dismissed_stays_so_when_scores_are_read_again(store: Store, clock: Clock, reviews: Reviews) -> None:
+    answered(store, "ann", FIRST)
+    predicted(store, (0.0, 1.0, 5.0))
+    assert why(reviews) == [["model"]]
+    reviews.dismiss(reviews.listed()[0].id, "lead", "the model is wrong")
+    clock.at += 10
+    store.write(lambda db: db.execute(update(predictions).values(at=clock.at)))
+    assert why(reviews) == []
 
 
 def test_a_flag_opens_a_review_also_where_nobody_answered(store: Store, reviews: Reviews) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -17,13 +17,13 @@ from typing import Any
 
 from sqlalchemy import Connection, func, or_, select
 
+from prefloop.quality.figures import wilson_of
 from prefloop.records import decided
 from prefloop.store.admission import is_right
 from prefloop.store.schema import answers, flags, golds, items, predictions, quarantines
 
 KINDS = ("disagreement", "model", "flag")
 BAR = 0.7  # a rater whose share of gold items that were right is surely below this is not heard
-CONFIDENCE = 1.96  # standard errors to either side: 95%
 SURE = 0.9  # the probability from which on a reward model is sure of a pair
 SPREADS = 3  # ... whose gap must also be so many times its members' spread
 
@@ -52,13 +52,8 @@ def contradicted(ranks: Ranks, scores: Sequence[float], spread: float | None) ->
 
 
 def surely_below(right: int, of: int, bar: float = BAR) -> bool:
-    """Does the whole interval of a share lie below a bar? Wilson (1927), 95%; of nothing it does not."""
-    if not of:
-        return False
-    share, square = right / of, CONFIDENCE ** 2
-    middle = share + square / (2 * of)
-    reach = CONFIDENCE * math.sqrt(share * (1 - share) / of + square / (4 * of * of))
-    return (middle + reach) / (1 + square / of) < bar
+    """Does the whole interval of a share lie below a bar? Of nothing it does not."""
+    return of > 0 and wilson_of(right / of, of)[1] < bar
 
 
 # -- what the store knows ---------------------------------------------------------------------------------------------
@@ -90,11 +85,8 @@ def found(db: Connection) -> dict[int, list[Why]]:
     """What there is to look at now, by item: every reason of an item, in the order of KINDS."""
     made: dict[int, list[Why]] = defaultdict(list)
     models = _predicted(db)
-    heard = _heard(db, unheard(db))
-    for item, given in heard.items():
-        if why := _disagreement(given):
-            made[item].append(why)
-        made[item] += [why for model in models.get(item, ()) if (why := _contradiction(given, model))]
+    for item, given in _heard(db, unheard(db)).items():
+        made[item] += filter(None, (_disagreement(given), _contradiction(given, models.get(item))))
     for item, why in _flagged(db).items():
         made[item].append(why)
     return {item: whys for item, whys in made.items() if whys}
@@ -127,20 +119,20 @@ def _disagreement(given: Sequence[_Said]) -> Why | None:
             "at": max(one.at for one in given if either & set(decided(one.ranks)))}
 
 
-def _predicted(db: Connection) -> Mapping[int, list[Any]]:
-    made: dict[int, list[Any]] = defaultdict(list)
-    for row in db.execute(select(predictions).order_by(predictions.c.item, predictions.c.model)):
-        made[row.item].append(row)
-    return made
+def _predicted(db: Connection) -> dict[int, Any]:
+    """Of each item what the model said that was asked last."""
+    query = select(predictions.c.item, predictions.c.model, predictions.c.scores, predictions.c.spread)
+    return {row.item: row for row in db.execute(query.order_by(predictions.c.at, predictions.c.model))}
 
 
 def _contradiction(given: Sequence[_Said], model: Any) -> Why | None:
-    scores = json.loads(model.scores)
-    against = [(one, pairs) for one in given if (pairs := contradicted(one.ranks, scores, model.spread))]
+    """Since when is told by the answers alone: the same scores are kept anew whenever their file is read again."""
+    scores = json.loads(model.scores) if model else []
+    against = [(one, pairs) for one in given if model and (pairs := contradicted(one.ranks, scores, model.spread))]
     if not against:
         return None
     return {"kind": "model", "model": model.model, "pairs": sorted({pair for _, pairs in against for pair in pairs}),
-            "at": max(model.at, *(one.at for one, _ in against))}
+            "at": max(one.at for one, _ in against)}
 
 
 def _flagged(db: Connection) -> dict[int, Why]:

@@ -23,6 +23,7 @@ from prefloop.store.cases import Case, Decision, Review
 from prefloop.store.dialects import upsert
 from prefloop.store.disputing import Why
 from prefloop.store.items import add, campaign_of, contents_of, illustrated, ready, storable
+from prefloop.store.pseudonyms import REVIEW
 from prefloop.store.schema import answers, campaigns, golds, guidelines, items, reviews
 from prefloop.store.store import Store
 
@@ -317,7 +318,7 @@ def _decision(row: Row[Any]) -> Decision:
 def _ranking(of: Content, said: Decision, reviewer: str, kind: str, order: Sequence[int], version: str) -> Ranking:
     if len(said.ranks) != len(of[1]):
         raise RequestError(f"ranks: {len(said.ranks)} ranks for {len(of[1])} answers")
-    return Ranking(*of, said.ranks, f"review:{reviewer}", None, said.none_acceptable, said.note, shown=tuple(order),
+    return Ranking(*of, said.ranks, REVIEW + reviewer, None, said.none_acceptable, said.note, shown=tuple(order),
                    guideline=version, kind=kind)
 
 

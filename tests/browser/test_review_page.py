@@ -75,7 +75,7 @@ def test_two_items_are_decided_by_keyboard_and_one_becomes_gold(served: Served, 
     page.keyboard.press("Enter")
 
     asked(page, "contradicted")
-    assert "runs/reward/9" in (page.locator(".rv-why").text_content() or "")
+    assert "reward model is sure of the contrary" in (page.locator(".rv-why").text_content() or "")
     page.keyboard.press("N")
     asked(page, "flagged")
     assert page.locator(".rv-why q").inner_text() == NOTE.replace("\u202e", "U+202E")
