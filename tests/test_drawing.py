@@ -11,12 +11,16 @@ from statistics import mean, stdev
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import Connection, bindparam, select, update
 from test_store import Clock, item, url
 
+from prefloop.feedback_ui import model_agreement
 from prefloop.records import Answers
-from prefloop.store import Campaign, Store, drawing
+from prefloop.store import Campaign, Judgement, Store, drawing, filling
+from prefloop.store.items import campaign_id
+from prefloop.store.predicting import Scores
 from prefloop.store.schema import items, leases
+from prefloop.store.verifying import verify
 
 CIRCLE, WINDOW = 32, 3
 EVERYTHING = items.c.kind == "normal"
@@ -78,7 +82,7 @@ def test_every_draw_by_chance_is_as_likely_as_it_is_said_to_be(
     monkeypatch.setattr(drawing, "WINDOW", WINDOW)
     strata(store, {"a": len(places)})
     set_(store, chance=places)
-    share: Counter[int] = Counter()
+    share: dict[int, float] = dict.fromkeys(range(1, len(places) + 1), 0.0)
     with store.reading() as db:
         said = {n: drawing.likely(db, EVERYTHING, n) for n in range(1, len(places) + 1)}
         for start in range(CIRCLE):
@@ -88,7 +92,7 @@ def test_every_draw_by_chance_is_as_likely_as_it_is_said_to_be(
             assert found.propensity == pytest.approx(said[found.item])
             for one in dice.among:
                 share[one] += 1 / CIRCLE / len(dice.among)
-    assert {n: share[n] for n in said} == pytest.approx(said)
+    assert share == pytest.approx(said)
     assert sum(said.values()) == pytest.approx(1)
 
 
@@ -183,3 +187,39 @@ def test_weights_from_propensities_take_out_what_the_choice_put_in(store: Store)
 def lure(pool: int, asked: int, turn: int, propensity: float) -> float:
     """The weight of the answer of the `turn`-th of so many turns."""
     return 1 + (pool - asked) / (pool - turn) * (1 / ((pool - turn + 1) * propensity) - 1)
+
+
+def test_every_rule_and_all_that_is_read_of_a_campaign_on_both_databases(store_url: str, clock: Clock) -> None:
+    rows = [of_stratum(n, "maths" if n % 3 else "code") for n in range(150)]
+    said = {(row.prompt.id, one.id): (float(place), n / 150) for n, row in enumerate(rows)
+            for place, one in enumerate(row.responses)}
+    def fit(db: Connection, campaign: int) -> None:
+        filling.require_fillable(db, campaign, True)
+
+    with Store(store_url, clock=clock, seed=2) as store:
+        for number, (rule, own) in enumerate({"queued": {}, "random": {}, "uncertainty": {}, "stratified": {
+                "quotas": {"maths": 0.5, "code": 0.5}}}.items()):
+            store.apply(Campaign("study", ask=rule, show_model=True, repeats=0.3, **own), rows=rows, need=2,
+                        scores=Scores("m", said), fit=fit)
+            for _ in range(12):
+                lease = store.lease(f"rater {number}", 600, campaign="study")
+                assert lease is not None
+                store.submit(lease.token, lease.rater, Judgement((1, 2, 3)))
+        with store.reading() as db:
+            policies = Counter(db.scalars(select(leases.c.policy)))
+            rates = list(db.scalars(select(leases.c.propensity).where(leases.c.policy != "queued")))
+            strata = {one.stratum: one for one in filling.coverage(db, campaign_id(db, "study"))}
+        assert set(policies) == {"queued", "random", "uncertainty", "stratified", "repeat"}
+        assert all(rate is None or 0 < rate <= 1 for rate in rates)
+        assert (strata["maths"].items, strata["code"].wanted) == (100, 100)
+        assert strata["code"].uncertainty == pytest.approx(mean(n / 150 for n in range(0, 150, 3)))
+        told = [one.model for number in range(4) for one in store.history(f"rater {number}", "study")]
+        assert any(one is None for one in told)
+        assert any(one is not None for one in told)
+        assert sum(one.propensity is not None for one in store.rankings()) > 20
+        store.write(lambda db: filling.set_state(db, clock.at, "ann", "study", "paused", True))
+        assert store.gate("rater 1", "study") == "paused"
+        assert store.lease("rater 1", 600, campaign="study") is None
+        assert model_agreement.facts(store, "study")["over_time"]
+        with store.reading() as db:
+            assert not verify(db).bad
