@@ -64,10 +64,11 @@ def main(asked: config.Asked) -> None:
 
 
 def record(url: str, folder: Path, made: Snapshot, before: str) -> None:
-    """The store keeps whose answers are in it; the folder, where the log stood."""
+    """The store keeps whose answers and decisions are in it; the folder, where the log stood."""
+    raters = Counter(one.rater.removeprefix(REVIEW) for one in made.rankings)
     try:
         control.perform(url, "exported", kind="snapshot", place=str(folder.resolve()), checksum=made.checksum,
-                        raters=_raters(made.rankings), head=before)
+                        raters=raters, head=before)
     except (RequestError, RunError) as error:
         raise RunError(f"{folder}: it is written and whole, but the store does not know of it and will not name it "
                        f"when a rater is deleted: {error}") from None
