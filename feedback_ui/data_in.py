@@ -15,6 +15,7 @@ from prefloop.formats.row import Rules
 from prefloop.records import Answers, Ranking
 from prefloop.store import Store, events, taking
 
+from .campaigns import MOST_RATERS
 from .queueing import MOST_ANSWERS
 
 TAKE = ("rankings", "items")
@@ -27,9 +28,10 @@ class ImportConfig(Rules):
     path: str | list[str]
     format: str = arriving.AUTO
     take: str = "rankings"
-    raters_per_item: int = 1
+    raters_per_item: int | None = None
     kind: str = "auto"
     encoding: str = "utf-8"
+    dataset_split: str | None = None
 
     def __post_init__(self) -> None:
         one_of("format", self.format, arriving.NAMES)
@@ -38,8 +40,9 @@ class ImportConfig(Rules):
         require_rules(self)
         if not self.paths or not all(isinstance(one, str) and one for one in self.paths):
             raise RequestError(f"import.path: expected a file or a list of files, got {self.path!r}")
-        if not 1 <= self.raters_per_item <= 1000:
-            raise RequestError(f"import.raters_per_item: {self.raters_per_item} is not a number of raters, 1 to 1000")
+        if self.raters_per_item is not None and not 1 <= self.raters_per_item <= MOST_RATERS:
+            raise RequestError(f"import.raters_per_item: {self.raters_per_item} is not a number of raters, 1 to "
+                               f"{MOST_RATERS}, or null for the campaign's own")
         try:
             codecs.lookup(self.encoding)
         except LookupError:
@@ -60,15 +63,17 @@ def work(store: Store, campaign: str, settings: dict[str, Any]) -> dict[str, Any
 
 def received(store: Store, campaign: str, wanted: ImportConfig, by: str = events.COMMAND) -> str:
     """Takes in all that the files hold, or nothing of it; tells what came of it."""
-    if campaign not in [one.name for one in store.campaigns()]:
+    into = next((one for one in store.campaigns() if one.name == campaign), None)
+    if into is None:
         raise RequestError(f"campaign: there is none named {campaign!r}; `prefloop feedback campaign`, or the page "
                            "for leads, makes one")
-    found = arriving.opened(wanted.paths, files.Asked(wanted.kind, wanted.encoding))
+    found = arriving.opened(wanted.paths, files.Asked(wanted.kind, wanted.encoding), wanted.dataset_split)
     name, form, rules = arriving.formed(wanted.format, wanted, found)
     tally = Tally()
     rows = arriving.records(form, rules, found, tally)
     if wanted.take == "items":
-        count, new = taking.queue(store, campaign, rows, MOST_ANSWERS, wanted.raters_per_item, by)
+        need = wanted.raters_per_item or into.raters_per_item
+        count, new = taking.queue(store, campaign, rows, MOST_ANSWERS, need, by)
         told = [f"{_many(new, 'item')} queued", f"{count - new} queued before"]
     else:
         made = taking.take(store, campaign, _ranked(rows), MOST_ANSWERS, by)

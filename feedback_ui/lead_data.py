@@ -17,6 +17,7 @@ from prefloop.formats.importing import one_of
 from prefloop.formats.layouts import LAYOUTS
 from prefloop.formats.losses import FACTS
 from prefloop.store import Store
+from prefloop.store.exports import head
 
 from . import bodies, data_in, data_out, uploads
 from .rating_web import Who
@@ -37,11 +38,12 @@ class Import(bodies.Body):
     format: str = Field(arriving.AUTO, max_length=bodies.TOKEN)
     kind: str = Field("auto", max_length=bodies.TOKEN)
     take: Literal["rankings", "items"] = "rankings"
-    raters_per_item: int = Field(1, ge=1, le=1000)
+    raters_per_item: int | None = None
 
 
 def routes(app: FastAPI, store: Store, lead_of: Who) -> None:
     uploads.routes(app, store, lead_of)
+    measured: dict[tuple[str, data_out.Which], tuple[str, leaving.Left]] = {}
 
     @app.get("/api/lead/formats")
     def formats(request: Request) -> dict[str, Any]:
@@ -53,11 +55,13 @@ def routes(app: FastAPI, store: Store, lead_of: Who) -> None:
 
     @app.post("/api/lead/losses")
     def losses(request: Request, body: Losses) -> dict[str, Any]:
-        """What an export would leave out."""
+        """What an export would leave out; counted anew once something has changed."""
         lead_of(request)
         one_of("format", body.format, tuple(LAYOUTS), "export")
         which = data_out.Which(body.campaign, surplus=body.surplus, decisions=body.decisions)
-        made = leaving.measure(body.format, which.rankings(store))
+        now, before = head(store), measured.get((body.format, which))
+        made = before[1] if before and before[0] == now else leaving.measure(body.format, which.rankings(store))
+        measured[body.format, which] = now, made
         return {"rankings": made.rankings, "raters": len(made.raters),
                 "lost": [{"what": FACTS[name].lost, "count": made.lost[name]} for name in FACTS if made.lost[name]]}
 

@@ -13,10 +13,10 @@ import pytest
 from sqlalchemy import func, select
 from test_round_trips import any_prompt, any_responses, as_set, texts
 
-from prefloop import cli
+from prefloop import cli, config
 from prefloop.errors import RequestError
 from prefloop.feedback_ui import data_in, data_out
-from prefloop.formats import losses
+from prefloop.formats import importing, losses, snapshot
 from prefloop.formats.layouts import LAYOUTS
 from prefloop.records import STRENGTHS, Answers, Message, Prompt, Ranking, Response
 from prefloop.store import Judgement, Store, schema, verifying
@@ -292,3 +292,15 @@ def test_real_data_through_every_form(tmp_path: Path, real: list[Ranking], form:
         assert len(found) == len({one.prompt.id for one in kept})
     else:
         assert as_set(found, form) == Counter(dict.fromkeys(as_set(kept, form), 1))
+
+
+def test_tasks_become_a_snapshot_too_but_for_those_that_nobody_ranked(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps(TASK) + "\n")
+    asked = ["import.format=label_studio", f"import.path={tmp_path / 'in.jsonl'}", f"import.out={tmp_path / 'out'}"]
+    assert cli.main(["import", *asked]) == 0
+    (made,) = snapshot.read(tmp_path / "out").rankings
+    assert (made.ranks, made.rater) == ((2, 1), "import")
+    (tmp_path / "in.jsonl").write_text(json.dumps({**TASK, "annotations": []}) + "\n")
+    with pytest.raises(RequestError, match=r"in.jsonl:1: nobody has ranked these answers"):
+        importing.main(config.read("import", None, [*asked[:2], f"import.out={tmp_path / 'new'}"]))
+    assert not (tmp_path / "new").exists()

@@ -65,7 +65,8 @@ def _kept(layout: Layout, rankings: Iterable[Ranking], out: Left,
           named: Callable[[str], str] = str) -> Iterator[Ranking]:
     seen: Counter[str] = Counter()
     for one in rankings:
-        kept = losses.held(replace(one, rater=named(one.rater)), layout.holds, out.lost)
+        called = named(one.rater)
+        kept = losses.held(one if called == one.rater else replace(one, rater=called), layout.holds, out.lost)
         if kept is not None:
             if layout.group is not None and "each" not in layout.holds:
                 key = layout.group(kept)
