@@ -24,6 +24,7 @@ from . import (
     lead_data,
     lead_overview,
     lead_people,
+    lead_quality,
     lead_review,
     model_agreement,
 )
@@ -34,14 +35,14 @@ STYLES = ("base.css", "text.css", "lead.css", "lead_views.css", "lead_review.css
 SCRIPTS = ("shared.js", "lead_parts.js", "lead_charts.js", "lead_overview.js", "lead_campaigns.js", "lead_quality.js",
            "ranking_said.js", "lead_review_case.js", "lead_review.js", "lead_data.js", "lead_people.js", "lead_log.js",
            "lead.js")
-NOTHING: dict[str, Any] = {"over_time": [], "agreement": {"by_stratum": [], "by_guideline": []}, "by_confidence": []}
 
 
 class NotLead(RequestError):
     """What leads may do, and raters not; or admins, and leads not."""
 
 
-def routes(app: FastAPI, store: Store, settings: FeedbackConfig, accounts: Accounts | None) -> None:
+def routes(app: FastAPI, store: Store, settings: FeedbackConfig, accounts: Accounts | None,
+           known: lead_quality.Facts) -> None:
     """`accounts` is None where nobody signs in."""
     def lead_of(request: Request) -> str:
         return _named(request, settings, ("lead", "admin"), "this is for leads")
@@ -62,8 +63,9 @@ def routes(app: FastAPI, store: Store, settings: FeedbackConfig, accounts: Accou
     lead_audit.routes(app, store, lead_of, admin_of)
     lead_data.routes(app, store, lead_of)
     lead_campaigns.routes(app, store, settings, lead_of)
-    lead_charts.routes(app, store, lead_of, lambda campaign, rater: NOTHING,
+    lead_charts.routes(app, store, lead_of, known.of,
                        lambda campaign: model_agreement.facts(store, campaign))
+    lead_quality.routes(app, store, lead_of, known)
     lead_review.routes(app, store, lead_of)
     if accounts is not None:
         lead_people.routes(app, store, settings, accounts, admin_of)

@@ -6,7 +6,8 @@ A label is one of our own routes, a status or a state: nothing that a rater or a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
@@ -18,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prefloop.doors import loopback
+from prefloop.quality.drift import WATCHED
 from prefloop.store import Store, schema
 
 from .guard import FORWARDED, here, peer
@@ -53,8 +55,8 @@ class Measured:
 class StoreCollector:
     """Read when Prometheus asks."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, quality: Callable[[], Mapping[str, Any]]) -> None:
+        self._store, self._quality = store, quality
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         progress = self._store.progress()
@@ -65,11 +67,29 @@ class StoreCollector:
         yield answers
         yield GaugeMetricFamily("prefloop_items", "Items to rate", value=progress.items)
         yield from self._counted()
+        yield from self._judged()
         size = GaugeMetricFamily("prefloop_store_bytes", "Size of the store's files", labels=["file"])
         with self._store.reading() as db:
             for name, value in self._store.place.sizes(db).items():
                 size.add_metric([name], value)
         yield size
+
+    def _judged(self) -> Iterator[GaugeMetricFamily]:
+        """How good raters' work is; what cannot be told yet is left out."""
+        known = self._quality()
+        agreement = GaugeMetricFamily("prefloop_agreement", "Between raters of one item", labels=["figure"])
+        for figure in ("alpha", "percent", "tau_b"):
+            if (told := known["agreement"]["overall"][figure]) is not None:
+                agreement.add_metric([figure], told["value"])
+        yield agreement
+        alarms = GaugeMetricFamily("prefloop_alarms", "Of campaigns' newest answers", labels=["what"])
+        for what in WATCHED:
+            alarms.add_metric([what], sum(one["what"] == what for one in known["alarms"]))
+        yield alarms
+        quarantines = GaugeMetricFamily("prefloop_quarantines", "Raters", labels=["state"])
+        for state in ("proposed", "held"):
+            quarantines.add_metric([state], sum(one["state"] == state for one in known["raters"]))
+        yield quarantines
 
     def _counted(self) -> Iterator[GaugeMetricFamily]:
         now = self._store.clock()
@@ -85,11 +105,11 @@ class StoreCollector:
                 yield GaugeMetricFamily(name, what, value=value or 0)
 
 
-def routes(app: FastAPI, store: Store) -> None:
+def routes(app: FastAPI, store: Store, quality: Callable[[], Mapping[str, Any]]) -> None:
     registry = CollectorRegistry()
     seconds = Histogram("prefloop_request_seconds", "Time from a request to its reply", ["route", "status"],
                         buckets=SECONDS, registry=registry)
-    registry.register(StoreCollector(store))
+    registry.register(StoreCollector(store, quality))
     ProcessCollector(registry=registry)
     app.add_middleware(Measured, seconds=seconds)
 

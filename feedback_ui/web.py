@@ -16,9 +16,10 @@ from prefloop.errors import RequestError, RunError
 from prefloop.store import AlreadyAnswered, NotLeased, Store
 from prefloop.store.accounts import Accounts, Locked
 from prefloop.store.reviewing import Closed
+from prefloop.store.watching import Watch
 
 from . import app as page
-from . import auth, lead_web, metrics, rating_web
+from . import auth, lead_quality, lead_web, metrics, rating_web, watching
 from .guard import HEADERS, Guard, Sessions, unsaved
 from .server import FeedbackConfig
 
@@ -28,22 +29,25 @@ STATUS = {NotLeased: 403, auth.NotYou: 403, rating_web.NotAdmitted: 403, lead_we
 
 def build(store: Store, settings: FeedbackConfig) -> FastAPI:
     accounts = Accounts(store) if settings.sign_in else None
+    watch = Watch(store)
+    facts = lead_quality.Facts(store, watch)
+    watched = watching.while_served(watch, facts)
     if accounts is None:
-        app = guarded()
+        app = guarded(lifespan=watched)
     else:
         known = auth.sessions(accounts, settings.origin, settings.port)
-        app = guarded(settings.origin, known)
+        app = guarded(settings.origin, known, watched)
         auth.routes(app, accounts, known, page.sign_in_files())
-    metrics.routes(app, store)
+    metrics.routes(app, store, facts.of)
     rating_web.routes(app, store, settings)
-    lead_web.routes(app, store, settings, accounts)
+    lead_web.routes(app, store, settings, accounts, facts)
     return page.mount(app, page.rating_page())
 
 
-def guarded(origin: str = "", sessions: Sessions | None = None) -> FastAPI:
+def guarded(origin: str = "", sessions: Sessions | None = None, lifespan: Any = None) -> FastAPI:
     """No routes yet: who may call, and how what goes wrong is told."""
     # FastAPI's own documentation pages load scripts from elsewhere.
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.add_middleware(Guard, origin=origin, sessions=sessions)
     for kind, status in STATUS.items():
         app.add_exception_handler(kind, _reply(status))

@@ -248,23 +248,41 @@ def ties(votes: Votes) -> Figure | None:
 # -- over time --------------------------------------------------------------------------------------------------------
 
 
-def over_time(votes: Votes) -> list[Period]:
-    """The same figures of equal spans of time, at most BUCKETS; one without an answer is left out."""
-    if not len(votes):
+def over_time(votes: Votes, rater: str | None = None) -> list[Period]:
+    """The same figures of equal spans of time, at most BUCKETS; one without an answer is left out. With `rater` of
+    their answers alone, and how far others said the same.
+    """
+    own = votes if rater is None else votes.where(votes.rater_A == _number(votes, rater))
+    if not len(own):
         return []
-    first, last = int(votes.created_A.min()), int(votes.created_A.max())
+    met = None if rater is None else _met(votes, own)
+    first, last = int(own.created_A.min()), int(own.created_A.max())
     step = next((one for one in STEPS if (last - first) // one < BUCKETS), STEPS[-1])
-    bucket_A = votes.created_A // step
-    return [period(votes.where(bucket_A == one), int(one) * step, step) for one in np.unique(bucket_A)]
+    bucket_A = own.created_A // step
+    return [_period(own, bucket_A == one, met, int(one) * step, step) for one in np.unique(bucket_A)]
 
 
-def period(votes: Votes, at: int, seconds: int) -> Period:
+def _number(votes: Votes, rater: str) -> int:
+    return votes.raters.index(rater) if rater in votes.raters else -1
+
+
+def _met(votes: Votes, own: Votes) -> tuple[Array, Array]:
+    """Of each of their answers the pairs that others decided alike, of how many."""
+    about = votes.where(np.isin(votes.item_A, own.item_A))
+    others, pairs, _, _ = _likeness(about)
+    rows = np.searchsorted(about.id_A, own.id_A)
+    return others[rows], pairs[rows]
+
+
+def _period(votes: Votes, within: NDArray[np.bool_], met: tuple[Array, Array] | None, at: int, seconds: int) -> Period:
     """What was said in it; agreement is of raters who both said it then."""
-    newest = votes.where(votes.newest_A & ~votes.of_kind("qualification"))
+    newest = votes.where(within & votes.newest_A & ~votes.of_kind("qualification"))
     normal = newest.of_kind("normal").astype(np.float64)
     gold = np.isfinite(newest.right_A)
     stands = newest.where(newest.stands_A)
     shares = {"accepted": share(newest.accepted_A * normal, normal, newest.item_A),
               "gold": share(np.nan_to_num(newest.right_A), gold.astype(np.float64), newest.id_A),
               "ties": ties(stands), "left": left(stands), "seconds": median(stands.seconds_A)}
+    if met is not None:
+        shares["agreement"] = share(met[0][within], met[1][within], votes.item_A[within])
     return Period(at, seconds, int(newest.stands_A.sum()), agreement(newest), shares)

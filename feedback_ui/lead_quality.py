@@ -1,0 +1,153 @@
+"""How good raters' work is, for leads: agreement, each rater's figures, alarms, and quarantines."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from typing import Any, Literal
+
+from fastapi import FastAPI, Request
+from pydantic import Field
+from sqlalchemy import select
+
+from prefloop.quality import drift, figures
+from prefloop.quality.votes import Votes
+from prefloop.store import Store, quarantining
+from prefloop.store.quarantining import Quarantine, Why
+from prefloop.store.schema import campaigns, guidelines
+from prefloop.store.watching import Watch
+
+from . import bodies
+from .rating_web import Who
+
+KEPT = 16  # answers to leads' questions that are kept
+FIGURES = ("gold", "consistency", "agreement", "left", "ties", "seconds")
+WORTH = 10  # times as long as they took to make
+
+# What each alarm and each reason for a quarantine says.
+ALARMS = {"accepted": "fewer answers are accepted", "gold": "less gold is right", "ties": "the share of ties changed",
+          "left": "the first answer shown wins another share than before", "seconds": "answers come faster"}
+REASONS = {"random": "ranks like somebody who clicks at random: e^{random:.1f} to 1 ({answers} answers)",
+           "doubt": "did not show in {answers} answers, gold among them, that they read",
+           "drift": "since a while ranks as if many rankings were turned round: e^{drift:.1f} to 1",
+           "held": "quarantined by {by}: {note}", "lifted": "lifted by {by}: {note}",
+           "dismissed": "dismissed by {by}: {note}"}
+
+
+class Quality(bodies.Body):
+    """Of a campaign, or of all; what went over time is of `rater` alone where one is named."""
+
+    campaign: str | None = Field(None, max_length=bodies.NAME)
+    rater: str | None = Field(None, max_length=bodies.NAME)
+
+
+class Verdict(bodies.Body):
+    rater: str = Field(max_length=bodies.NAME)
+    action: Literal["hold", "lift", "dismiss"]
+    note: str = Field("", max_length=quarantining.NOTE)
+
+
+class Facts:
+    """What leads are told. Of many answers it takes a second or two to make, and so it is kept for a while."""
+
+    def __init__(self, store: Store, watch: Watch) -> None:
+        self._store, self._watch, self._turn = store, watch, threading.Lock()
+        self._made: dict[tuple[str | None, str | None], tuple[float, float, dict[str, Any]]] = {}
+
+    def of(self, campaign: str | None = None, rater: str | None = None) -> dict[str, Any]:
+        with self._turn:
+            began = time.monotonic()
+            at, took, made = self._made.get((campaign, rater), (0.0, -math.inf, {}))
+            if began - at > WORTH * took:
+                made = facts(self._store, self._watch, campaign, rater)
+                now = time.monotonic()
+                self._made[campaign, rater] = now, now - began, made
+                for old in list(self._made)[:-KEPT]:
+                    del self._made[old]
+            return made
+
+    def forget(self) -> None:
+        with self._turn:
+            self._made.clear()
+
+
+def routes(app: FastAPI, store: Store, lead_of: Who, known: Facts) -> None:
+    @app.post("/api/lead/quality")
+    def quality(request: Request, body: Quality) -> dict[str, Any]:
+        lead_of(request)
+        return known.of(body.campaign, body.rater)
+
+    @app.post("/api/lead/quarantine")
+    def quarantine(request: Request, body: Verdict) -> dict[str, Any]:
+        work = {"hold": quarantining.hold, "lift": quarantining.lift, "dismiss": quarantining.dismiss}[body.action]
+        work(store, body.rater, lead_of(request), body.note)
+        known.forget()
+        return {"state": _state(quarantining.newest(store).get(body.rater))}
+
+
+def facts(store: Store, watch: Watch, campaign: str | None = None, rater: str | None = None) -> dict[str, Any]:
+    standings = watch.standings()
+    votes = watch.reader.votes(campaign)
+    quarantines = quarantining.newest(store)
+    raters = [_rater(one, quarantines.get(one.rater)) | {
+        "flagged": one.rater in standings and standings[one.rater].flagged} for one in figures.of_raters(votes)]
+    return {"agreement": {"overall": _agreement(figures.agreement(votes)),
+                          "by_stratum": [{"stratum": name, **_agreement(figures.agreement(votes.where(
+                              votes.stratum_A == n)))} for n, name in enumerate(votes.strata)
+                              if (votes.stratum_A == n).any()],
+                          "by_guideline": _by_guideline(store, votes)},
+            "raters": raters, "alarms": alarms(store, votes),
+            "over_time": [_period(one) for one in figures.over_time(votes, rater)]}
+
+
+def alarms(store: Store, votes: Votes) -> list[dict[str, Any]]:
+    """Of each campaign by itself: they differ."""
+    with store.reading() as db:
+        names = {row.id: row.name for row in db.execute(select(campaigns.c.id, campaigns.c.name))}
+    return [{"what": one.what, "words": f"{ALARMS[one.what]}: {_words(one.now)} now, {_words(one.before)} before",
+             "now": one.now._asdict(), "before": one.before._asdict(), "since": one.since, "until": one.until,
+             "campaign": name} for number, name in names.items()
+            for one in drift.alarms(votes.where(votes.campaign_A == number))]
+
+
+def _words(share: figures.Figure) -> str:
+    return f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%})"
+
+
+def _by_guideline(store: Store, votes: Votes) -> list[dict[str, Any]]:
+    """Between raters who worked by the same version."""
+    with store.reading() as db:
+        numbers = {row.version: row.number for row in db.execute(select(guidelines.c.version, guidelines.c.number))}
+    return [{"version": version, "number": numbers.get(version),
+             **_agreement(figures.agreement(votes.where(votes.guideline_A == n)))}
+            for n, version in enumerate(votes.guidelines) if (votes.guideline_A == n).any()]
+
+
+def _agreement(of: figures.Agreement) -> dict[str, Any]:
+    return {name: _told(getattr(of, name)) for name in ("alpha", "percent", "tau_b")} | {"items": of.items}
+
+
+def _told(figure: figures.Figure | None) -> dict[str, Any] | None:
+    return None if figure is None else figure._asdict()
+
+
+def _rater(of: figures.RaterFigures, quarantine: Quarantine | None) -> dict[str, Any]:
+    known = {name: _told(getattr(of, name)) for name in FIGURES}
+    return {"rater": of.rater, "answers": of.answers, **known, "state": _state(quarantine),
+            "why": [_reason(one) for one in quarantine.why] if quarantine else [],
+            "since": quarantine.at if quarantine else None, "by": quarantine.by if quarantine else ""}
+
+
+def _state(quarantine: Quarantine | None) -> str | None:
+    return quarantine.state if quarantine is not None and quarantine.closed is None else None
+
+
+def _reason(why: Why) -> str:
+    told = REASONS.get(why["kind"])
+    return told.format(**why).removesuffix(": ") if told else str(why["kind"])
+
+
+def _period(of: figures.Period) -> dict[str, Any]:
+    return {"at": of.at, "seconds_each": of.seconds, "answers": of.answers, "alpha": _told(of.agreement.alpha),
+            "percent": _told(of.agreement.percent), **{name: _told(one) for name, one in of.shares.items()}}
