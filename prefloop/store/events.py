@@ -14,6 +14,7 @@ import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -91,8 +92,9 @@ def told(table: Table, row: Mapping[Any, Any]) -> dict[str, Any]:
             for column in held(table)}
 
 
-def held(table: Table) -> list[Column[Any]]:
-    return [column for column in table.c if column.name not in HELD[table]]
+@cache
+def held(table: Table) -> tuple[Column[Any], ...]:
+    return tuple(column for column in table.c if column.name not in HELD[table])
 
 
 def _plain(name: str, value: Any, real: bool) -> Any:

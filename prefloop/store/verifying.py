@@ -24,6 +24,7 @@ from prefloop.store.schema import answers, choices, exports, items, payloads, pi
 READ = 1000  # rows at once
 TOLD = 10_000  # events after which the caller is told how far it is
 MOST = 100  # faults that are told
+SORTED = json.JSONEncoder(sort_keys=True)
 
 Key = tuple[str, tuple[Any, ...]]  # a table's name and a row's key
 Tell = Callable[[int, int], None]
@@ -153,7 +154,7 @@ def _said(log: Log, row: Row[Any]) -> None:
 
 def summed(row: Mapping[Any, Any]) -> bytes:
     """A short digest of all that a row says."""
-    return hashlib.blake2b(json.dumps(row, sort_keys=True).encode(), digest_size=16).digest()
+    return hashlib.blake2b(SORTED.encode(row).encode(), digest_size=16).digest()
 
 
 # -- the rows ---------------------------------------------------------------------------------------------------------
