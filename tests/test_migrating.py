@@ -17,6 +17,7 @@ from prefloop.errors import RequestError, RunError
 from prefloop.store import Campaign, Judgement, Past, Progress, Store, migrations, schema
 from prefloop.store.copying import inspected
 from prefloop.store.sqlite import SqliteFile
+from prefloop.store.verifying import verify
 
 OLD = Path(__file__).with_name("schema_1.sql")  # of a store that prefloop made before there were campaigns
 NEXT = OLD.with_name("schema_2.sql")  # of a store with all that there was before there was a log
@@ -67,6 +68,7 @@ def check_next(folder: Path) -> None:
         assert store.gate("ann", "study") is None
         with store.reading() as db:
             assert db.exec_driver_sql("select count(*) from accounts").scalar() == 2
+            assert verify(db).bad == (), "what was there is adopted by the log"
 
 
 def test_a_store_of_schema_2_is_brought_on(tmp_path: Path) -> None:
