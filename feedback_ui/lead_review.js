@@ -149,6 +149,7 @@ const reviewKeys = {
   Q: () => writtenInReview(),
   O: () => foldReview(),
   R: () => find(".rv-note").focus(),
+  "?": () => (find(".rv-keys").open = !find(".rv-keys").open),
   ...Object.fromEntries(Object.entries(CAUSES).map(([cause, [, key]]) => [key, () => sayReview({ cause })])),
   Backspace: () => sayReview({ ranks: reviewPair() ? [null, null] : placed(review.said.ranks, review.current, null) }),
   Delete: () => reviewKeys.Backspace(),

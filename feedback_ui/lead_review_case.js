@@ -12,10 +12,20 @@ function drawReviewList() {
     el("div", "rv-tabs", ...Object.entries(REVIEW_STATES).map(([name, title]) =>
       tab(name === "open" ? `${title} ${whole(counts.all)}` : title, state === name, turn({ state: name })))),
     el("div", "rv-tabs", tab("All", why === null, turn({ why: null })), ...Object.entries(REVIEW_KINDS).map(([name, title]) =>
-      tab(state === "open" ? `${title} ${whole(counts[name])}` : title, why === name, turn({ why: name })))));
+      tab(state === "open" ? `${title} ${whole(counts[name])}` : title, why === name, turn({ why: name })))), keysOfReview());
   box.querySelector(".rv-list").replaceChildren(
     el("ol", "rv-rows", ...rows.map((row) => reviewRow(row, row.id === own?.id))),
     ...(more ? [button("More", () => listReviews(rows.at(-1).id), "pl-plain")] : []), causesOf(causes));
+}
+
+// Keys that no button names.
+function keysOfReview() {
+  const made = el("details", "rv-keys", el("summary", "pl-quiet", "Keys ", make("kbd", "", "?")), el("dl", "", ...Object.entries({
+    "A B C …": "mark an answer", "1 2 3 …": "its rank; of two answers: A is better, equal, B is better", "← →": "to the one beside it",
+    "Shift ↑ ↓": "a place up or down", "=": "as good as the one above", "⌫": "no rank", Z: "undo", R: "say why; Esc leaves it",
+    "N P": "the next review, the one before" }).flatMap(([key, what]) => [make("dt", "", key), make("dd", "", what)])));
+  made.open = Boolean(find(".rv-keys")?.open);
+  return made;
 }
 
 function reviewRow(row, current) {

@@ -14,6 +14,9 @@ from starlette.testclient import TestClient
 from prefloop.feedback_ui import exporting, server
 from prefloop.formats import snapshot
 from prefloop.store import Store
+from prefloop.store.cases import Decision
+from prefloop.store.reviewing import Reviews
+from prefloop.store.verifying import verify
 
 
 @pytest.fixture
@@ -78,8 +81,6 @@ def test_a_model_is_told_in_the_order_shown(lead: TestClient) -> None:
 
 
 def test_ranks_are_taken_in_the_order_shown_and_kept_in_the_stored_one(lead: TestClient, store: Store) -> None:
-    from prefloop.store.reviewing import Reviews
-
     case = by_kind(lead, "disagreement")
     ranks = {"middling": 1}
     said = [ranks.get(one["text"], 2 + place) for place, one in enumerate(case["answers"])]
@@ -133,3 +134,24 @@ def test_a_snapshot_has_what_was_decided(decisions: str, raters: list[str], lead
     told(lead, "review/decide", id=case["id"], ranks=[1, 2, 3], cause="mistake")
     made = snapshot.read(exporting.export(store, tmp_path / "made", decisions=decisions))
     assert sorted(one.rater for one in made.rankings) == raters
+
+
+def test_reviews_are_the_same_on_both_databases(store_url: str) -> None:
+    with Store(store_url, seed=1) as store:
+        waiting(store)
+        reviews = Reviews(store)
+        assert reviews.sweep() == 3
+        disputed, contradicted, flagged = reviews.listed(campaign="study")
+        assert [reviews.listed(why=kind) for kind in ("disagreement", "model", "flag")] \
+            == [[disputed], [contradicted], [flagged]]
+        assert reviews.listed(after=disputed.id, limit=1) == [contradicted]
+        assert reviews.waiting("study") == {"all": 3, "disagreement": 1, "model": 1, "flag": 1}
+        assert [one.rater for one in reviews.case_of(disputed.item).opinions] == ["ann", "bob", "cy"]
+        gold = reviews.decide(disputed.id, "lea", Decision((1, 2, 3), "guideline", gold=True))
+        reviews.dismiss(contradicted.id, "lea")
+        assert reviews.decide(disputed.id, "lea", Decision((2, 1, 3), "guideline", gold=True), again=True) == gold
+        assert (reviews.causes()[0].cause, reviews.causes()[0].guideline) == ("guideline", 1)
+        assert [one.ranks for one in reviews.decisions()] == [(2, 1, 3)]
+        assert reviews.sweep() == 0
+        with store.reading() as db:
+            assert not verify(db).bad
