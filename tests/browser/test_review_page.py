@@ -28,8 +28,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 def asked(page: Page, question: str) -> None:
-    page.wait_for_function("begin => document.querySelector('.rv-case .pl-user .pl-text')?.innerText"
-                           ".startsWith(begin)", arg=question)
+    page.locator(".rv-case .pl-user .pl-text", has_text=f"{question}:").wait_for()
 
 
 def letter_of(page: Page, text: str) -> str:
@@ -122,7 +121,7 @@ def test_a_second_reviewer_sees_what_the_first_decided(served: Served, browser: 
     second.keyboard.press("Enter")
     second.wait_for_selector(".ld-note.pl-error")
     assert "me decided it meanwhile" in (second.locator(".ld-note").text_content() or "")
-    second.wait_for_function("document.querySelector('.rv-go').innerText.startsWith('Decide again')")
+    second.get_by_role("button", name="Decide again").wait_for()
     second.keyboard.press("Enter")
     asked(second, "contradicted")
     served.stop()
