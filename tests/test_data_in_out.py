@@ -198,6 +198,14 @@ def test_what_a_rater_holds_is_done_once_their_answer_comes_in(tmp_path: Path, e
     assert either.lease("ann", 60) is None
 
 
+def test_an_order_that_nobody_knows_favours_no_place(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{number}", "chosen": "good", "rejected": "bad", "rater": "ann"} for number in range(200)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read_into(tmp_path, tmp_path / "in.jsonl")
+    assert {one.ranks for one in found} == {(1, 2)}
+    assert 70 < sum(one.shown == (0, 1) for one in found) < 130
+
+
 def test_pseudonyms_are_a_store_s_own_and_stay(tmp_path: Path, store: Store) -> None:
     rated(store, seed=6, raters=("ann", "bob"))
     names = []
