@@ -106,8 +106,8 @@ def _given(where: str, one: Ranking, most: int) -> Given:
     item = _ready(where, Answers(one.prompt, one.responses), most)
     for name in ("rater", "reason", "edited", "guideline"):
         storable(getattr(one, name), f"{where}: {name}")
-    # Where nobody knows the order, one is drawn: files often have the better answer first, and whoever looks for raters
-    # who favour a place would find them all.
+    # Where nobody knows the order, one is drawn: files often have the better answer first, and all their raters would
+    # seem to favour the first place.
     dice = Random(digest("shown", item.name, one.rater))
     shown = one.shown or tuple(dice.sample(range(len(one.responses)), len(one.responses)))
     beyond = any(rank is not None and rank > len(one.ranks) for rank in one.ranks)
