@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
@@ -44,9 +45,11 @@ class Turns:
 def sessions(accounts: Accounts, origin: str, port: int) -> Sessions:
     """Under https the cookie is one that only this host's own pages can set, and never goes out in the clear.
 
-    Cookies are shared by all ports of a host, so elsewhere the port is a part of its name.
+    Cookies are shared by all ports of a host, so elsewhere the port is a part of its name: that of the address that
+    people type, for several servers may stand behind it.
     """
-    return Sessions("__Host-prefloop" if origin.startswith("https:") else f"prefloop-{port}", accounts.who)
+    typed = (urlsplit(origin).port or 80) if origin else port
+    return Sessions("__Host-prefloop" if origin.startswith("https:") else f"prefloop-{typed}", accounts.who)
 
 
 def routes(app: FastAPI, accounts: Accounts, known: Sessions, files: Mapping[str, tuple[str, str]]) -> None:

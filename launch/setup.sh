@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv with what constraints.txt pins; `setup.sh browser` sees to Debian's Chromium for the page's tests.
+# Makes .venv with what constraints.txt pins; `setup.sh browser` sees to Debian's Chromium for the page's tests, and to
+# Debian's PostgreSQL for the store's.
 # pip rather than uv: pip takes a CPU build of torch that lies on the machine, uv would miss it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,8 +15,10 @@ apt_install() {
 }
 
 if [ "${1:-}" = browser ]; then
-  command -v chromium >/dev/null && exit 0
-  apt_install chromium || echo "no Chromium and no right to install it: the page's tests will be skipped (apt install chromium)"
+  command -v chromium >/dev/null || apt_install chromium ||
+    echo "no Chromium and no right to install it: the page's tests will be skipped (apt install chromium)"
+  ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || apt_install postgresql ||
+    echo "no PostgreSQL and no right to install it: the store is tested in files alone (apt install postgresql)"
   exit 0
 fi
 

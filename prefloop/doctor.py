@@ -53,6 +53,7 @@ class DoctorConfig:
     runs: str = "runs"
     port: int = 7860
     hub: bool = False
+    store: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ def main(asked: config.Asked) -> int:
     probes: list[Callable[[], Iterator[Finding]]] = [
         python_and_packages, processor, devices, lambda: folder(Path(settings.runs)), sqlite, cache,
         lambda: port(settings.port), programs, open_files]
-    for probe in [*probes, hub] if settings.hub else probes:
+    probes += [hub] if settings.hub else []
+    probes += [lambda: database(settings.store)] if settings.store else []
+    for probe in probes:
         found += guarded(probe)
     print(report(found))
     if fit is not None:
@@ -262,6 +265,8 @@ def port(number: int) -> Iterator[Finding]:
 def programs() -> Iterator[Finding]:
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
         yield Finding("missing", "Chromium: without it `make test` skips the page's tests (apt install chromium)")
+    if not any(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        yield Finding("missing", "PostgreSQL: without it the tests try stores in files alone (apt install postgresql)")
     if not shutil.which("git"):
         yield Finding("missing", "git: runs will not record the commit they were made with")
 
@@ -270,6 +275,32 @@ def open_files() -> Iterator[Finding]:
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most < 1024:
         yield Finding("missing", f"open files: {most} are allowed; `ulimit -n 4096` before large imports")
+
+
+def database(url: str) -> Iterator[Finding]:
+    """Whether a PostgreSQL database can hold a store: one that is reached, in UTF-8, with room for its connections."""
+    from prefloop.store.opening import place_of
+    from prefloop.store.postgres import READERS, PostgresDatabase
+
+    place = place_of(url)
+    if not isinstance(place, PostgresDatabase):
+        yield Finding("has", f"{place}: {'a store' if place.exists() else 'a place for a store'}, in a file")
+        return
+    there, engine = place.exists(), place.reader()
+    try:
+        with engine.begin() as db:
+            version, encoding, most, sync = (db.exec_driver_sql(f"show {name}").scalar_one() for name in (
+                "server_version", "server_encoding", "max_connections", "fsync"))
+    finally:
+        engine.dispose()
+    yield Finding("has", f"{place}: PostgreSQL {version}, {'with tables' if there else 'empty'}")
+    if encoding != "UTF8":
+        yield Finding("missing", f"{place}: its encoding is {encoding}; a store needs UTF8 (createdb -E UTF8)")
+    if sync != "on":
+        yield Finding("missing", f"{place}: fsync is {sync}, so an acknowledged answer may be lost with the power")
+    if int(most) < 2 * (READERS + 1):
+        yield Finding("missing", f"{place}: {most} connections are allowed (max_connections); a server of the page "
+                                 f"takes {READERS + 1} at most")
 
 
 def hub() -> Iterator[Finding]:

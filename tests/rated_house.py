@@ -1,4 +1,4 @@
-"""For the load bench and the soak: `prefloop feedback` with sign-in in a process of its own, and its books."""
+"""For the load bench and the soak: `prefloop feedback` with sign-in in processes of its own, and its books."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import json
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections import Counter
-from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from typing import Any
 
 import raters_at_work
@@ -22,53 +20,63 @@ import raters_at_work
 from prefloop.records import Answers, Message, Prompt, Response
 from prefloop.store import Store
 from prefloop.store.accounts import Accounts
+from prefloop.store.sqlite import SqliteFile
 
 WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "nobody", "looks", "rests")
+NOT_ASKED = "PostgreSQL's own affair"
 
 
 @dataclass
 class House:
-    """A store with accounts and items; the server in front of it can be killed and started again at its port."""
+    """A store with accounts and items; the servers in front of it, one for each port, can be killed and started again.
 
-    root: Path
-    port: int
-    process: subprocess.Popen[bytes] | None = None
+    All of them answer to the address of the first, as they would behind a proxy.
+    """
 
-    @property
-    def store(self) -> Path:
-        return self.root / "feedback.db"
+    store: str
+    ports: list[int]
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "prefloop.cli", "feedback", f"feedback.store=sqlite:///{self.store}",
-             f"feedback.port={self.port}", "feedback.sign_in=true"], stdout=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"})
+        self.processes = [subprocess.Popen(
+            [sys.executable, "-m", "prefloop.cli", "feedback", f"feedback.store={self.store}", f"feedback.port={port}",
+             f"feedback.origin=http://127.0.0.1:{self.ports[0]}", "feedback.sign_in=true"], stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"}) for port in self.ports]
+        for port, process in zip(self.ports, self.processes, strict=True):
+            self._wait(port, process)
+
+    def _wait(self, port: int, process: subprocess.Popen[bytes]) -> None:
+        asked = urllib.request.Request(f"http://127.0.0.1:{port}/healthz",
+                                       headers={"host": f"127.0.0.1:{self.ports[0]}"})
         for _ in range(600):
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=5):
+                with urllib.request.urlopen(asked, timeout=5):
                     return
             except OSError:
-                if self.process.poll() is not None:
-                    raise RuntimeError(f"the server ended with {self.process.returncode}") from None
+                if process.poll() is not None:
+                    raise RuntimeError(f"the server ended with {process.returncode}") from None
                 time.sleep(0.1)
         raise RuntimeError("the server does not answer")
 
     def kill(self, how: int = signal.SIGKILL) -> None:
-        assert self.process is not None
-        self.process.send_signal(how)
-        self.process.wait()
+        for process in self.processes:
+            process.send_signal(how)
+        for process in self.processes:
+            process.wait()
 
 
-def built(root: Path, raters: int, items: int) -> House:
+def built(store: str, raters: int, items: int, servers: int = 1) -> House:
     """Each item has four answers of some length, in Markdown."""
-    with Store(f"sqlite:///{root / 'feedback.db'}", seed=1) as store:
-        store.add_items([item(number) for number in range(items)])
-        accounts = Accounts(store)
+    with Store(store, seed=1) as opened:
+        opened.add_items([item(number) for number in range(items)])
+        accounts = Accounts(opened)
         for number in range(raters):
             accounts.add(raters_at_work.name_of(number), raters_at_work.PASSWORD.format(n=number), "rater")
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        return House(root, free.getsockname()[1])
+    with ExitStack() as taken:
+        doors = [taken.enter_context(closing(socket.socket())) for _ in range(servers)]
+        for door in doors:
+            door.bind(("127.0.0.1", 0))
+        return House(store, [door.getsockname()[1] for door in doors])
 
 
 def item(number: int) -> Answers:
@@ -81,16 +89,18 @@ def item(number: int) -> Answers:
 
 
 def compared(house: House, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What was acknowledged against what is in the store, read as a file by SQLite itself."""
+    """What was acknowledged against what is in the store."""
     told = {row["ack"]: row for row in rows if "ack" in row}
-    with closing(sqlite3.connect(f"file:{house.store}?mode=ro", uri=True)) as db:
-        kept = {row[0]: row[1:] for row in db.execute(
+    with Store(house.store, read_only=True) as store, store.reading() as db:
+        kept = {row[0]: tuple(row[1:]) for row in db.exec_driver_sql(
             "select id, rater, token, ranks from answers where retracted is null")}
-        twice = db.execute("select count(*) from (select 1 from answers where retracted is null "
-                           "group by item, rater having count(*) > 1)").fetchone()[0]
-        over = db.execute("select count(*) from items where kind = 'normal' and done != (select count(*) from answers "
-                          "where answers.item = items.id and surplus = 0 and retracted is null)").fetchone()[0]
-        integrity = db.execute("pragma integrity_check").fetchone()[0]
+        twice = db.exec_driver_sql("select count(*) from (select 1 from answers where retracted is null "
+                                   "group by item, rater having count(*) > 1) as again").scalar_one()
+        over = db.exec_driver_sql(
+            "select count(*) from items where kind = 'normal' and done != (select count(*) from answers where "
+            "answers.item = items.id and surplus = 0 and excluded = 0 and retracted is null)").scalar_one()
+        file = isinstance(store.place, SqliteFile)
+        integrity = db.exec_driver_sql("pragma integrity_check").scalar_one() if file else NOT_ASKED
     lost = [n for n, row in told.items() if n not in kept or kept[n] != (
         row["rater"], row["token"], json.dumps(row["ranks"]))]
     again = Counter(row["ack"] for row in rows if "ack" in row)

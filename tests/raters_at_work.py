@@ -3,8 +3,8 @@
 What is acknowledged is logged here, so that a test can compare it with the store. Whatever fails on the way is tried
 again with the same key, as the page does.
 
-usage: python tests/raters_at_work.py PORT FIRST COUNT THINK LOGS
-LOGS is a folder; a file `stop` in it ends the work.
+usage: python tests/raters_at_work.py PORTS FIRST COUNT THINK LOGS
+PORTS are joined by commas, LOGS is a folder; a file `stop` in it ends the work.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -45,12 +46,17 @@ class Log:
 
 
 class Client:
-    """One rater's browser: a connection that is made anew when it breaks, and a cookie that stays."""
+    """One rater's browser: connections that are made anew when they break, and a cookie that stays.
 
-    def __init__(self, port: int, number: int, log: Log) -> None:
+    Of several servers each request goes to the next, as by a proxy that shares them out.
+    """
+
+    def __init__(self, ports: list[int], number: int, log: Log) -> None:
         self.name, self._log = name_of(number), log
         self._password, self._cookie = PASSWORD.format(n=number), ""
-        self._line = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        self._host = f"127.0.0.1:{ports[0]}"
+        self._lines = cycle([http.client.HTTPConnection("127.0.0.1", port, timeout=30) for port in ports])
+        self._line = next(self._lines)
 
     def sign_in(self) -> None:
         self.ask("sign_in", name=self.name, password=self._password)
@@ -74,8 +80,9 @@ class Client:
             time.sleep(random.uniform(0.1, 0.5) if status != 429 else float(reply["wait"]))
 
     def _once(self, route: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        self._line = next(self._lines)
         self._line.request("POST", f"/api/{route}", json.dumps(body),
-                           {"content-type": "application/json", "cookie": self._cookie})
+                           {"content-type": "application/json", "cookie": self._cookie, "host": self._host})
         reply = self._line.getresponse()
         content = json.loads(reply.read() or b"{}")
         given = reply.getheader("set-cookie")
@@ -109,11 +116,12 @@ def work(client: Client, think: float, log: Log, stop: Path, choose: random.Rand
 class Crowd:
     """The raters, shared out among processes; their logs are FOLDER/*.jsonl."""
 
-    def __init__(self, port: int, folder: Path, raters: int, think: float, processes: int = 4) -> None:
+    def __init__(self, ports: list[int], folder: Path, raters: int, think: float, processes: int = 4) -> None:
         self._folder, each = folder, -(-raters // processes)
         self._processes = [
-            subprocess.Popen([sys.executable, __file__, str(port), str(first), str(min(each, raters - first)),
-                              str(think), str(folder)]) for first in range(0, raters, each)]
+            subprocess.Popen([sys.executable, __file__, ",".join(map(str, ports)), str(first),
+                              str(min(each, raters - first)), str(think), str(folder)])
+            for first in range(0, raters, each)]
         while sum(row.get("call") == "sign_in" and row["status"] == 200 for row in rows(folder)) < raters:
             time.sleep(1)
 
@@ -131,14 +139,14 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    port, first, count = map(int, sys.argv[1:4])
+    ports, first, count = [int(one) for one in sys.argv[1].split(",")], int(sys.argv[2]), int(sys.argv[3])
     think, folder = float(sys.argv[4]), Path(sys.argv[5])
     with (folder / f"{first}.jsonl").open("w") as file:
         log = Log(file)
 
         def one(number: int) -> None:
             try:
-                work(Client(port, number, log), think, log, folder / "stop", random.Random(number))
+                work(Client(ports, number, log), think, log, folder / "stop", random.Random(number))
             except Exception as error:
                 log.write(gave_up=f"{type(error).__name__}: {error}", rater=name_of(number))
 

@@ -13,7 +13,7 @@ from test_backup import rate
 from test_migrating import NEXT, killed, old
 from test_store import item, url
 
-from prefloop import cli
+from prefloop import cli, doctor
 from prefloop.errors import RequestError, RunError
 from prefloop.store import Store, migrating, migrations, schema
 from prefloop.store.backup import backup, restore, verified
@@ -224,3 +224,17 @@ def test_who_had_the_store_before_it_was_brought_on_writes_no_more(database: str
                    "and pid != pg_backend_pid()", name)
         with pytest.raises(RunError, match=r"its schema is version 999 now"):
             store.add_items([item(0)])
+
+
+def test_a_database_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    server = postgres_server.running()
+    server.sql("create database latin template template0 encoding 'LATIN1' locale 'C'")
+    with pytest.raises(RequestError, match="its encoding is LATIN1"):
+        Store(server.url("latin"))
+
+
+def test_the_doctor_looks_at_a_database(database: str) -> None:
+    (found,) = doctor.database(database)
+    assert (found.kind, found.text.endswith("empty")) == ("has", True)
+    assert [one.kind for one in doctor.guarded(lambda: doctor.database("postgresql+psycopg://a:b@127.0.0.1:1/d"))] == [
+        "missing"]

@@ -21,7 +21,7 @@ WRITING = int.from_bytes(b"prefloop")  # the advisory lock of whoever writes jus
 SERVING = WRITING + 1  # shared by all who may write; whoever makes the store another takes it alone
 # A process that hangs in the middle of a change must not stop the others for ever. Many items take a while to queue.
 PATIENCE = {"lock_timeout": "60s", "idle_in_transaction_session_timeout": "60s"}
-READERS = 32  # connections at once and no more: a server has 100 for everybody
+READERS = 32  # connections at once and no more: a server has 100 for everybody. They are dear to make, and stay
 
 
 class Number(Loader):
@@ -50,6 +50,10 @@ class PostgresDatabase:
         engine = self.reader()
         try:
             with engine.begin() as db:
+                encoding = db.exec_driver_sql("show server_encoding").scalar_one()
+                if encoding != "UTF8":
+                    raise RequestError(f"{self}: its encoding is {encoding}; make the database in UTF8 (createdb -E "
+                                       "UTF8)")
                 return bool(inspect(db).get_table_names())
         except OperationalError as error:
             raise RequestError(f"{self}: cannot be reached: {said(error)}") from None
@@ -99,9 +103,9 @@ class PostgresDatabase:
 
     def reader(self) -> Engine:
         """Connections that cannot write; each transaction sees one moment of the store."""
-        return self._engine("REPEATABLE READ", readonly=True, pool_size=8, max_overflow=READERS - 8)
+        return self._engine("REPEATABLE READ", readonly=True, pool_size=READERS, max_overflow=0, pool_use_lifo=True)
 
-    def _engine(self, isolation: str, readonly: bool = False, **pool: int) -> Engine:
+    def _engine(self, isolation: str, readonly: bool = False, **pool: Any) -> Engine:
         engine = create_engine(
             self.url, pool_pre_ping=True, hide_parameters=True, **pool,
             execution_options={"isolation_level": isolation, "postgresql_readonly": readonly},
@@ -128,9 +132,9 @@ def _plain(url: URL) -> str:
 def _settle(connection: Any, _: Any) -> None:
     """What an acknowledged answer rests on, whatever the server's own settings are."""
     connection.adapters.register_loader("numeric", Number)
-    asked = connection.cursor()
-    for name, value in {"synchronous_commit": "on", "timezone": "UTC", **PATIENCE}.items():
-        asked.execute(f"set session {name} = '{value}'")
+    values = {"synchronous_commit": "on", "timezone": "UTC", **PATIENCE}
+    connection.cursor().execute("select " + ", ".join(f"set_config('{name}', '{value}', false)"
+                                                      for name, value in values.items()))
     connection.commit()
 
 

@@ -5,6 +5,7 @@ of what was acknowledged. The server and the raters share this machine.
 
     make bench NAME=feedback_load
     python tests/benchmarks/feedback_load.py --raters 50 --seconds 20
+    python tests/benchmarks/feedback_load.py --store both   # the second in PostgreSQL, with two servers
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import postgres_server
 import rated_house
 import raters_at_work
 
@@ -48,28 +50,41 @@ def took(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", choices=("sqlite", "postgresql", "both"), default="sqlite")
     parser.add_argument("--raters", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=120, help="after the last sign-in")
     parser.add_argument("--think", type=float, default=12, help="seconds over an item, on average")
     asked = parser.parse_args()
+    facts = {"raters": asked.raters, "think_seconds": asked.think, "cores": os.cpu_count(),
+             "load_before": round(os.getloadavg()[2], 1)}
+    if asked.store != "both":
+        print(json.dumps({**loaded(asked.store, asked.raters, asked.seconds, asked.think), **facts}))
+    else:
+        print(json.dumps({**facts, **{store: loaded(store, asked.raters, asked.seconds, asked.think)
+                                      for store in ("sqlite", "postgresql")}}))
+
+
+def loaded(store: str, raters: int, seconds: float, think: float) -> dict[str, Any]:
+    """In PostgreSQL two servers serve one store."""
     with tempfile.TemporaryDirectory(prefix="prefloop-load-") as folder:
-        root, logs = Path(folder), Path(folder) / "logs"
+        logs = Path(folder) / "logs"
         logs.mkdir()
-        house = rated_house.built(root, asked.raters, int(asked.raters * (3 + 2 * asked.seconds / asked.think)))
-        house.start()
+        servers, url = ((1, f"sqlite:///{Path(folder) / 'feedback.db'}") if store == "sqlite"
+                        else (2, postgres_server.running().made()))
+        house = rated_house.built(url, raters, int(raters * (3 + 2 * seconds / think)), servers)
         try:
+            house.start()
             # Checking so many passwords, slow on purpose, has its own time before.
-            crowd = raters_at_work.Crowd(house.port, logs, asked.raters, asked.think)
-            began = time.time() + asked.think
-            time.sleep(asked.think + asked.seconds)
+            crowd = raters_at_work.Crowd(house.ports, logs, raters, think)
+            began = time.time() + think
+            time.sleep(think + seconds)
             ended = time.time()
             crowd.stop()
         finally:
             house.kill()
         rows = raters_at_work.rows(logs)
-        print(json.dumps({**measured(rows, began, ended), **rated_house.compared(house, rows),
-                          "raters": asked.raters, "think_seconds": asked.think, "cores": os.cpu_count(),
-                          "load_before": round(os.getloadavg()[2], 1)}))
+        return {**measured(rows, began, ended), **rated_house.compared(house, rows), "store": store,
+                "servers": servers}
 
 
 if __name__ == "__main__":
