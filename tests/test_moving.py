@@ -17,7 +17,7 @@ from prefloop import cli, doctor
 from prefloop.errors import RequestError, RunError
 from prefloop.store import Store, migrating, migrations, schema
 from prefloop.store.backup import backup, restore, verified
-from prefloop.store.opening import place_of
+from prefloop.store.opening import place_of, require_no_password
 from prefloop.store.sqlite import SqliteFile
 
 
@@ -88,6 +88,11 @@ def test_a_url_that_is_wrong_is_told_without_its_password(wrong: str) -> None:
     place = place_of("postgresql+psycopg://ann:swordfish@host:5433/db?password=swordfish")
     assert str(place) == "postgresql+psycopg://ann@host:5433/db"
     assert "swordfish" not in repr(place)
+    for one in ("postgresql+psycopg://ann:swordfish@host/db", "postgresql+psycopg://ann@host/db?password=swordfish"):
+        with pytest.raises(RequestError, match=r"compare\.votes: the password .* would be kept") as told:
+            require_no_password(one, "compare.votes")
+        assert "swordfish" not in str(told.value)
+    require_no_password("postgresql+psycopg://ann@host/db", "compare.votes")
 
 
 def test_a_server_that_is_not_there_is_told_in_a_line() -> None:

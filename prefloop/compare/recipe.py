@@ -39,6 +39,7 @@ from prefloop.compare.slices import slices
 from prefloop.errors import RequestError
 from prefloop.generate import SamplingConfig
 from prefloop.records import digest
+from prefloop.store.opening import require_no_password
 
 if TYPE_CHECKING:
     from prefloop.models import Checkpoint
@@ -139,6 +140,8 @@ def require_judges(settings: CompareConfig, judge: ai_judge.Asked | None) -> Non
     if missing:
         raise RequestError(f"compare.by={settings.by}: there is no such judge, for {missing}")
     for source in settings.votes:
+        if "://" in source:
+            require_no_password(source, "compare.votes")
         next(iter(people.rankings([source])), None)  # it can be read
 
 

@@ -30,3 +30,11 @@ def place_of(url: str) -> Place:
         raise RequestError(f"store: {shown} is not supported; name a file, such as sqlite:///feedback.db, or a "
                            f"database, such as {POSTGRES}://user@host/database")
     return SqliteFile(Path(parsed.database).resolve())
+
+
+def require_no_password(url: str, key: str) -> None:
+    """Of a store that is named in a run, whose folder keeps what was asked."""
+    place = place_of(url)
+    if isinstance(place, PostgresDatabase) and (place.url.password or "password" in place.url.query):
+        raise RequestError(f"{key}: the password of {place} would be kept in the run's folder; leave it out, for "
+                           "PGPASSWORD or ~/.pgpass may hold it")
