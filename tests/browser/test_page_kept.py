@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import rated_page
 from playwright.sync_api import Browser
-from rated_page import Start, opened, order, question, saved, seen_ranks, texts_of, went_on
+from rated_page import TEXTS, Start, item, opened, order, question, saved, seen_ranks, texts_of, went_on
+
+from prefloop.records import Message
 
 pytestmark = pytest.mark.skipif(not rated_page.CHROMIUM.exists(), reason="no /usr/bin/chromium")
 
@@ -148,3 +152,33 @@ def test_what_the_server_refuses_can_be_opened_again(browser: Browser, start: St
     went_on(page, first)
     saved(page)
     assert [seen_ranks(one) for one in served.rankings()] == [[1, 2, 3, 4]]
+
+
+def test_a_models_order_comes_after_the_raters_own_and_nothing_of_it_before(browser: Browser, start: Start,
+                                                                            tmp_path: Path) -> None:
+    questions = [item(f"question {n}", TEXTS, Message("system", "be brief")) for n in range(12)]
+    rows = [{"prompt_id": row.prompt.id, "response_id": one.id, "score": 777.125 - place, "spread": 31.5}
+            for row in questions for place, one in enumerate(row.responses)]
+    (tmp_path / "scores.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    served = start(TEXTS, 12, f"campaign.scores={tmp_path / 'scores.jsonl'}", "campaign.show_model=true")
+    page, seen = opened(browser, served.url)
+    told = page.locator(".pl-modelsaid:not([hidden])")
+    replies: list[str] = []
+    page.on("response", lambda reply: replies.append(reply.text()) if "/api/next" in reply.url else None)
+    for _ in range(12):
+        if told.count():
+            break
+        assert "model" not in page.locator("#ranking").inner_text().lower()
+        before = question(page)
+        page.keyboard.type("1234")
+        page.keyboard.press("Enter")
+        went_on(page, before)
+        saved(page)
+    words = told.inner_text()
+    assert words.startswith("Your last one: A › B › C › D · a model said ")
+    assert sorted(words.rpartition(" said ")[2].replace(" ", "").split("›")) == ["A", "B", "C", "D"]
+    page.keyboard.press("m")
+    page.wait_for_selector(".pl-past .pl-model")
+    assert not any(mark in one for one in [page.content(), *replies] for mark in ("777.", "776.", "31.5"))
+    assert not any('"model"' in one for one in replies)
+    assert seen.complaints == []
