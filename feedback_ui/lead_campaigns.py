@@ -19,6 +19,7 @@ from prefloop.store.schema import answers, guidelines, items
 
 from . import bodies, campaigns, lead_overview, model_agreement, uploads
 from .campaigns import CampaignConfig
+from .lead_quality import Facts
 from .rating_web import Who
 from .server import FeedbackConfig
 
@@ -40,7 +41,7 @@ class Saved(bodies.Body):
     guideline: str = Field("", max_length=LONGEST)
 
 
-def routes(app: FastAPI, store: Store, settings: FeedbackConfig, lead_of: Who) -> None:
+def routes(app: FastAPI, store: Store, settings: FeedbackConfig, lead_of: Who, quality: Facts) -> None:
     @app.post("/api/lead/campaigns")
     def every(request: Request, body: bodies.Nothing) -> dict[str, Any]:
         lead_of(request)
@@ -49,7 +50,9 @@ def routes(app: FastAPI, store: Store, settings: FeedbackConfig, lead_of: Who) -
     @app.post("/api/lead/campaign")
     def one(request: Request, body: Named) -> dict[str, Any]:
         lead_of(request)
-        return about(store, body.name, settings.sign_in)
+        found = about(store, body.name, settings.sign_in)
+        alpha = {row["stratum"]: row["alpha"] for row in quality.of(body.name)["agreement"]["by_stratum"]}
+        return {**found, "coverage": [{**row, "agreement": alpha.get(row["stratum"])} for row in found["coverage"]]}
 
     @app.post("/api/lead/campaign/save")
     def save(request: Request, body: Saved) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def routes(app: FastAPI, store: Store, settings: FeedbackConfig, accounts: Accou
     lead_overview.routes(app, store, lead_of)
     lead_audit.routes(app, store, lead_of, admin_of)
     lead_data.routes(app, store, lead_of)
-    lead_campaigns.routes(app, store, settings, lead_of)
+    lead_campaigns.routes(app, store, settings, lead_of, known)
     lead_charts.routes(app, store, lead_of, known.of,
                        lambda campaign: model_agreement.facts(store, campaign))
     lead_quality.routes(app, store, lead_of, known)

@@ -73,7 +73,7 @@ def test_a_campaign_from_a_draft_to_its_pause(client: TestClient, store: Store) 
     assert (told["state"], told["guideline"], told["progress"]) == (
         "draft", "Be fair.", {"items": 3, "wanted": 3, "done": 0})
     assert told["coverage"] == [{"stratum": "", "items": 3, "wanted": 3, "answers": 0, "uncertainty": None,
-                                 "quota": None, "share": 0.0}]
+                                 "quota": None, "share": 0.0, "agreement": None}]
     assert store.open_to("me") == [], "nobody is told of a draft"
     assert asked(client, "campaign/start", name="mine") == {"state": "open", "fillable": []}
     assert [one.name for one in store.open_to("me")] == ["mine"]
