@@ -13,6 +13,7 @@ from test_store import item, leased, url
 from prefloop.errors import RequestError
 from prefloop.store import Campaign, Judgement, Store, quarantining, schema
 from prefloop.store.quality import Reader
+from prefloop.store.verifying import verify
 from prefloop.store.watching import Watch
 
 SAID = Judgement((1, 2, 3))
@@ -27,6 +28,8 @@ def clock() -> Clock:
 def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
     with Store(url(tmp_path), clock=clock, seed=3) as opened:
         yield opened
+        with opened.reading() as db:
+            assert not verify(db).bad  # every change is in the log
 
 
 def give(store: Store, *raters: str) -> list[int]:

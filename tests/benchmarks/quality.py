@@ -204,7 +204,8 @@ def main() -> None:
             one["flippers"] for one in found["flipping"])
         print(json.dumps(found["flipping"]), flush=True)
     if "windows" in wanted:
-        found["false_alarms"] = {"raters": windows_of_raters() / WINDOWS, "campaigns": windows_of_campaigns() / WINDOWS}
+        found["false_alarms"] = {"raters": windows_of_raters() / WINDOWS,
+                                 "campaigns": windows_of_campaigns() / WINDOWS}
     if "agreement" in wanted:
         found["agreement_gap"] = agreement_gap()
     if "reading" in wanted:
