@@ -17,6 +17,7 @@ from prefloop.store import AlreadyAnswered, Campaign, Judgement, Lease, NotLease
 from prefloop.store.answering import EDITABLE
 from prefloop.store.queue import APART, MOST_OPEN
 from prefloop.store.schema import items, leases
+from prefloop.store.verifying import verify
 
 STUDY = Campaign("study", gold_share=0.2, repeats=0.2, qualification_pass=0.0)
 WRONG, RIGHT = Judgement((3, 2, 1)), Judgement((1, 2, 3))
@@ -272,6 +273,8 @@ def test_random_operations_agree_with_the_model(store_url: str, seed: int) -> No
         if step % 5 == 0:
             session.check()
     session.check()
+    with session.store.reading() as db:
+        assert verify(db).bad == (), "the log tells of all of it"
     session.store.close()
     assert session.model.repeats, "the run was long enough for repeats"
 
@@ -324,6 +327,8 @@ def test_a_thousand_submissions_sent_five_times_at_once(store: Store) -> None:
         told = list(pool.map(lambda one: store.submit(one[0].token, one[0].rater, RIGHT, one[1]), sent))
     assert (len(sent), len({one.answer for one in told})) == (100 * count, 20 * count)
     assert len(list(store.rankings())) == 20 * count
+    with store.reading() as db:
+        assert verify(db).bad == ()
 
 
 def _all_of(store: Store, rater: str) -> Iterator[Lease]:
