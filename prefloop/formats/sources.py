@@ -126,7 +126,8 @@ def progress(sources: list[Source], what: str) -> Iterator[Callable[[Source, int
 
     sizes = [source.path.stat().st_size if source.path and source.path.is_file() else 0 for source in sources]
     before = {source.name: sum(sizes[:place]) for place, source in enumerate(sources)}
-    with tqdm(total=sum(sizes) or None, desc=what, unit="B", unit_scale=True, mininterval=1, delay=2) as bar:
+    with tqdm(total=sum(sizes) or None, desc=what, unit="B", unit_scale=True, mininterval=1, delay=2,
+              disable=None) as bar:  # in a log it says nothing
         def noted(source: Source, read: int) -> None:
             bar.update(max(0, before[source.name] + read - bar.n))
 
