@@ -12,6 +12,7 @@ from test_store import item, leased, url
 
 from prefloop.errors import RequestError
 from prefloop.store import Campaign, Judgement, Store, quarantining, schema
+from prefloop.store.forgetting import forget
 from prefloop.store.quality import Reader
 from prefloop.store.verifying import verify
 from prefloop.store.watching import Watch
@@ -146,6 +147,17 @@ def test_votes_are_read_again_only_where_they_changed(store: Store) -> None:
         assert votes.counts_A.tolist() == [True, False, False, True]
         assert votes.newest_A.tolist() == [True, True, False, True]
         assert votes.said_AP.tolist() == both[0].said_AP.tolist()
+
+
+def test_a_number_that_is_another_s_after_somebody_was_forgotten_is_read_anew(store: Store, clock: Clock) -> None:
+    store.add_items([item(1), item(2)])
+    give(store, "ann")
+    reader = Reader(store)
+    assert reader.votes().raters == ("ann",)
+    forget(store, "ann")
+    clock.pass_by(5)
+    assert give(store, "bob") == [1]
+    assert reader.votes().raters == ("bob",)
 
 
 def test_clickers_are_proposed_and_readers_left_alone(store: Store, clock: Clock) -> None:

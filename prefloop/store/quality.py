@@ -71,11 +71,10 @@ class Reader:
 
     def _read(self, db: Connection) -> Columns:
         last = int(self._known.id_A[-1]) if self._known is not None and len(self._known.id_A) else 0
-        if self._known is not None:
-            count = db.scalar(select(func.count()).select_from(answers).where(answers.c.id <= last))
-            if count != len(self._known.id_A):  # a rater was forgotten
-                self._forget()
-                last = 0
+        if self._known is not None and _sums(db, last) != (
+                len(self._known.id_A), int(self._known.item_A.sum()), int(self._known.created_A.sum())):
+            self._forget()  # a rater was forgotten, and their numbers may be others' by now
+            last = 0
         new = self._columns(db, last)
         self._known = new if self._known is None else _joined(self._known, new)
         return self._known
@@ -97,6 +96,13 @@ class Reader:
     def _numbered(self, name: str, texts: Iterable[str]) -> Whole:
         known = self._names[name]
         return _whole(known.setdefault(text, len(known)) for text in texts)
+
+
+def _sums(db: Connection, last: int) -> tuple[int, int, int]:
+    count, of_items, created = db.execute(select(
+        func.count(), func.coalesce(func.sum(answers.c.item), 0), func.coalesce(func.sum(answers.c.created), 0))
+        .where(answers.c.id <= last)).one()
+    return count, int(of_items), int(created)
 
 
 def _whole(numbers: Iterable[int]) -> Whole:
