@@ -4,6 +4,8 @@
 const VIEWS = {
   overview: { title: "Overview", draw: drawOverview },
   campaigns: { title: "Campaigns", draw: drawCampaigns },
+  quality: { title: "Quality", draw: drawQuality },
+  raters: { title: "Raters", draw: drawRaters },
   review: { title: "Review", draw: drawReview },
   data: { title: "Data", draw: drawData },
   people: { title: "People", draw: drawPeople, admin: true },

@@ -1,10 +1,13 @@
 // Campaigns: made, changed, started, paused, and how far each is in every stratum.
 
 async function drawCampaigns(box) {
-  const told = await ask(campaign === null ? "/api/lead/campaigns" : "/api/lead/campaign", campaign === null ? {} : { name: campaign });
-  if (!told) return;
-  if (campaign === null) box.append(campaignsCard(told.campaigns));
-  else box.append(...campaignCards(told, box));
+  if (campaign === null) {
+    const told = await ask("/api/lead/campaigns", {});
+    if (told) box.append(campaignsCard(told.campaigns));
+    return;
+  }
+  const [told, quality] = await Promise.all([ask("/api/lead/campaign", { name: campaign }), ask("/api/lead/quality", { campaign })]);
+  if (told && quality) box.append(...campaignCards(told, quality.agreement.by_stratum, box));
 }
 
 function campaignsCard(campaigns) {
@@ -27,8 +30,9 @@ function linkTo(to, own, words) {
   return made;
 }
 
-function campaignCards(told, box) {
-  const { settings, state, progress, coverage, fillable } = told;
+function campaignCards(told, agreed, box) {
+  const { settings, state, progress, fillable } = told;
+  const coverage = told.coverage.map((one) => ({ ...one, agreement: agreed.find(({ stratum }) => stratum === one.stratum)?.alpha }));
   const turn = async (action) => {
     const reply = await post(`/api/lead/campaign/${action}`, { name: settings.name });
     if (!reply.ok) return tell(String(reply.content.error || "The server cannot be reached."), true);
