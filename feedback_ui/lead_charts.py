@@ -8,19 +8,14 @@ from typing import Any, Literal
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from pydantic import Field
-from sqlalchemy import func, select
 from starlette.exceptions import HTTPException
-
-from prefloop.store import Store
-from prefloop.store.items import campaign_id
-from prefloop.store.schema import answers, items
 
 from . import bodies, charts
 from .charts import Chart
+from .lead_quality import Facts
 from .rating_web import Who
 
-Facts = Callable[[str | None, str | None], Mapping[str, Any]]  # of a campaign and of a rater, or of all
-Model = Callable[[str | None], Mapping[str, Any]]
+Model = Callable[[str | None], Mapping[str, Any]]  # of a campaign, or of all
 KINDS = {"svg": "image/svg+xml", "csv": "text/csv; charset=utf-8"}
 
 
@@ -31,9 +26,9 @@ class Wanted(bodies.Body):
     width: int = Field(ge=1, le=4000)
 
 
-def routes(app: FastAPI, store: Store, lead_of: Who, quality: Facts, model: Model) -> None:
+def routes(app: FastAPI, lead_of: Who, known: Facts, model: Model) -> None:
     def found(names: list[str], campaign: str | None, rater: str | None) -> list[Chart]:
-        made = {name: made for name, work in _works(store, campaign, rater, quality, model).items()
+        made = {name: made for name, work in _works(known, campaign, rater, model).items()
                 if name in names and (made := work()) is not None}
         return [made[name] for name in names if name in made]
 
@@ -57,15 +52,15 @@ def routes(app: FastAPI, store: Store, lead_of: Who, quality: Facts, model: Mode
                         headers={"content-disposition": f'attachment; filename="prefloop-{one.name}.{kind}"'})
 
 
-def _works(store: Store, campaign: str | None, rater: str | None, quality: Facts, model: Model,
+def _works(known: Facts, campaign: str | None, rater: str | None, model: Model,
            ) -> dict[str, Callable[[], Chart | None]]:
     """How each chart is made. Nothing is read for those that nobody asks for."""
     def went(name: str, title: str, unit: str, note: str = "", share: bool = True, hold: tuple[float, ...] = (),
              level: float | None = None) -> tuple[str, Callable[[], Chart | None]]:
-        return name, lambda: charts.over_time(name, title, note, unit, quality(campaign, rater)["over_time"], name,
+        return name, lambda: charts.over_time(name, title, note, unit, known.of(campaign, rater)["over_time"], name,
                                               share, hold, level)
 
-    return {"answers": lambda: charts.answers_a_day(_days(store, campaign)), **dict([
+    return {"answers": lambda: charts.answers_a_day(known.days(campaign)), **dict([
         went("alpha", "Agreement over time", "Krippendorff's alpha", charts.ALPHA,
              share=False, hold=(0, 1), level=0.0),
         went("percent", "Pairs on which two raters agree", "share of pairs", hold=(0.5, 1)),
@@ -76,20 +71,10 @@ def _works(store: Store, campaign: str | None, rater: str | None, quality: Facts
         went("left", "Won by the answer shown first", "share of decided pairs", "One half, if place says nothing.",
              hold=(0.4, 0.6), level=0.5),
         went("seconds", "Time for an item", "seconds, median", share=False, hold=(0,)),
-    ]), "strata": lambda: charts.by_stratum(quality(campaign, rater)["agreement"]["by_stratum"]),
-        "guidelines": lambda: charts.by_guideline(quality(campaign, rater)["agreement"]["by_guideline"]),
+    ]), "strata": lambda: charts.by_stratum(known.of(campaign, rater)["agreement"]["by_stratum"]),
+        "guidelines": lambda: charts.by_guideline(known.of(campaign, rater)["agreement"]["by_guideline"]),
         "model": lambda: charts.over_time("model", "Model and people agree", "Answers given before the model's order "
                                           "was shown.", "share of pairs", model(campaign)["over_time"], "agree",
                                           hold=(0.5, 1), level=0.5),
         "confidence": lambda: charts.by_confidence(model(campaign)["by_confidence"])}
 
-
-def _days(store: Store, campaign: str | None) -> list[tuple[int, int]]:
-    """Each day's first second, and how many answers of it count."""
-    day = answers.c.created // charts.DAY
-    query = select(day, func.count()).where(answers.c.retracted.is_(None), answers.c.surplus == 0,
-                                            answers.c.excluded == 0, answers.c.kind != "qualification").group_by(day)
-    with store.reading() as db:
-        if campaign is not None:
-            query = query.join(items).where(items.c.campaign == campaign_id(db, campaign))
-        return [(at * charts.DAY, count) for at, count in db.execute(query)]
