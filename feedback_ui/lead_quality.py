@@ -7,6 +7,7 @@ import threading
 import time
 from typing import Any, Literal
 
+import numpy as np
 from fastapi import FastAPI, Request
 from pydantic import Field
 from sqlalchemy import select
@@ -23,6 +24,7 @@ from .rating_web import Who
 
 KEPT = 16  # answers to leads' questions that are kept
 FIGURES = ("gold", "consistency", "agreement", "left", "ties", "seconds")
+DAY = 86400
 WORTH = 10  # times as long as they took to make
 
 # What each alarm and each reason for a quarantine says.
@@ -66,6 +68,13 @@ class Facts:
                 for old in list(self._made)[:-KEPT]:
                     del self._made[old]
             return made
+
+    def days(self, campaign: str | None) -> list[tuple[int, int]]:
+        """Each day's first second, and how many answers of it count."""
+        votes = self._watch.reader.votes(campaign)
+        own = votes.created_A[votes.counts_A & ~votes.of_kind("qualification")]
+        days, counts = np.unique(own // DAY, return_counts=True)
+        return [(int(day) * DAY, int(count)) for day, count in zip(days, counts, strict=True)]
 
     def forget(self) -> None:
         with self._turn:

@@ -56,15 +56,14 @@ def routes(app: FastAPI, store: Store, settings: FeedbackConfig, accounts: Accou
     def hello(request: Request, body: bodies.Nothing) -> dict[str, Any]:
         role = request.state.account.role if settings.sign_in else "admin"
         with store.reading() as db:
-            known = [{"name": one["name"], "title": one["title"]} for one in lead_overview.progress(db)]
-        return {"lead": lead_of(request), "role": role, "sign_in": settings.sign_in, "campaigns": known}
+            found = [{"name": one["name"], "title": one["title"]} for one in lead_overview.progress(db)]
+        return {"lead": lead_of(request), "role": role, "sign_in": settings.sign_in, "campaigns": found}
 
     lead_overview.routes(app, store, lead_of)
     lead_audit.routes(app, store, lead_of, admin_of)
     lead_data.routes(app, store, lead_of)
     lead_campaigns.routes(app, store, settings, lead_of, known)
-    lead_charts.routes(app, store, lead_of, known.of,
-                       lambda campaign: model_agreement.facts(store, campaign))
+    lead_charts.routes(app, lead_of, known, lambda campaign: model_agreement.facts(store, campaign))
     lead_quality.routes(app, store, lead_of, known)
     lead_review.routes(app, store, lead_of)
     if accounts is not None:
