@@ -110,7 +110,8 @@ def test_a_campaign_from_its_file_to_its_export(browser: Browser, served: Served
 
 
 def test_a_quarantine_and_its_end(browser: Browser, served: Served) -> None:
-    lead = signed_in(browser, f"{served.url}/lead#raters", "lea", ".ld-table")
+    lead = signed_in(browser, f"{served.url}/lead", "lea", ".ld-view")
+    view(lead, "Raters")
     assert len(served.rankings()) == 4
 
     def judged(action: str, note: str) -> None:
