@@ -2,13 +2,12 @@
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import simulated_raters
 from simulated_raters import CLICKER, HONEST, NAME, Clock
 from sqlalchemy import select
-from test_store import item, leased, url
+from test_store import item, leased
 
 from prefloop.errors import RequestError
 from prefloop.store import Campaign, Judgement, Store, quarantining, schema
@@ -26,8 +25,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
-    with Store(url(tmp_path), clock=clock, seed=3) as opened:
+def store(store_url: str, clock: Clock) -> Iterator[Store]:
+    with Store(store_url, clock=clock, seed=3) as opened:
         yield opened
         with opened.reading() as db:
             assert not verify(db).bad  # every change is in the log
@@ -160,6 +159,7 @@ def test_a_number_that_is_another_s_after_somebody_was_forgotten_is_read_anew(st
     assert reader.votes().raters == ("bob",)
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 def test_clickers_are_proposed_and_readers_left_alone(store: Store, clock: Clock) -> None:
     """A small campaign, of rankings of four with three raters each; `make bench NAME=quality` has the large ones."""
     simulated_raters.campaign(store, 120, 40, 3, 4, Campaign(NAME, gold_share=0.1, probation=0.5, repeats=0.05))

@@ -193,10 +193,9 @@ def main() -> None:
     if "clicking" in wanted:
         found["clicking"] = [clicking(seed, places, need) for seed, (places, need) in enumerate(
             ((4, 1), (4, 3), (2, 1), (2, 3)))]
-        of_four = [one for one in found["clicking"] if one["answers_per_item"] == 4]
-        found["random_caught_by_40"] = sum(one["caught_by_40"] for one in of_four) / sum(
-            one["clickers"] for one in of_four)
-        found["honest_touched"] = sum(one["honest_touched"] for one in of_four) / sum(one["honest"] for one in of_four)
+        for name, part, whole in (("random_caught_by_40", "caught_by_40", "clickers"),
+                                  ("honest_touched", "honest_touched", "honest")):
+            found[name] = sum(one[part] for one in found["clicking"]) / sum(one[whole] for one in found["clicking"])
         print(json.dumps(found["clicking"]), flush=True)
     if "flipping" in wanted:
         found["flipping"] = [flipping(seed) for seed in range(2)]
