@@ -1,5 +1,7 @@
 """How long the store takes to choose and lend the next of 100,000 open items, by each rule; one rater has had many.
 
+Told is the processor's time, to which other work on the machine adds less; the wait for the disk is not in it.
+
     make bench NAME=next_item
     python tests/benchmarks/next_item.py --items 20000
 """
@@ -45,7 +47,7 @@ def filled(store: Store, count: int) -> None:
 
 
 def took(store: Store, rater: str, turns: int) -> list[float]:
-    """Milliseconds of each of so many leases; each is put aside again."""
+    """Milliseconds of the processor for each of so many leases; each is put aside again."""
     found = []
     for _ in range(turns):
         began = time.thread_time()
