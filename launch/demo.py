@@ -291,7 +291,9 @@ def serve(place: Place) -> None:
     """The page, with the verdict's own answers, blind: what the newcomer says of them can be a verdict too."""
     url = f"sqlite:///{place.root / 'yours.db'}"
     print("\nNow it is your turn: rank a few answers yourself, blind (Ctrl-C ends the demo). Then see what your own "
-          f"votes say:\n  prefloop compare compare.answers=[{place.run('compare')}] compare.votes=[{url}]", flush=True)
+          f"votes say:\n  prefloop compare compare.answers=[{place.run('compare')}] compare.votes=[{url}]\n"
+          "How good the simulated raters' work is, as a lead sees it, in another shell, at http://127.0.0.1:7861/lead:\n"
+          f"  prefloop feedback feedback.store={place.store} feedback.port=7861", flush=True)
     with Store(url) as store:
         campaigns.apply(store, campaigns.CampaignConfig(answers=str(place.run("compare"))), several=False)
         server.serve(store, server.FeedbackConfig(store=url))
