@@ -198,6 +198,20 @@ def test_what_a_rater_holds_is_done_once_their_answer_comes_in(tmp_path: Path, e
     assert either.lease("ann", 60) is None
 
 
+def test_whoever_is_at_work_keeps_their_place_when_others_answers_come_in(tmp_path: Path, either: Store) -> None:
+    item = Answers(Prompt((Message("user", "q"),)), (Response("a"), Response("b")))
+    either.add_items([item])
+    lease = either.lease("ann", 60)
+    assert lease is not None
+    (tmp_path / "in.jsonl").write_text(json.dumps(Ranking(item.prompt, item.responses, (1, 2), "bob").to_json()))
+    data_in.received(either, "default", data_in.ImportConfig(path=str(tmp_path / "in.jsonl")))
+    assert either.lease("eve", 60) is None  # both places are taken
+    assert not either.submit(lease.token, "ann", Judgement((2, 1))).surplus
+    assert [one.rater for one in either.rankings()] == ["bob", "ann"]
+    assert (either.progress().done, either.progress().wanted) == (2, 2)
+    require_as_logged(either)
+
+
 def test_an_order_that_nobody_knows_favours_no_place(tmp_path: Path) -> None:
     rows = [{"prompt": f"q{number}", "chosen": "good", "rejected": "bad", "rater": "ann"} for number in range(200)]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -217,6 +217,12 @@ def test_a_guarded_cell_comes_back(cell: str) -> None:
     assert unguarded(guarded(cell)) == cell
 
 
+def test_a_cell_of_apostrophes_is_looked_through_once() -> None:
+    for sign in ("'", '"', " ", "\u200b", "'\n", "' "):
+        cell = sign * 10**5 + "x"  # a second look from each place would take minutes
+        assert unguarded(guarded(cell)) == cell
+
+
 def test_a_foreign_cell_that_is_only_quoted_stays() -> None:
     for cell in ("'tis", "'", "''", "'a' = b", "5'-3"):
         assert unguarded(cell) == cell

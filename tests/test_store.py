@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
-from prefloop.errors import RequestError
+from prefloop.errors import RequestError, RunError
 from prefloop.records import Answers, Message, Prompt, Response
-from prefloop.store import AlreadyAnswered, Campaign, Judgement, Lease, NotLeased, Receipt, Store, item_name
+from prefloop.store import AlreadyAnswered, Campaign, Judgement, Lease, NotLeased, Receipt, Store, item_name, schema
 from prefloop.store.sqlite import SqliteFile
 
 
@@ -387,6 +388,13 @@ def test_settings_that_make_an_acknowledged_answer_durable(tmp_path: Path) -> No
     with Store(url(tmp_path)) as store:
         found = store.write(lambda db: {name: db.exec_driver_sql(f"pragma {name}").scalar() for name in names})
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "mmap_size": 0}
+
+
+def test_what_contradicts_the_store_is_an_error_of_one_line(store: Store) -> None:
+    store.add_items([item(1)])
+    with pytest.raises(RunError, match=r"nothing was saved, for it would contradict what is there: \S+"):
+        store.write(lambda db: db.execute(update(schema.items).values(done=9)))
+    assert store.progress().done == 0
 
 
 def test_a_lease_among_named_items_alone(store: Store) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, exists, func, insert, inspect, select, true
-from sqlalchemy.exc import DatabaseError, DataError, OperationalError
+from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from prefloop.errors import RequestError, RunError
@@ -129,6 +129,9 @@ class Store:
             raise RunError(f"{self.place}: nothing was saved, for it cannot be written: {said(error)}") from None
         except DataError as error:
             raise RequestError(f"{self.place}: this cannot be kept: {said(error)}") from None
+        except IntegrityError as error:
+            raise RunError(f"{self.place}: nothing was saved, for it would contradict what is there: "
+                           f"{said(error)}") from None
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

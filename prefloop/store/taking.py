@@ -16,6 +16,7 @@ from prefloop.formats.losses import dense
 from prefloop.records import Answers, Ranking, digest
 from prefloop.store import events
 from prefloop.store.items import Ready, add, campaign_id, ready, storable
+from prefloop.store.queue import live
 from prefloop.store.schema import answers, items, leases, quarantines
 from prefloop.store.store import Store
 
@@ -204,15 +205,17 @@ def _revisions(db: Connection, fresh: Sequence[tuple[int, Given]]) -> dict[tuple
 
 
 def _fill(db: Connection, at: int, by: str, filled: dict[int, int]) -> None:
-    """Counts the answers of items, and makes room for them."""
+    """Counts the answers of items, and makes room for them beside whoever is at work on the item."""
     raised: list[int] = []
     for part in _parts(sorted(filled)):
-        rows = db.execute(select(items.c.id, items.c.need, items.c.done).where(items.c.id.in_(part))).all()
+        rows = db.execute(select(items.c.id, items.c.need, items.c.done, live(at).label("live"))
+                          .where(items.c.id.in_(part))).all()
         done = {row.id: row.done + filled[row.id] for row in rows}
-        raised += [row.id for row in rows if done[row.id] > row.need]
+        places = {row.id: max(row.need, done[row.id] + row.live) for row in rows}
+        raised += [row.id for row in rows if places[row.id] > row.need]
         db.execute(update(items).where(items.c.id == bindparam("of"))
                    .values(need=bindparam("places"), done=bindparam("filled")),
-                   [{"of": row.id, "places": max(row.need, done[row.id]), "filled": done[row.id]} for row in rows])
+                   [{"of": row.id, "places": places[row.id], "filled": done[row.id]} for row in rows])
     for part in _parts(raised):
         events.wrote(db, at, "need raised", by, items, items.c.id.in_(part))
 
