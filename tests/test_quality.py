@@ -4,6 +4,7 @@ import gzip
 import json
 from itertools import combinations, permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def mean_tau(rows: list[Said]) -> float:
     found = []
     for one, other in combinations(rows, 2):
         if one.item == other.item:
-            tau = kendalltau(one.ranks, other.ranks)[0]
+            tau: Any = kendalltau(one.ranks, other.ranks)[0]
             found += [] if np.isnan(tau) else [tau]
     return float(np.mean(found))
 

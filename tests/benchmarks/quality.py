@@ -143,7 +143,7 @@ def gap(rows: list[Said], python: Path) -> float:
     units = by_place(rows)
     told = subprocess.run([python, "-c", PEER], input=json.dumps(units.T.tolist()), capture_output=True, text=True,
                           check=True)
-    taus = [float(kendalltau(one.ranks, other.ranks)[0]) for one, other in of_one_item(rows)]
+    taus: list[Any] = [kendalltau(one.ranks, other.ranks)[0] for one, other in of_one_item(rows)]
     return max(abs(found.alpha.value - json.loads(told.stdout)), abs(found.tau_b.value - float(np.nanmean(taus))))
 
 
