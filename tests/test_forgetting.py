@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select
-from test_store import Clock, url
+from test_store import Clock, item, url
 from test_verifying import lived, verified, whole  # noqa: F401 - a fixture
 
 from prefloop import config
@@ -141,6 +141,16 @@ def test_rows_that_stay_bear_another_name(store: Store) -> None:
         forgetting.forget(store, "ann")
     forgetting.forget(store, "bob", "bob")
     assert verified(store).bad == ()
+
+
+@on_sqlite
+def test_who_deletes_themselves_is_not_named_by_it(store_url: str) -> None:
+    """Without sign-in a rater's name is as it was written."""
+    with Store(store_url, clock=Clock()) as store:
+        store.add_items([item(1)])
+        assert store.lease("Ann B", 60) is not None
+        forgetting.forget(store, "Ann B", by="Ann B")
+        assert not list(naming(store, "Ann B"))
 
 
 @on_sqlite

@@ -219,6 +219,30 @@ def test_the_first_bad_thing_is_named_first(whole: bytes, tmp_path: Path, change
     assert any(one.startswith("flags:4/zoe/broken: added") for one in found)
 
 
+@pytest.mark.parametrize("rows", ['{"nosuch": [{}]}', '{"answers": 3}', '{"answers": [{"reason": "x"}]}', "[1]",
+                                  '{"answers": [{"id": [1]}]}', '{"answers": ["id"]}'])
+def test_a_forged_event_of_any_shape_is_named(whole: bytes, tmp_path: Path, rows: str) -> None:
+    path, said = tmp_path / "feedback.db", '{"actor": "lead", "about": "", "rows": ' + rows + "}"
+    path.write_bytes(whole)
+
+    def forge(db: sqlite3.Connection) -> None:
+        (salt,) = db.execute("select salt from payloads where event = 2").fetchone()
+        db.execute("update payloads set payload = ?, actor = 'lead', about = '' where event = 2", (said,))
+        db.execute("update events set digest = ? where id = 2", (events.digest_of(salt, said),))
+
+    edited(path, forge)
+    with Store(url(tmp_path), read_only=True) as store:
+        assert verified(store).bad[0] == "events:2: altered since it was written"
+
+
+def test_a_time_of_less_than_nothing_is_no_alarm(store: Store) -> None:
+    store.add_items([item(1)])
+    lease = store.lease("ann", 60)
+    assert lease is not None
+    store.submit(lease.token, "ann", Judgement((1, 2, 3), seconds=-0.0))
+    assert verified(store).bad == ()
+
+
 def test_a_log_whose_end_was_cut_off_is_known_by_its_head(whole: bytes, tmp_path: Path) -> None:
     path = tmp_path / "feedback.db"
     path.write_bytes(whole)

@@ -100,7 +100,8 @@ def held(table: Table) -> tuple[Column[Any], ...]:
 def _plain(name: str, value: Any, real: bool) -> Any:
     if name == "password":
         return hashlib.sha256(value.encode()).hexdigest()
-    return float(value) if real and value is not None else value
+    # -0.0 comes back from SQLite as 0.0.
+    return float(value) + 0.0 if real and value is not None else value
 
 
 def key_of(table: Table, row: Mapping[Any, Any]) -> tuple[Any, ...]:

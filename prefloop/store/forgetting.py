@@ -120,7 +120,7 @@ def forget(store: Store, name: str, by: str = events.COMMAND) -> Forgotten:
 def _forget(db: Connection, at: int, name: str, by: str) -> Forgotten:
     if db.dialect.name == "sqlite":
         db.exec_driver_sql("pragma secure_delete = on")  # what is deleted is overwritten, too
-    actor = by if folded(by) != name else ""
+    actor = by if folded(by) != folded(name) else ""
     went = [one.id for one in exports.with_answers_of(db, name)]
     repeats = set(db.scalars(select(items.c.id).where(items.c.rater == name, items.c.kind == "repeat")))
     silenced, staying = _silenced(db, name)
