@@ -143,6 +143,23 @@ def test_rows_that_stay_bear_another_name(store: Store) -> None:
     assert verified(store).bad == ()
 
 
+def test_who_is_deleted_while_a_file_is_written_does_not_come_back_with_it(store: Store) -> None:
+    head = exports.head(store)
+    forgetting.forget(store, "ann")
+    exports.exported(store, "snapshot", "/snapshots/two", "6" * 64, {"ann": 4, "bob": 5}, head)
+    assert not list(naming(store, "ann"))
+    with store.reading() as db:
+        assert set(db.execute(select(exports_of.c.rater, exports_of.c.answers).where(exports_of.c.export == 2))) == {
+            ("bob", 5), ("forgotten", 4)}
+    assert verified(store).bad == ()
+
+
+def test_whoever_is_named_anywhere_can_be_deleted(store: Store) -> None:
+    store.write(lambda db: db.execute(exports_of.insert().values(export=1, rater="zoe", answers=1)))
+    forgetting.forget(store, "zoe")
+    assert not list(naming(store, "zoe"))
+
+
 @on_sqlite
 def test_who_deletes_themselves_is_not_named_by_it(store_url: str) -> None:
     """Without sign-in a rater's name is as it was written."""

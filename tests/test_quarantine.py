@@ -148,13 +148,12 @@ def test_votes_are_read_again_only_where_they_changed(store: Store) -> None:
         assert votes.said_AP.tolist() == both[0].said_AP.tolist()
 
 
-def test_a_number_that_is_another_s_after_somebody_was_forgotten_is_read_anew(store: Store, clock: Clock) -> None:
+def test_a_number_that_is_another_s_after_somebody_was_forgotten_is_read_anew(store: Store) -> None:
     store.add_items([item(1), item(2)])
     give(store, "ann")
     reader = Reader(store)
     assert reader.votes().raters == ("ann",)
     forget(store, "ann")
-    clock.pass_by(5)
     assert give(store, "bob") == [1]
     assert reader.votes().raters == ("bob",)
 

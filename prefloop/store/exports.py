@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, union
 
 from prefloop.store import events
 from prefloop.store.items import storable
-from prefloop.store.schema import exports, exports_of
+from prefloop.store.schema import accounts, exports, exports_of, leases, reviews
 from prefloop.store.store import Store
+
+GONE = "forgotten"  # whoever was deleted while the file with their answers was being written
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,19 @@ def exported(store: Store, kind: str, place: str, checksum: str, raters: Mapping
         events.wrote(db, at, "exported", by, exports, exports.c.id == made[0])
         if raters:
             db.execute(insert(exports_of), [{"export": made[0], "rater": rater, "answers": count}
-                                            for rater, count in raters.items()])
+                                            for rater, count in _still_here(db, raters).items()])
             events.wrote(db, at, "exported", by, exports_of, exports_of.c.export == made[0])
 
     store.write(work)
+
+
+def _still_here(db: Connection, raters: Mapping[str, int]) -> Counter[str]:
+    known = set(db.scalars(union(*(select(column).where(column.in_(raters))
+                                   for column in (leases.c.rater, accounts.c.name, reviews.c.reviewer)))))
+    named: Counter[str] = Counter()
+    for rater, count in raters.items():
+        named[rater if rater in known else GONE] += count
+    return named
 
 
 def with_answers_of(db: Connection, rater: str) -> list[Export]:

@@ -67,8 +67,10 @@ class Forgotten:
 
 def name_in(db: Connection, name: str) -> str:
     """The name as the store has it: a rater's as it was given, or an account's, whose letters are small."""
+    named = [column for column in NAMING if column.name not in IN_JSON]
     for known in (name, folded(name)):
-        if db.scalar(select(or_(*(exists().where(column == known) for column in (*OWN, payloads.c.actor))))):
+        if db.scalar(select(or_(*(exists().where(column == known)
+                                  for column in (*OWN, *named, payloads.c.actor, payloads.c.about))))):
             return known
     raise RequestError(f"rater: nobody here is known by the name {name!r}")
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, func, or_, select
+from sqlalchemy import Connection, exists, func, or_, select
 
 from prefloop.quality.votes import KINDS, Array, Signs, Votes, Whole, compared, signs
 from prefloop.records import decided
 from prefloop.store.admission import ALIKE
 from prefloop.store.items import campaign_id
-from prefloop.store.schema import answers, flags, golds, items, quarantines
+from prefloop.store.schema import answers, events, flags, golds, items, quarantines
 from prefloop.store.store import Store
 
 
@@ -47,6 +47,7 @@ class Reader:
 
     def __init__(self, store: Store) -> None:
         self._store, self._turn = store, threading.Lock()
+        self._event = 0  # the log's last, when it was read
         self._forget()
 
     def _forget(self) -> None:
@@ -70,11 +71,11 @@ class Reader:
                 .where(quarantines.c.state.in_(("lifted", "dismissed"))).group_by(quarantines.c.rater))}
 
     def _read(self, db: Connection) -> Columns:
+        gone = exists().where(events.c.id > self._event, events.c.kind == "forgotten")
+        if db.scalar(select(gone)):
+            self._forget()  # a rater was deleted, and the numbers of their answers may be others' by now
+        self._event = db.scalar(select(func.max(events.c.id))) or 0
         last = int(self._known.id_A[-1]) if self._known is not None and len(self._known.id_A) else 0
-        if self._known is not None and _sums(db, last) != (
-                len(self._known.id_A), int(self._known.item_A.sum()), int(self._known.created_A.sum())):
-            self._forget()  # a rater was forgotten, and their numbers may be others' by now
-            last = 0
         new = self._columns(db, last)
         self._known = new if self._known is None else _joined(self._known, new)
         return self._known
@@ -96,13 +97,6 @@ class Reader:
     def _numbered(self, name: str, texts: Iterable[str]) -> Whole:
         known = self._names[name]
         return _whole(known.setdefault(text, len(known)) for text in texts)
-
-
-def _sums(db: Connection, last: int) -> tuple[int, int, int]:
-    count, of_items, created = db.execute(select(
-        func.count(), func.coalesce(func.sum(answers.c.item), 0), func.coalesce(func.sum(answers.c.created), 0))
-        .where(answers.c.id <= last)).one()
-    return count, int(of_items), int(created)
 
 
 def _whole(numbers: Iterable[int]) -> Whole:
