@@ -65,6 +65,6 @@ async function forget(name, box) {
   if (!said) return;
   const gone = await ask("/api/lead/forget", { name, confirm: said.confirm });
   if (!gone) return;
-  tell(gone.forgotten ? `${name} is deleted: ${whole(gone.forgotten.answers)} answers; ${whole(gone.forgotten.items)} items are open again.` : `Nothing was deleted: that is not ${name}.`, !gone.forgotten);
+  tell(gone.forgotten ? `${name} is deleted: ${whole(gone.forgotten.answers)} answers; ${whole(gone.forgotten.items)} items are open again. ${gone.forgotten.left}` : `Nothing was deleted: that is not ${name}.`, !gone.forgotten);
   drawPeople(box);
 }

@@ -71,7 +71,7 @@ def main(asked: config.Asked) -> None:
                            f"delete {plain(trace.name)} from the store, add rater.confirm={wanted.name}")
     done = control.perform(settings.store, "forget", name=wanted.name)
     print(f"{plain(trace.name)} is deleted: {done['answers']} answers; {done['items']} items are open again. Backups "
-          "and what is named above still have them.")
+          f"and what is named above still have them. {done['left']}".rstrip())
     return None
 
 

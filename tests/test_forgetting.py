@@ -14,7 +14,7 @@ from prefloop import config
 from prefloop.errors import RequestError, RunError
 from prefloop.feedback_ui import auditing, control, exporting, persons
 from prefloop.formats import snapshot
-from prefloop.store import Judgement, Store, exports, forgetting
+from prefloop.store import Judgement, Store, exports, forgetting, sqlite
 from prefloop.store.accounts import Accounts
 from prefloop.store.schema import (
     acknowledgements,
@@ -101,13 +101,28 @@ def test_a_forgotten_person_is_nowhere(store: Store, store_url: str, tmp_path: P
     assert (found.bad, found.erased) == ((), came.events)
     assert head != exports.head(store)
     assert not list(naming(store, "ann"))
-    store.close()
     if store_url.startswith("postgresql"):
+        assert came.left.startswith("PostgreSQL's files and its write-ahead log have what was deleted")
         return
+    assert came.left == ""
+    assert b"of ann" not in (tmp_path / "feedback.db-wal").read_bytes()
+    store.close()
     left = (tmp_path / "feedback.db").read_bytes()
     assert b"of bob" in left
     assert b"of ann" not in left, "not even in what is free"
     assert b"ann was startled" not in left
+
+
+@on_sqlite
+def test_what_cannot_be_overwritten_yet_is_told(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "PATIENCE", 0.01)
+    with Store(store_url, clock=Clock()) as store:
+        store.add_items([item(1)])
+        assert store.lease("ann", 60) is not None
+        with store.reading() as db:
+            db.execute(select(leases)).all()
+            assert forgetting.forget(store, "ann").left.startswith("feedback.db-wal has what was deleted until")
+        assert store.emptied() == ""
 
 
 @on_sqlite

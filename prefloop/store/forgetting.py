@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy import Column, Connection, Table, delete, exists, false, func, or_, select, update
@@ -58,11 +58,14 @@ SECRET = ("password", "digest", "token")  # what would open a door is told to no
 
 @dataclass(frozen=True)
 class Forgotten:
-    """How many answers were deleted, items are open again, and events say no more what they were about."""
+    """How many answers were deleted, items are open again, and events say no more what they were about; `left` says
+    where the database itself still has what was deleted.
+    """
 
     answers: int
     items: int
     events: int
+    left: str = ""
 
 
 def name_in(db: Connection, name: str) -> str:
@@ -116,7 +119,8 @@ def _named_in(db: Connection, name: str) -> list[str]:
 
 def forget(store: Store, name: str, by: str = events.COMMAND) -> Forgotten:
     """Deletes what is a person's own. Items that they filled are open again for others."""
-    return store.write(lambda db: _forget(db, store.clock(), name_in(db, name), by))
+    done = store.write(lambda db: _forget(db, store.clock(), name_in(db, name), by))
+    return replace(done, left=store.emptied())
 
 
 def _forget(db: Connection, at: int, name: str, by: str) -> Forgotten:

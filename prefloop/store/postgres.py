@@ -114,6 +114,10 @@ class PostgresDatabase:
         event.listen(engine, "handle_error", _hush)
         return engine
 
+    def emptied(self, _: Engine) -> str:
+        """Where deleted rows still are, a sentence: the server's files are not ours to overwrite."""
+        return "PostgreSQL's files and its write-ahead log have what was deleted until it writes over that."
+
     def sizes(self, db: Connection) -> dict[str, int]:
         """Bytes of the database."""
         return {"database": db.exec_driver_sql("select pg_database_size(current_database())").scalar_one()}

@@ -13,6 +13,8 @@ from sqlalchemy.pool import StaticPool
 
 from prefloop.errors import RequestError
 
+PATIENCE = 5  # seconds that one connection waits for another
+
 
 @dataclass(frozen=True)
 class SqliteFile:
@@ -60,7 +62,8 @@ class SqliteFile:
         self.path.touch(0o600)  # what raters wrote, and their passwords' hashes, are for nobody else here to read
 
         def connect() -> sqlite3.Connection:
-            connection = sqlite3.connect(self.path, timeout=5, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None,
+                                         check_same_thread=False)
             for setting in ("journal_mode=WAL", "synchronous=FULL", f"foreign_keys={int(foreign_keys)}",
                             "mmap_size=0", "trusted_schema=OFF"):
                 connection.execute(f"PRAGMA {setting}")
@@ -77,14 +80,28 @@ class SqliteFile:
         """Connections that cannot write, for as many readers as like, in this process or another."""
 
         def connect() -> sqlite3.Connection:
-            connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=5,
-                                         isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True,
+                                         timeout=PATIENCE, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA mmap_size=0")
             connection.execute("PRAGMA trusted_schema=OFF")
             return connection
 
         return _beginning(create_engine(f"sqlite:///{self.path}", creator=connect, hide_parameters=True,
                                         max_overflow=-1), "BEGIN")
+
+    def emptied(self, writer: Engine) -> str:
+        """Overwrites what is left of deleted rows in the write-ahead log; where that cannot be, a sentence.
+
+        Outside of any transaction, with the one connection that may do it (`held`).
+        """
+        connection = writer.raw_connection()
+        try:
+            blocked = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.OperationalError:
+            blocked = True
+        finally:
+            connection.close()
+        return f"{self.name}-wal has what was deleted until the store is closed." if blocked else ""
 
     def sizes(self, _: Connection) -> dict[str, int]:
         """Bytes of its files."""

@@ -133,6 +133,12 @@ class Store:
             raise RunError(f"{self.place}: nothing was saved, for it would contradict what is there: "
                            f"{said(error)}") from None
 
+    def emptied(self) -> str:
+        """Overwrites what was deleted, and says in a sentence where it is still found; "" is nowhere."""
+        if (writer := self._writer) is None:
+            raise RequestError(f"{self.place}: this store was opened for reading only")
+        return self._writes.between(lambda: self.place.emptied(writer))
+
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         try:

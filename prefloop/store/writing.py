@@ -45,6 +45,18 @@ class Writer:
             raise own.error
         return own.result
 
+    def between(self, work: Callable[[], T]) -> T:
+        """What `work` returns, done while nothing is being written."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._busy)
+            self._busy = True
+        try:
+            return work()
+        finally:
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+
     def _turn(self, own: _Job) -> list[_Job]:
         """The jobs that it is now the caller's turn to do; none once its own is over."""
         with self._changed:
