@@ -207,6 +207,39 @@ def test_gold_tells_random_clickers_from_readers(places: int, right: float, leas
     assert not any(one.unsettled for one in found)
 
 
+def test_who_passed_the_first_test_is_not_put_to_it_again() -> None:
+    """Three wrong in a row reject a beginner; of somebody who has passed they are a small rise of Page's sum."""
+    right, wrong, unshared = [((1, 2), "gold")] * 20, [((2, 1), "gold")] * 3, [((1, 2), "normal")] * 600
+    rows = [Said("ann", n, ranks, kind=kind, key=(1, 2) if kind == "gold" else ())
+            for n, (ranks, kind) in enumerate([*right, *wrong, *unshared])]
+    assert standing.standings(votes(rows[20:]))[0].why == ("random",)
+    for end in range(510, 623):  # the last 500 answers begin at each of the wrong ones, too
+        found = standing.standings(votes(rows[:end]))[0]
+        assert (found.why, found.flagged, found.unsettled, found.answers) == ((), False, False, end)
+
+
+def test_the_first_test_ends_however_late_its_gold_comes() -> None:
+    alone = [Said("ann", n, (1, 2)) for n in range(1100)]
+    beside = [Said("bob", n, (1, 2) if n % 2 else (2, 1)) for n in range(600)]  # alike by chance: tells nothing
+    late = [Said("ann", 2000 + n, (2, 1), kind="gold", key=(1, 2)) for n in range(20)]
+    assert standing.standings(votes([*alone, *beside]), only=["ann"])[0].unsettled
+    assert "random" in standing.standings(votes([*alone, *beside, *late]), only=["ann"])[0].why
+
+
+def test_long_careers_of_readers_are_left_alone() -> None:
+    """Pairs, one in ten of them gold, at fifty looks: the errors stated are of a career, and not of a look."""
+    draw, proposed, raters = np.random.default_rng(4), set(), 20
+    gold, right = draw.random(1500) < 0.1, draw.uniform(0.9, 0.99, raters)
+    rows = [Said(f"r{n}", item, (1, 2) if draw.random() < right[n] else (2, 1), key=(1, 2) if gold[item] else (),
+                 kind="gold" if gold[item] else "normal", counts=bool(gold[item]))
+            for item in range(1500) for n in range(raters)]
+    made = votes(rows)
+    for end in range(30, 1501, 30):
+        found = standing.standings(made.where(np.arange(len(rows)) < end * raters))
+        proposed |= {one.rater for one in found if {"random", "doubt"} & set(one.why)}
+    assert len(proposed) <= 1
+
+
 def test_what_a_lead_cleared_counts_no_more() -> None:
     made = gold_work(20, 0.5, 1)
     assert standing.standings(made)[0].why

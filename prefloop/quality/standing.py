@@ -28,7 +28,7 @@ MOST_GOLD, CUT = 20, -2.0
 DOUBT, FLAG, DRIFT = 2.0, 4.0, 7.0
 GOLD, ITSELF = 0.9, 0.8  # of a gold item's pairs an attentive rater decides so many right, of their own so many again
 PEERS, PRIOR_ITEMS = 0.7, 20  # with others, before so many items of a campaign have told how many
-LATEST = 500  # answers of a rater that are looked at
+LATEST = 500  # answers of a rater that Page's sum looks at, and of others' items as many as Wald's test does
 
 
 @dataclass(frozen=True)
@@ -68,33 +68,51 @@ def standings(votes: Votes, since: Mapping[str, int] | None = None,
     wanted = range(len(votes.raters)) if only is None else [votes.raters.index(name) for name in only]
     cleared = np.array([(since or {}).get(name, -1) for name in votes.raters], dtype=np.int64)
     fresh_A = votes.stands_A & (votes.created_A > cleared[votes.rater_A]) & ~votes.of_kind("qualification")
-    rows = _latest(votes, np.flatnonzero(fresh_A & np.isin(votes.rater_A, wanted)))
-    about = votes.where(np.flatnonzero(np.isin(votes.item_A, np.concatenate([votes.item_A[rows],
-                                                                             votes.mirrors_A[rows]]))))
+    rows = np.flatnonzero(fresh_A & np.isin(votes.rater_A, wanted))
+    first, last = _first(votes, rows), _last(votes, rows)
+    looked_at = np.concatenate([first, last])
+    about = votes.where(np.isin(votes.item_A, np.concatenate([votes.item_A[looked_at], votes.mirrors_A[looked_at]])))
     found = evidence_of(about)
-    place = {number: n for n, number in enumerate(about.id_A)}
-    by_rater: dict[int, list[int]] = {rater: [] for rater in wanted}
-    for row in rows:
-        by_rater[int(votes.rater_A[row])].append(place[votes.id_A[row]])
-    return [_standing(votes.raters[rater], found, np.array(own, dtype=np.int64))
-            for rater, own in by_rater.items() if own]
+
+    def of(rater: int, rows: Whole) -> Whole:
+        return np.searchsorted(about.id_A, votes.id_A[rows[votes.rater_A[rows] == rater]])
+
+    count = np.bincount(votes.rater_A[rows], minlength=len(votes.raters))
+    return [_standing(votes.raters[rater], int(count[rater]), found, of(rater, first), of(rater, last))
+            for rater in wanted if count[rater]]
 
 
-def _latest(votes: Votes, rows: Whole) -> Whole:
-    """The last answers of each rater, oldest first."""
-    order = rows[np.lexsort((-votes.id_A[rows], votes.rater_A[rows]))]
-    rater = votes.rater_A[order]
-    starts = np.r_[True, rater[1:] != rater[:-1]] if len(order) else np.zeros(0, bool)
-    nth = np.arange(len(order)) - np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))
-    return np.sort(order[nth < LATEST])
+def _first(votes: Votes, rows: Whole) -> Whole:
+    """Each rater's first answers that can tell whether they read: the same ones at each look, for a test that were
+    begun at another answer each time would be another test each time, and its errors would add up.
+    """
+    gold_A = _of_gold(votes)
+    normal_A = votes.of_kind("normal") & votes.stands_A
+    shared_A = normal_A & (np.bincount(votes.item_A, normal_A)[votes.item_A] > 1)
+    telling = rows[gold_A[rows] | shared_A[rows]]
+    gold = gold_A[telling]
+    return telling[_nth(2 * votes.rater_A[telling] + gold) < np.where(gold, MOST_GOLD, LATEST)]
 
 
-def _standing(rater: str, found: Evidence, own: Whole) -> Standing:
-    path = np.cumsum(found.random_A[own])
-    gold = np.cumsum(found.gold_A[own])
+def _last(votes: Votes, rows: Whole) -> Whole:
+    return rows[_nth(votes.rater_A[rows[::-1]])[::-1] < LATEST]
+
+
+def _nth(group_A: Whole) -> Whole:
+    """Of each row, how many before it are of its group."""
+    order = np.argsort(group_A, kind="stable")
+    _, start, size = np.unique(group_A[order], return_index=True, return_counts=True)
+    nth_A = np.empty(len(order), np.int64)
+    nth_A[order] = np.arange(len(order)) - np.repeat(start, size)
+    return nth_A
+
+
+def _standing(rater: str, answers: int, found: Evidence, first: Whole, last: Whole) -> Standing:
+    path = np.cumsum(np.r_[0.0, found.random_A[first]])
+    gold = np.cumsum(np.r_[False, found.gold_A[first]])
     ends = np.flatnonzero((path >= RANDOM) | (path <= ATTENTIVE) | (gold >= MOST_GOLD))
-    end = int(ends[0]) if len(ends) else len(own) - 1
-    page = page_sums(found.flipped_A[own])
+    end = int(ends[0]) if len(ends) else len(path) - 1
+    page = page_sums(found.flipped_A[last])
     why = []
     if path[end] >= RANDOM:
         why.append("random")
@@ -102,7 +120,7 @@ def _standing(rater: str, found: Evidence, own: Whole) -> Standing:
         why.append("doubt")
     if page.max() >= DRIFT:
         why.append("drift")
-    return Standing(rater, len(own), float(path[end]), float(page[-1]), float(page.max()), not len(ends),
+    return Standing(rater, answers, float(path[end]), float(page[-1]), float(page.max()), not len(ends),
                     bool(why) or bool(page.max() >= FLAG), tuple(why))
 
 
@@ -116,7 +134,7 @@ def page_sums(llr: Array) -> Array:
 
 
 def evidence_of(votes: Votes) -> Evidence:
-    gold_A = votes.of_kind("gold") & votes.stands_A & (votes.key_AP != 0).any(axis=1)
+    gold_A = _of_gold(votes)
     random_A, flipped_A = _peers(votes)
     told = _against(votes, gold_A, votes.key_AP[gold_A], _q_by_places(votes, GOLD)[gold_A])
     random_A[gold_A], flipped_A[gold_A] = told
@@ -125,6 +143,11 @@ def evidence_of(votes: Votes) -> Evidence:
     flipped_A[again_A] = _against(votes, again_A, votes.said_AP[first[again_A]],
                                   _q_by_places(votes, ITSELF)[again_A])[1]
     return Evidence(random_A, flipped_A, gold_A)
+
+
+def _of_gold(votes: Votes) -> Truth:
+    """Answers to gold whose key decides something."""
+    return votes.of_kind("gold") & votes.stands_A & (votes.key_AP != 0).any(axis=1)
 
 
 def _against(votes: Votes, rows: Truth | Whole, reference: Signs, q: Array) -> tuple[Array, Array]:

@@ -3,8 +3,9 @@ figures are.
 
 Campaigns go through the real store and queue, with made-up raters (tests/simulated_raters.py): a fifth click at
 random, or some begin to turn 30% of their rankings round after thirty items. Windows without a change are drawn
-without a store: 1,000 of raters, of 40 items each, and 1,000 of campaigns, of 200 answers. Agreement is held against
-the `krippendorff` package, in a virtual environment of its own, and SciPy, on real votes where they are at hand.
+without a store: 1,000 of raters, of 40 items each, and 1,000 of campaigns, of 200 answers; and so are readers' long
+careers, of 2,000 items. Agreement is held against the `krippendorff` package, in a virtual environment of its own, and
+SciPy, on real votes where they are at hand.
 
     make bench NAME=quality
 """
@@ -41,6 +42,7 @@ from prefloop.store.watching import Watch
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 RATERS, ROUNDS, CHANGES, WITHIN, WINDOWS = 25, 40, 30, 40, 1000
+CAREER, LOOK = 2000, 600  # items of a rater; answers of all of them between two looks
 PEER = """
 import json, sys, krippendorff
 print(json.dumps(krippendorff.alpha(reliability_data=json.load(sys.stdin), level_of_measurement="ordinal",
@@ -95,19 +97,36 @@ def windows_of_raters() -> int:
     """
     dice, flagged = random.Random(5), 0
     for crew in range(WINDOWS // 20):
-        kinds = {f"r{n:02}": honest(dice) for n in range(20)}
-        rows = [Said(name, item, said(kinds[name], gold, dice), kind="gold" if gold else "normal",
-                     key=(1, 2, 3, 4) if gold else ())
-                for item in range(WITHIN * 20 // 3) for gold in [item % 10 == 0]
-                for name in dice.sample(sorted(kinds), 3)]
-        flagged += sum(one.flagged for one in standing.standings(votes(rows)))
+        flagged += sum(one.flagged for one in standing.standings(votes(read(4, WITHIN, dice))))
         print(f"windows of raters: {20 * (crew + 1)}, of which {flagged} are flagged", end="\r", flush=True)
     return flagged
 
 
-def said(kind: Kind, gold: bool, dice: random.Random) -> tuple[int, ...]:
-    order = ranked(4, kind, gold, dice)
-    return tuple(order.index(place) + 1 for place in range(4))
+def careers(seed: int, places: int) -> dict[str, Any]:
+    """Twenty readers of CAREER items each, looked at again and again: who is ever proposed, and by which test."""
+    rows = read(places, CAREER, random.Random(seed))
+    made, why, worked_before = votes(rows), dict[str, set[str]](), time.process_time()
+    ends = range(LOOK, len(rows) + 1, LOOK)
+    for end in ends:
+        for one in standing.standings(made.where(np.arange(len(rows)) < end)):
+            why.setdefault(one.rater, set()).update(one.why)
+    return {"answers_per_item": places, "raters": len(why), "looks": len(ends),
+            "by_first_test": sum(bool(one & {"random", "doubt"}) for one in why.values()),
+            "by_drift": sum("drift" in one for one in why.values()),
+            "seconds_a_look": round((time.process_time() - worked_before) / len(ends), 3)}
+
+
+def read(places: int, items: int, dice: random.Random) -> list[Said]:
+    """What twenty readers say of so many items each: three raters an item, one in ten gold."""
+    kinds = {f"r{n:02}": honest(dice) for n in range(20)}
+    return [Said(name, item, said(places, kinds[name], gold, dice), kind="gold" if gold else "normal",
+                 key=tuple(range(1, places + 1)) if gold else ())
+            for item in range(items * 20 // 3) for gold in [item % 10 == 0] for name in dice.sample(sorted(kinds), 3)]
+
+
+def said(places: int, kind: Kind, gold: bool, dice: random.Random) -> tuple[int, ...]:
+    order = ranked(places, kind, gold, dice)
+    return tuple(order.index(place) + 1 for place in range(places))
 
 
 def windows_of_campaigns() -> int:
@@ -188,7 +207,7 @@ def read_100k() -> dict[str, float]:
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or ["clicking", "flipping", "windows", "agreement", "reading"]
+    wanted = sys.argv[1:] or ["clicking", "flipping", "windows", "careers", "agreement", "reading"]
     found: dict[str, Any] = {}
     if "clicking" in wanted:
         found["clicking"] = [clicking(seed, places, need) for seed, (places, need) in enumerate(
@@ -205,6 +224,8 @@ def main() -> None:
     if "windows" in wanted:
         found["false_alarms"] = {"raters": windows_of_raters() / WINDOWS,
                                  "campaigns": windows_of_campaigns() / WINDOWS}
+    if "careers" in wanted:
+        found["careers"] = [careers(seed, places) for seed, places in enumerate((2, 2, 4))]
     if "agreement" in wanted:
         found["agreement_gap"] = agreement_gap()
     if "reading" in wanted:
