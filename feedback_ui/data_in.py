@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, TypeVar
 
 from prefloop.errors import RequestError
 from prefloop.formats import arriving, files
 from prefloop.formats.importing import one_of, require_rules
 from prefloop.formats.report import Tally, printable
 from prefloop.formats.row import Rules
+from prefloop.formats.sources import Source
 from prefloop.records import Answers, Ranking
 from prefloop.store import Store, events, taking
 
@@ -19,6 +22,12 @@ from .campaigns import MOST_RATERS
 from .queueing import MOST_ANSWERS
 
 TAKE = ("rankings", "items")
+# Of one import, for it is one transaction: raters wait for it, and it is held in memory.
+MOST_ROWS = 20_000
+MOST_BYTES = 128 << 20  # unpacked
+TOO_MUCH = f"an import takes {MOST_ROWS} rows, and {MOST_BYTES >> 20} MiB, at once; split the file"
+
+R = TypeVar("R", bound=Answers | Ranking)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +76,11 @@ def received(store: Store, campaign: str, wanted: ImportConfig, by: str = events
     if into is None:
         raise RequestError(f"campaign: there is none named {campaign!r}; `prefloop feedback campaign`, or the page "
                            "for leads, makes one")
-    found = arriving.opened(wanted.paths, files.Asked(wanted.kind, wanted.encoding), wanted.dataset_split)
+    found = arriving.opened(wanted.paths, files.Asked(wanted.kind, wanted.encoding, most=MOST_BYTES),
+                            wanted.dataset_split)
     name, form, rules = arriving.formed(wanted.format, wanted, found)
     tally = Tally()
-    rows = arriving.records(form, rules, found, tally)
+    rows = _bounded(arriving.records(form, rules, _few(found), tally))
     if wanted.take == "items":
         need = wanted.raters_per_item or into.raters_per_item
         count, new = taking.queue(store, campaign, rows, MOST_ANSWERS, need, by)
@@ -83,6 +93,29 @@ def received(store: Store, campaign: str, wanted: ImportConfig, by: str = events
         told += [f"{_many(made.gold, 'answer')} to gold items taken as to any other"] * bool(made.gold)
     left = [f"{count} left out: {why}" for why, count in (tally.dropped + tally.left).most_common()]
     return printable(f"campaign {campaign}: {_many(tally.rows, 'row')} of {name}; {'; '.join([*told, *left])}")
+
+
+def _few(found: list[Source]) -> list[Source]:
+    """The same files, refused at the row at which all of them have more than one import takes."""
+    read: Counter[str] = Counter()
+
+    def rows(own: Source, noted: Callable[[int], None]) -> files.Rows:
+        for number, values in own.rows(noted):
+            read["rows"] += 1
+            read["bytes"] += len(repr(values))
+            if read["rows"] > MOST_ROWS or read["bytes"] > MOST_BYTES:
+                raise RequestError(f"{own.where(number)}: {TOO_MUCH}")
+            yield number, values
+
+    return [replace(one, rows=partial(rows, one)) for one in found]
+
+
+def _bounded(rows: Iterator[tuple[str, R]]) -> Iterator[tuple[str, R]]:
+    """One row may hold many rankings."""
+    for count, (where, one) in enumerate(rows):
+        if count == MOST_ROWS:
+            raise RequestError(f"{where}: {TOO_MUCH}; nothing was imported")
+        yield where, one
 
 
 def _ranked(rows: Iterator[tuple[str, Ranking | Answers]]) -> Iterator[tuple[str, Ranking]]:

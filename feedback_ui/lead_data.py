@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request
@@ -43,6 +44,7 @@ class Import(bodies.Body):
 
 def routes(app: FastAPI, store: Store, lead_of: Who) -> None:
     uploads.routes(app, store, lead_of)
+    at_it = Lock()
     measured: dict[tuple[str, data_out.Which], tuple[str, leaving.Left]] = {}
 
     @app.get("/api/lead/formats")
@@ -89,12 +91,16 @@ def routes(app: FastAPI, store: Store, lead_of: Who) -> None:
 
     @app.post("/api/lead/import")
     def take(request: Request, body: Import) -> dict[str, Any]:
-        """All of an upload, or nothing of it."""
+        """All of an upload, or nothing of it; one at a time, for raters wait on each."""
         who = lead_of(request)
         path = uploads.path_of(store, body.upload)
         wanted = data_in.ImportConfig(path=str(path), format=body.format, kind=body.kind, take=body.take,
                                       raters_per_item=body.raters_per_item)
+        if not at_it.acquire(blocking=False):
+            raise RequestError("another import is under way; wait for that")
         try:
             return {"said": data_in.received(store, body.campaign, wanted, who)}
         except RequestError as error:
             raise RequestError(uploads.plainly(str(error), path)) from None
+        finally:
+            at_it.release()

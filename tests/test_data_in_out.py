@@ -6,6 +6,7 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -16,7 +17,7 @@ from test_round_trips import any_prompt, any_responses, as_set, texts
 from prefloop import cli, config
 from prefloop.errors import RequestError
 from prefloop.feedback_ui import data_in, data_out
-from prefloop.formats import importing, losses, snapshot
+from prefloop.formats import files, importing, losses, snapshot
 from prefloop.formats.layouts import LAYOUTS
 from prefloop.records import STRENGTHS, Answers, Message, Prompt, Ranking, Response
 from prefloop.store import Judgement, Store, schema, verifying
@@ -210,6 +211,45 @@ def test_whoever_is_at_work_keeps_their_place_when_others_answers_come_in(tmp_pa
     assert [one.rater for one in either.rankings()] == ["bob", "ann"]
     assert (either.progress().done, either.progress().wanted) == (2, 2)
     require_as_logged(either)
+
+
+@pytest.mark.parametrize("lines", [
+    [{"prompt": f"q{number}", "responses": ["a", "b"], "ranks": [1, 2], "rater": "ann"}
+     for number in range(4)],
+    [{"prompt": "q", "responses": list("abcde"), "pairs": [[0, own, "a"] for own in range(1, 5)], "rater": "ann"}],
+    [{"prompt": "q", "response": f"a{number}", "helpfulness": number} for number in range(9)],
+    [{"prompt": "q" * 999, "responses": ["a", "b"], "ranks": [1, 2], "rater": "ann"}] * 2])
+def test_an_import_is_bounded(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch,
+                              lines: list[dict[str, object]]) -> None:
+    monkeypatch.setattr(data_in, "MOST_ROWS", 3)
+    monkeypatch.setattr(data_in, "MOST_BYTES", 1500)
+    before = state(store)
+    for packed in (False, True):
+        content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        (tmp_path / "in.jsonl").write_bytes(gzip.compress(content) if packed else content)
+        with pytest.raises(RequestError, match=r"in.jsonl:\d: an import takes .*split the file; nothing was imported|"
+                                               r"in.jsonl: it unpacks to more than"):
+            data_in.received(store, "default", data_in.ImportConfig(path=str(tmp_path / "in.jsonl")))
+        assert state(store) == before
+
+
+def test_a_file_that_unpacks_without_end_is_read_up_to_a_bound(tmp_path: Path) -> None:
+    for content in (b"\n" * 10**6, b"a,b\n" + b" " * 10**6, b"\xff" + b" " * 10**6):
+        (tmp_path / "in.csv").write_bytes(gzip.compress(content))
+        with pytest.raises(RequestError, match=r"in.csv: it unpacks to more than"):
+            list(files.rows(tmp_path / "in.csv", files.Asked(most=10**5)))
+        with suppress(RequestError):
+            list(files.rows(tmp_path / "in.csv", files.Asked(most=10**7)))
+
+
+def test_damaged_parquet_is_told_in_a_line(tmp_path: Path, store: Store) -> None:
+    rated(store, seed=8, raters=("ann",))
+    data_out.sent(store, tmp_path / "out.parquet", "rankings", "parquet")
+    whole = (tmp_path / "out.parquet").read_bytes()
+    (tmp_path / "out.parquet").write_bytes(whole[:4] + b"\xff" * 40 + whole[44:])
+    with pytest.raises(RequestError, match=r"^.*out.parquet: damaged Parquet file, perhaps cut short: .*$") as found:
+        data_in.received(store, "default", data_in.ImportConfig(path=str(tmp_path / "out.parquet")))
+    assert "\n" not in str(found.value)
 
 
 def test_an_order_that_nobody_knows_favours_no_place(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -12,7 +13,7 @@ from test_data_in_out import rated
 from test_feedback_ui import HERE
 
 from prefloop.errors import RequestError
-from prefloop.feedback_ui import guard, server, uploads
+from prefloop.feedback_ui import data_in, guard, server, uploads
 from prefloop.formats.layouts import LAYOUTS
 from prefloop.store import Store
 
@@ -67,6 +68,23 @@ def test_a_malformed_upload_is_named_as_the_lead_knows_it(client: TestClient, st
     assert reply.json()["error"].startswith("my_votes.jsonl:2: column 'ranks': expected a list of 2 ranks")
     assert str(store.place) not in reply.json()["error"]
     assert list(store.rankings()) == []
+
+
+def test_one_import_at_a_time(client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = json.dumps({"prompt": "q", "responses": ["a", "b"], "ranks": [1, 2], "rater": "ann"}).encode()
+    body = {"upload": client.post("/api/lead/upload?name=x.jsonl", content=content, headers=RAW).json()["upload"],
+            "campaign": "default"}
+    whole, replies = data_in.received, []
+
+    def slow(*given: Any) -> str:
+        replies.append(client.post("/api/lead/import", json=body))
+        return whole(*given)
+
+    monkeypatch.setattr(data_in, "received", slow)
+    assert client.post("/api/lead/import", json=body).status_code == 200
+    assert [(one.status_code, one.json()["error"]) for one in replies] == [
+        (422, "another import is under way; wait for that")]
+    assert len(list(store.rankings())) == 1
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/../../etc/passwd", "\\..\\x", ".hidden", "\x00\n", "ü" * 300,

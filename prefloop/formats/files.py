@@ -39,11 +39,15 @@ DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
 
 @dataclass(frozen=True)
 class Asked:
-    """How files are read: their kind or `auto`, their encoding, and what stands between conversations of a text."""
+    """How files are read: their kind or `auto`, their encoding, and what stands between conversations of a text.
+
+    `most` is how many bytes a packed file may hold: a few of them unpack to any number.
+    """
 
     kind: str = "auto"
     encoding: str = "utf-8"
     between: str = r"[-=]{3,}"
+    most: int | None = None
 
 
 def rows(path: Path, how: Asked, plain_text: bool = False, noted: Callable[[int], None] = lambda _: None) -> Rows:
@@ -55,7 +59,7 @@ def rows(path: Path, how: Asked, plain_text: bool = False, noted: Callable[[int]
     if path.exists() and not path.is_file():
         raise RequestError(f"{path}: this is a folder, a pipe or a device, and not a file")
     try:
-        with path.open("rb") as raw, _unpacked(raw) as (packed, file):
+        with path.open("rb") as raw, _unpacked(raw, how.most) as (packed, file):
             kind = how.kind if how.kind != "auto" else _kind(path, file, plain_text)
             for count, row in enumerate(_reader(kind, path, file, raw, how)):
                 if count % 256 == 0:
@@ -66,7 +70,7 @@ def rows(path: Path, how: Asked, plain_text: bool = False, noted: Callable[[int]
         raise RequestError(f"{path}: damaged {packed} file, perhaps cut short: {error}") from None
     except UnicodeError as error:
         reason = error.reason if isinstance(error, UnicodeDecodeError) else error
-        raise RequestError(f"{path}{_first_broken(path, how.encoding)}: this is not {how.encoding} text: {reason}; "
+        raise RequestError(f"{path}{_first_broken(path, how)}: this is not {how.encoding} text: {reason}; "
                            "import.encoding names the right one (utf-8, utf-16, cp1252, latin-1, ...)") from None
     except OSError as error:
         if packed == "bzip2" and error.errno is None:  # bz2 has no error of its own
@@ -76,21 +80,38 @@ def rows(path: Path, how: Asked, plain_text: bool = False, noted: Callable[[int]
         raise RequestError(f"{path}: this file is empty")
 
 
-def _first_broken(path: Path, encoding: str) -> str:
+def _first_broken(path: Path, how: Asked) -> str:
     """The line and byte at which a file that was read in large pieces is no text."""
-    if encoding.lower().startswith(("utf-16", "utf-32")):
+    if how.encoding.lower().startswith(("utf-16", "utf-32")):
         return ""
-    with path.open("rb") as raw, _unpacked(raw) as (_, file):
+    with path.open("rb") as raw, _unpacked(raw, how.most) as (_, file):
         for number, line in enumerate(file, start=1):
             try:
-                line.decode(encoding)
+                line.decode(how.encoding)
             except UnicodeDecodeError as error:
                 return f":{number}: byte {error.start} of the line (0x{line[error.start]:02x})"
     return ""
 
 
+class _AtMost(io.RawIOBase):
+    """What a packed file holds, up to a bound."""
+
+    def __init__(self, inner: Any, most: int, name: str) -> None:
+        self._inner, self._most, self._left, self._name = inner, most, most, name
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, place: Any) -> int:
+        read = self._inner.readinto(place)
+        self._left -= read
+        if self._left < 0:
+            raise RequestError(f"{self._name}: it unpacks to more than {self._most >> 20} MiB; split it")
+        return read
+
+
 @contextmanager
-def _unpacked(raw: IO[bytes]) -> Iterator[tuple[str, io.BufferedReader]]:
+def _unpacked(raw: IO[bytes], most: int | None) -> Iterator[tuple[str, io.BufferedReader]]:
     """How a file is packed ("" if it is not), and its content."""
     head = raw.read(16)
     raw.seek(0)
@@ -99,7 +120,9 @@ def _unpacked(raw: IO[bytes]) -> Iterator[tuple[str, io.BufferedReader]]:
             raise RequestError(f"{raw.name}: this is {what}")
     for magic, (name, unpack) in PACKED.items():
         if head.startswith(magic):
-            yield name, io.BufferedReader(cast(io.RawIOBase, unpack(raw)), 1 << 18)
+            inner = unpack(raw)
+            plain = inner if most is None else _AtMost(inner, most, raw.name)
+            yield name, io.BufferedReader(cast(io.RawIOBase, plain), 1 << 18)
             return
     yield "", cast(io.BufferedReader, raw)
 

@@ -56,10 +56,10 @@ def parquet(path: Path, file: io.BufferedReader, raw: IO[bytes]) -> Rows:
     import pyarrow.parquet as pq
 
     with tempfile.TemporaryFile() as plain:
+        if file is not raw:  # packed: Parquet is read from its end
+            shutil.copyfileobj(file, plain)
+            plain.seek(0)
         try:
-            if file is not raw:  # packed: Parquet is read from its end
-                shutil.copyfileobj(file, plain)
-                plain.seek(0)
             table = pq.ParquetFile(plain if file is not raw else raw, buffer_size=1 << 20, pre_buffer=False)
             names = table.schema_arrow.names
             number = 0
@@ -69,6 +69,11 @@ def parquet(path: Path, file: io.BufferedReader, raw: IO[bytes]) -> Rows:
                     number += 1
                     yield number, dict(zip(names, cells, strict=True))
         except pa.ArrowException as error:
+            raise RequestError(f"{path}: damaged Parquet file, perhaps cut short: {_line(error)}") from None
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            # Arrow's own, in several lines
             raise RequestError(f"{path}: damaged Parquet file, perhaps cut short: {_line(error)}") from None
 
 

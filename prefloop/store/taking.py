@@ -159,13 +159,13 @@ def _answered(db: Connection, at: int, by: str, fresh: Sequence[tuple[int, Given
     for number, (item, one) in enumerate(fresh, start=last + 1):
         excluded = int(one.ranking.rater in held)
         rows.append({**one.row, "id": number, "token": tokens[item, one.ranking.rater], "item": item, "created": at,
-                     "excluded": excluded, "informed": 0,
+                     "retracted": None, "excluded": excluded, "informed": 0,
                      "revision": revisions.get((item, one.ranking.rater), 0) + 1})
         filled[item] = filled.get(item, 0) + 1 - excluded
     if rows:
         db.execute(insert(answers), rows)
         _fill(db, at, by, filled)
-    events.wrote(db, at, "answers imported", by, answers, answers.c.id > last)
+    events.kept(db, at, "answers imported", by, answers, rows)
 
 
 def _leased(db: Connection, at: int, fresh: Sequence[tuple[int, Given]]) -> dict[tuple[int, str], str]:
