@@ -61,8 +61,12 @@ def exported(store: Store, **said: Any) -> dict[str, Any]:
 
 
 def forget(store: Store, name: str) -> dict[str, Any]:
+    from . import uploads  # which needs what a server needs
+
     with _named(store):
-        return asdict(forgetting.forget(store, name))
+        done = asdict(forgetting.forget(store, name))
+    uploads.sweep(uploads.folder(store), 0)  # they may hold what was deleted
+    return done
 
 
 @contextmanager

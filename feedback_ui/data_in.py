@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from prefloop.errors import RequestError
-from prefloop.formats import arriving, files
+from prefloop.formats import arriving, files, losses
 from prefloop.formats.importing import one_of, require_rules
 from prefloop.formats.report import Tally, printable
 from prefloop.formats.row import Rules
@@ -91,6 +91,8 @@ def received(store: Store, campaign: str, wanted: ImportConfig, by: str = events
                 f"{made.known} there before"]
         told += [f"{_many(made.repeats, 'repeat')} left out, for a rater's first answer counts"] * bool(made.repeats)
         told += [f"{_many(made.gold, 'answer')} to gold items taken as to any other"] * bool(made.gold)
+        told += [f"{_many(made.decisions, 'decision')} of reviews left out, for no rater's"] * bool(made.decisions)
+        told += [f"a store cannot hold: {', '.join(losses.told(made.lost))}"] * bool(made.lost)
     left = [f"{count} left out: {why}" for why, count in (tally.dropped + tally.left).most_common()]
     return printable(f"campaign {campaign}: {_many(tally.rows, 'row')} of {name}; {'; '.join([*told, *left])}")
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from prefloop.errors import RequestError
 from prefloop.store import Store, events, forgetting
 
-from . import auditing, bodies, persons
+from . import auditing, bodies, persons, uploads
 
 Who = Callable[[Request], str]
 AT_ONCE = 50  # events of a page
@@ -86,5 +86,8 @@ def _person(app: FastAPI, store: Store, admin_of: Who) -> None:
         trace = persons.traced(store, body.name, Path(persons.RaterConfig.runs))
         if trace.name == admin and hasattr(request.state, "account"):
             raise RequestError("name: you are signed in by this name; another admin has to do it")
-        done = asdict(forgetting.forget(store, body.name, admin)) if body.confirm == body.name else None
+        if body.confirm != body.name:
+            return {**trace.to_json(), "forgotten": None}
+        done = asdict(forgetting.forget(store, body.name, admin))
+        uploads.sweep(uploads.folder(store), 0)  # they may hold what was deleted
         return {**trace.to_json(), "forgotten": done}

@@ -44,7 +44,7 @@ class Import(bodies.Body):
 
 def routes(app: FastAPI, store: Store, lead_of: Who) -> None:
     uploads.routes(app, store, lead_of)
-    at_it = Lock()
+    _incoming(app, store, lead_of)
     measured: dict[tuple[str, data_out.Which], tuple[str, leaving.Left]] = {}
 
     @app.get("/api/lead/formats")
@@ -89,9 +89,13 @@ def routes(app: FastAPI, store: Store, lead_of: Who) -> None:
         return FileResponse(path, filename=name, media_type="application/octet-stream",
                             background=BackgroundTask(scratch.cleanup))
 
+
+def _incoming(app: FastAPI, store: Store, lead_of: Who) -> None:
+    at_it = Lock()
+
     @app.post("/api/lead/import")
     def take(request: Request, body: Import) -> dict[str, Any]:
-        """All of an upload, or nothing of it; one at a time, for raters wait on each."""
+        """All of an upload, which is then no longer kept, or nothing; one at a time, for raters wait on each."""
         who = lead_of(request)
         path = uploads.path_of(store, body.upload)
         wanted = data_in.ImportConfig(path=str(path), format=body.format, kind=body.kind, take=body.take,
@@ -99,8 +103,10 @@ def routes(app: FastAPI, store: Store, lead_of: Who) -> None:
         if not at_it.acquire(blocking=False):
             raise RequestError("another import is under way; wait for that")
         try:
-            return {"said": data_in.received(store, body.campaign, wanted, who)}
+            said = data_in.received(store, body.campaign, wanted, who)
         except RequestError as error:
             raise RequestError(uploads.plainly(str(error), path)) from None
         finally:
             at_it.release()
+        uploads.remove(path)
+        return {"said": said}

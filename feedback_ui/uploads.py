@@ -28,6 +28,8 @@ NAMED = re.compile(r"[0-9a-f]{16}/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def routes(app: FastAPI, store: Store, lead_of: Who) -> None:
+    sweep(folder(store))
+
     @app.post("/api/lead/upload")
     async def upload(request: Request, name: str = "") -> dict[str, Any]:
         """The body is the file, of any kind: what it holds is looked at where it is used."""
@@ -44,7 +46,7 @@ def routes(app: FastAPI, store: Store, lead_of: Who) -> None:
             if not size:
                 raise RequestError("upload: the file is empty")
         except BaseException:
-            shutil.rmtree(path.parent, ignore_errors=True)
+            remove(path)
             raise
         return {"upload": f"{path.parent.name}/{path.name}", "size": size}
 
@@ -64,15 +66,24 @@ def folder(store: Store) -> Path:
 def _place(store: Store, name: str) -> Path:
     """A new folder with a name for the file in it that says what it is called, and nothing of where it goes."""
     whole = folder(store)
+    sweep(whole, MOST - 1)
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(name.replace("\\", "/")).name)[-100:].lstrip("._-") or "file"
+    path = whole / secrets.token_hex(8) / plain
+    path.parent.mkdir(mode=0o700)
+    return path
+
+
+def sweep(whole: Path, most: int = MOST) -> None:
+    """Removes what is older than a day, and the oldest of more than `most`."""
     now = time.time()
     there = sorted(whole.iterdir(), key=lambda own: own.stat().st_mtime)
     for place, own in enumerate(there):
-        if now - own.stat().st_mtime > KEPT_SECONDS or place <= len(there) - MOST:
+        if now - own.stat().st_mtime > KEPT_SECONDS or place < len(there) - most:
             shutil.rmtree(own, ignore_errors=True)
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(name.replace("\\", "/")).name).lstrip("._-")[-100:] or "file"
-    path = whole / secrets.token_hex(8) / plain.lstrip("._-")
-    path.parent.mkdir(mode=0o700)
-    return path
+
+
+def remove(path: Path) -> None:
+    shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def path_of(store: Store, upload: str) -> Path:

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -250,6 +251,31 @@ def test_damaged_parquet_is_told_in_a_line(tmp_path: Path, store: Store) -> None
     with pytest.raises(RequestError, match=r"^.*out.parquet: damaged Parquet file, perhaps cut short: .*$") as found:
         data_in.received(store, "default", data_in.ImportConfig(path=str(tmp_path / "out.parquet")))
     assert "\n" not in str(found.value)
+
+
+def test_a_store_that_takes_in_its_own_export_counts_nobody_twice(tmp_path: Path, either: Store) -> None:
+    rated(either, seed=9, raters=("ann", "bob"))
+    data_out.sent(either, tmp_path / "out.jsonl", "rankings", "jsonl")
+    (one, *_) = either.rankings()
+    decided = replace(one, rater="review:lea", guideline="").to_json()
+    with (tmp_path / "out.jsonl").open("a") as file:
+        file.write(json.dumps(decided) + "\n")
+    before = as_set(either.rankings(), "rankings")
+    told = data_in.received(either, "default", data_in.ImportConfig(path=str(tmp_path / "out.jsonl")))
+    assert "0 answers by 0 raters to 0 new items; 24 there before; 1 decision of reviews left out" in told
+    assert as_set(either.rankings(), "rankings") == before
+    assert either.progress().done == either.progress().wanted == 24
+
+
+def test_what_a_store_cannot_hold_is_told(tmp_path: Path, store: Store) -> None:
+    item = Answers(Prompt((Message("user", "q"),)), tuple(map(Response, "abc")))
+    said = (Ranking(item.prompt, item.responses, (1, 5, 9), "ann", dimensions={"kind": (1, 2, 3)}),
+            Ranking(item.prompt, item.responses, (1, 3, 3), "bob"))
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(one.to_json()) + "\n" for one in said))
+    told = data_in.received(store, "default", data_in.ImportConfig(path=str(tmp_path / "in.jsonl")))
+    assert ("a store cannot hold: 1 rankings whose ranks are counted anew, without gaps, 1 rankings by one thing each"
+            in told)
+    assert [one.ranks for one in store.rankings()] == [(1, 2, 3), (1, 3, 3)]
 
 
 def test_an_order_that_nobody_knows_favours_no_place(tmp_path: Path) -> None:

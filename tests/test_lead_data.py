@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from test_data_in_out import rated
 from test_feedback_ui import HERE
 
 from prefloop.errors import RequestError
-from prefloop.feedback_ui import data_in, guard, server, uploads
+from prefloop.feedback_ui import administering, data_in, guard, server, uploads
 from prefloop.formats.layouts import LAYOUTS
 from prefloop.store import Store
 
@@ -88,12 +89,42 @@ def test_one_import_at_a_time(client: TestClient, store: Store, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/../../etc/passwd", "\\..\\x", ".hidden", "\x00\n", "ü" * 300,
-                                  "a" * 999])
+                                  "a" * 999, "a" + "." * 100, "a" + "_" * 500])
 def test_an_upload_s_name_goes_nowhere(client: TestClient, store: Store, name: str) -> None:
     reply = client.post("/api/lead/upload", params={"name": name}, content=b"x", headers=RAW)
     path = uploads.path_of(store, reply.json()["upload"])
     assert path.resolve().parent.parent == uploads.folder(store).resolve()
     assert path.read_bytes() == b"x"
+
+
+def test_uploads_go_once_they_are_imported_a_day_old_or_somebody_is_deleted(client: TestClient, store: Store) -> None:
+    ranked = {"prompt": "q", "responses": ["a", "b"], "ranks": [1, 2], "rater": "ann"}
+
+    def sent(row: dict[str, Any]) -> str:
+        return client.post("/api/lead/upload?name=x.jsonl", content=json.dumps(row).encode(), headers=RAW
+                           ).json()["upload"]
+
+    def kept() -> list[str]:
+        return sorted(path.name for path in uploads.folder(store).iterdir())
+
+    good, bad = sent(ranked), sent({**ranked, "ranks": [1]})
+    replies = [client.post("/api/lead/import", json={"upload": one, "campaign": "default"}) for one in (good, bad)]
+    assert [one.status_code for one in replies] == [200, 422]
+    assert kept() == [bad.split("/")[0]]
+    os.utime(uploads.path_of(store, bad).parent, (1, 1))
+    uploads.sweep(uploads.folder(store))
+    assert kept() == []
+    sent(ranked)
+    asked = {"name": "ann"}
+    assert client.post("/api/lead/forget", json=asked).json()["forgotten"] is None
+    assert len(kept()) == 1
+    assert client.post("/api/lead/forget", json={**asked, "confirm": "ann"}).json()["forgotten"]["answers"] == 1
+    assert kept() == []
+    good = sent({**ranked, "rater": "bob"})
+    client.post("/api/lead/import", json={"upload": good, "campaign": "default"})
+    sent(ranked)
+    administering.forget(store, "bob")
+    assert kept() == []
 
 
 def test_uploads_that_are_not_there(store: Store) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection, insert, select
 
-from prefloop.store.schema import meta
+from prefloop.store.schema import answers, meta
 from prefloop.store.store import Store
 
 KEY = "pseudonyms"
@@ -29,6 +29,16 @@ def pseudonyms(store: Store) -> Callable[[str], str]:
         return f"rater-{hashlib.blake2b(name.encode(), digest_size=6, key=secret).hexdigest()}"
 
     return called
+
+
+def known(store: Store) -> dict[str, str]:
+    """Whom this store's pseudonyms stand for, of all who answered here."""
+    with store.reading() as db:
+        if _key(db) is None:
+            return {}
+        names = db.scalars(select(answers.c.rater).distinct()).all()
+    called = pseudonyms(store)
+    return {called(name): name for name in names}
 
 
 def _key(db: Connection) -> str | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -16,6 +17,7 @@ from prefloop.formats.losses import dense
 from prefloop.records import Answers, Ranking, digest
 from prefloop.store import events
 from prefloop.store.items import Ready, add, campaign_id, ready, storable
+from prefloop.store.pseudonyms import REVIEW, known
 from prefloop.store.queue import live
 from prefloop.store.schema import answers, items, leases, quarantines
 from prefloop.store.store import Store
@@ -28,6 +30,7 @@ POLICY = "imported"  # how an item came to its rater
 class Taken:
     """What came of it. `known` said what was there already; `repeats` are second answers of a rater to an item, of
     which the first counts; `gold` are answers to another store's gold items, which are items like all others here.
+    `decisions` of reviews are no rater's. `lost` counts what the store cannot hold of answers, by the names of losses.
     """
 
     answers: int
@@ -36,16 +39,19 @@ class Taken:
     known: int
     repeats: int
     gold: int
+    decisions: int
+    lost: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class Given:
-    """A ranking as it will be stored; `where` it stood, such as rankings.csv:7."""
+    """A ranking as it will be stored; `where` it stood, such as rankings.csv:7, and what of it is `lost`."""
 
     where: str
     item: Ready
     ranking: Ranking
     row: dict[str, Any]
+    lost: tuple[str, ...]
 
 
 def take(store: Store, campaign: str, found: Iterable[tuple[str, Ranking]], most: int,
@@ -53,15 +59,16 @@ def take(store: Store, campaign: str, found: Iterable[tuple[str, Ranking]], most
     """Every ranking as an answer by its rater in one of the store's campaigns, in one transaction.
 
     An item has `most` answers at most, and a place for each ranking: its need is raised where it has none. Whoever
-    answered it before must have said the same.
+    answered it before must have said the same. A pseudonym of this store's is whom it stands for.
     """
+    people = known(store)
     given: dict[tuple[str, str], Given] = {}
-    counts = {"known": 0, "repeats": 0, "gold": 0}
+    counts = {"known": 0, "repeats": 0, "gold": 0, "decisions": 0}
     for where, ranking in found:
-        if ranking.kind == "repeat":
-            counts["repeats"] += 1
+        if ranking.rater.startswith(REVIEW) or ranking.kind == "repeat":
+            counts["decisions" if ranking.rater.startswith(REVIEW) else "repeats"] += 1
             continue
-        one = _given(where, ranking, most)
+        one = _given(where, replace(ranking, rater=people.get(ranking.rater, ranking.rater)), most)
         before = given.setdefault((one.item.name, ranking.rater), one)
         if before is not one:
             _require_same(one, before.row)
@@ -76,7 +83,7 @@ def take(store: Store, campaign: str, found: Iterable[tuple[str, Ranking]], most
         _answered(db, at, by, fresh)
         raters = {one.ranking.rater for _, one in fresh}
         return Taken(len(fresh), len(new), len(raters), counts["known"] + len(given) - len(fresh), counts["repeats"],
-                     counts["gold"])
+                     counts["gold"], counts["decisions"], Counter(name for _, one in fresh for name in one.lost))
 
     return store.write(work)
 
@@ -117,7 +124,8 @@ def _given(where: str, one: Ranking, most: int) -> Given:
            "shown": json.dumps(shown), "strength": one.strength, "none_acceptable": int(one.none_acceptable),
            "reason": one.reason, "edited": one.edited, "seconds": one.seconds, "guideline": one.guideline,
            "kind": "normal", "surplus": 0}
-    return Given(where, item, replace(one, kind="normal"), row)
+    lost = ("rank numbers",) * (ranks != one.ranks) + ("dimensions",) * bool(one.dimensions)
+    return Given(where, item, replace(one, kind="normal"), row, lost)
 
 
 def _require_same(one: Given, before: dict[str, Any] | RowMapping) -> None:
@@ -170,23 +178,23 @@ def _answered(db: Connection, at: int, by: str, fresh: Sequence[tuple[int, Given
 
 def _leased(db: Connection, at: int, fresh: Sequence[tuple[int, Given]]) -> dict[tuple[int, str], str]:
     """The tokens of done leases, which all answers have; one that a rater holds is done now."""
-    known: dict[tuple[int, str], str] = {}
+    there: dict[tuple[int, str], str] = {}
     for part in _parts(sorted({item for item, _ in fresh})):
-        known |= {(row.item, row.rater): row.token for row in db.execute(
+        there |= {(row.item, row.rater): row.token for row in db.execute(
             select(leases.c.item, leases.c.rater, leases.c.token).where(leases.c.item.in_(part)))}
     tokens: dict[tuple[int, str], str] = {}
     new = []
     for item, one in fresh:
         key = (item, one.ranking.rater)
-        tokens[key] = known.get(key) or secrets.token_urlsafe(18)
-        if key not in known:
+        tokens[key] = there.get(key) or secrets.token_urlsafe(18)
+        if key not in there:
             new.append({"item": item, "rater": one.ranking.rater, "token": tokens[key], "shown": one.row["shown"],
                         "state": "done", "issued": at, "expires": at, "policy": POLICY,
                         "propensity": one.ranking.propensity})
     if new:
         db.execute(insert(leases), new)
     taken = [{"of": tokens[item, one.ranking.rater], "seen": one.row["shown"], "chance": one.ranking.propensity}
-             for item, one in fresh if (item, one.ranking.rater) in known]
+             for item, one in fresh if (item, one.ranking.rater) in there]
     if taken:
         db.execute(update(leases).where(leases.c.token == bindparam("of"))
                    .values(state="done", shown=bindparam("seen"), policy=POLICY, propensity=bindparam("chance")),
