@@ -397,6 +397,26 @@ def test_gold_is_taken_back_with_its_decision(open_one: int, store: Store, revie
     assert list(reviews.decisions()) == []
 
 
+def test_the_newest_decision_on_an_item_is_the_one_that_leaves(open_one: int, store: Store, clock: Clock,
+                                                                reviews: Reviews) -> None:
+    reviews.decide(open_one, "lead", Decision(FIRST, "mistake", gold=True))
+    clock.at += 60
+    flagged(store, "cy")
+    reviews.sweep()
+    (again,) = reviews.listed()
+    assert [one.ranks for one in reviews.decisions()] == [FIRST], "it stands until it is decided anew"
+    reviews.decide(again.id, "lead", Decision(LAST, "guideline"))
+    assert [one.ranks for one in reviews.decisions()] == [LAST]
+    assert [retired for _, _, retired in gold_rows(store)] == [1], "nobody is held to what is right no more"
+    clock.at += 60
+    flagged(store, "dee")
+    reviews.sweep()
+    reviews.dismiss(reviews.listed()[0].id, "lead")
+    assert [one.ranks for one in reviews.decisions()] == [LAST]
+    with store.reading() as db:
+        assert not verify(db).bad
+
+
 def test_a_flagged_gold_item_gets_the_key_that_is_decided(store: Store, reviews: Reviews) -> None:
     store.apply(STUDY, "be kind", gold=[key(0)])
     (before,) = gold_rows(store)

@@ -14,7 +14,7 @@ from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, func, insert, select, update
 
 from prefloop.errors import RequestError
 from prefloop.records import Answers, Prompt, Ranking, Response, digest
@@ -130,7 +130,8 @@ class Reviews:
             if row.state == "decided" and row.reviewer == reviewer and _decision(row) == said:
                 return row.gold  # it was only sent twice
             _require_open(db, row, again)
-            gold = _keep_gold(db, at, row, of, said, reviewer) if said.gold else _retire(db, at, row, reviewer)
+            gold = _keep_gold(db, at, row, of, said, reviewer) if said.gold else _retire(
+                db, at, reviews.c.item == row.item, reviewer)
             _close(db, at, row.id, reviewer, "decided", ranks=json.dumps(said.ranks), cause=said.cause,
                    none_acceptable=int(said.none_acceptable), note=said.note, gold=gold)
             return gold
@@ -145,7 +146,7 @@ class Reviews:
             if row.state == "dismissed" and (row.reviewer, row.note) == (reviewer, note):
                 return
             _require_open(db, row, again)
-            _retire(db, at, row, reviewer)
+            _retire(db, at, reviews.c.id == row.id, reviewer)
             _close(db, at, row.id, reviewer, "dismissed", note=note)
 
         self._store.write(work)
@@ -161,8 +162,9 @@ class Reviews:
         return [Caused(cause, number, version) for (cause, version), number in found.most_common()]
 
     def decisions(self, campaign: str | None = None) -> Iterator[Ranking]:
-        """Every decision as a ranking by "review:NAME", with the note as its reason, oldest first."""
-        query = _within(_everything(), campaign).where(reviews.c.state == "decided", items.c.kind != "qualification")
+        """The newest on each item as a ranking by "review:NAME", with the note as its reason, oldest first."""
+        newest = select(func.max(reviews.c.id)).where(reviews.c.state == "decided").group_by(reviews.c.item)
+        query = _within(_everything(), campaign).where(reviews.c.id.in_(newest), items.c.kind != "qualification")
         with self._store.reading() as db:
             for rows in db.execute(query.order_by(reviews.c.id)).partitions(PART):
                 of = contents_of(db, [row.item for row in rows])
@@ -270,11 +272,11 @@ def _keep_gold(db: Connection, at: int, row: Row[Any], of: Content, said: Decisi
     return gold
 
 
-def _retire(db: Connection, at: int, row: Row[Any], by: str) -> None:
-    """What an earlier decision made gold is given out no more; an item that was gold before keeps its key."""
-    if row.gold is not None and row.gold != row.item:
-        db.execute(update(golds).where(golds.c.item == row.gold).values(retired=1))
-        events.wrote(db, at, "gold retired", by, golds, golds.c.item == row.gold)
+def _retire(db: Connection, at: int, decided: ColumnElement[bool], by: str) -> None:
+    """What these reviews made gold is given out no more; an item that was gold before keeps its key."""
+    for gold in db.scalars(select(reviews.c.gold).distinct().where(decided, reviews.c.gold != reviews.c.item)).all():
+        db.execute(update(golds).where(golds.c.item == gold).values(retired=1))
+        events.wrote(db, at, "gold retired", by, golds, golds.c.item == gold)
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
