@@ -73,10 +73,14 @@ class Server:
         """Every process of it at once, as when the machine stops; `start` brings it back."""
         assert self.process is not None
         first = self.process.pid
-        for number in (first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())):
+        os.kill(first, signal.SIGSTOP)  # it makes no more
+        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        for number in (first, *map(int, children)):
             with suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
         self.process.wait()
+        while any(_alive(number) for number in children):
+            time.sleep(0.01)  # until then its memory is in use, and it does not start
 
     def stop(self) -> None:
         if self.process is not None:
@@ -105,6 +109,13 @@ def running() -> Server:
                 "--encoding=UTF8", "--no-instructions")
     server.start()
     return server
+
+
+def _alive(number: str) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _as_user() -> list[str]:

@@ -189,7 +189,8 @@ def _add(db: Connection, at: int, lease: RowMapping, said: Judgement, key: str, 
            "created": at, "excluded": int(excluded), "informed": lease["informed"]}
     made = db.execute(insert(answers).values(row)).inserted_primary_key
     assert made is not None
-    events.kept(db, at, "answered", rater, answers, [row | {"id": made[0]}])
+    events.record(db, at, "answered", rater, f"answers:{made[0]}", {"rows": {
+        "answers": [events.told(answers, row | {"id": made[0]})], "leases": [events.told(leases, lease)]}}, rater)
     return made[0]
 
 

@@ -32,7 +32,9 @@ HELD: dict[Table, tuple[str, ...]] = {
     schema.campaigns: (), schema.items: ("done", "uncertainty"), schema.pictures: ("data",), schema.illustrations: (),
     schema.golds: (), schema.guidelines: (), schema.answers: (), schema.flags: (), schema.acknowledgements: (),
     schema.warnings: (), schema.verdicts: (), schema.reviews: (), schema.quarantines: (), schema.accounts: (),
-    schema.invitations: (), schema.exports: (), schema.exports_of: ()}
+    schema.invitations: (), schema.exports: (), schema.exports_of: (),
+    # Told with the answer: how its item came to the rater is exported with it.
+    schema.leases: ("token", "state", "issued", "expires", "informed")}
 PERSON = {schema.accounts: "name", schema.invitations: "name"}  # elsewhere the person that a row is about is its rater
 
 

@@ -6,6 +6,7 @@ half of the items, drawn for each rater: of the others a repeat can still show w
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,8 +51,19 @@ def keep(db: Connection, at: int, by: str, campaign: int, scores: Scores) -> int
         db.execute(insert(predictions), found)
         db.execute(update(items).where(items.c.id == bindparam("own")).values(uncertainty=bindparam("apart")),
                    [{"own": row["item"], "apart": row["spread"]} for row in found])
-    events.record(db, at, "predicted", by, f"campaigns:{campaign}", {"model": scores.model, "items": len(found)})
+    events.record(db, at, "predicted", by, f"campaigns:{campaign}", {
+        "model": scores.model, "items": len(found), "digest": summed(db, campaign, scores.model)})
     return len(found)
+
+
+def summed(db: Connection, campaign: int, model: str) -> str:
+    """A digest of all that a model says of a campaign's items."""
+    said = hashlib.sha256()
+    for row in db.execute(select(predictions).join(items, items.c.id == predictions.c.item)
+                          .where(items.c.campaign == campaign, predictions.c.model == model)
+                          .order_by(predictions.c.item)):
+        said.update(json.dumps([row.item, row.scores, row.spread, row.at]).encode())
+    return said.hexdigest()
 
 
 def newest(db: Connection, wanted: Collection[int]) -> dict[int, tuple[float, ...]]:

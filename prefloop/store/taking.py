@@ -174,6 +174,8 @@ def _answered(db: Connection, at: int, by: str, fresh: Sequence[tuple[int, Given
         db.execute(insert(answers), rows)
         _fill(db, at, by, filled)
     events.kept(db, at, "answers imported", by, answers, rows)
+    own = leases.c.token.in_(select(answers.c.token).where(answers.c.id > last))
+    events.wrote(db, at, "answers imported", by, leases, own)
 
 
 def _leased(db: Connection, at: int, fresh: Sequence[tuple[int, Given]]) -> dict[tuple[int, str], str]:

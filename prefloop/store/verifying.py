@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -18,8 +18,8 @@ from sqlalchemy import ColumnElement, Connection, Row, Table, case, func, select
 
 from prefloop.errors import RequestError
 from prefloop.records import digest
-from prefloop.store import events
-from prefloop.store.schema import answers, choices, exports, items, payloads, pictures, prompts, responses
+from prefloop.store import events, predicting
+from prefloop.store.schema import answers, choices, exports, items, leases, payloads, pictures, prompts, responses
 
 READ = 1000  # rows at once
 TOLD = 10_000  # events after which the caller is told how far it is
@@ -69,6 +69,7 @@ class Log:
     last: int = 0
     chains: tuple[str, ...] = (events.GENESIS,)
     newest: dict[Key, tuple[int, bytes]] = field(default_factory=dict)
+    predicted: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)  # by campaign and model
     silent: set[int] = field(default_factory=set)
     erased: set[int] = field(default_factory=set)
     faults: list[tuple[int, str]] = field(default_factory=list)
@@ -79,6 +80,25 @@ class Log:
 
 def verify(db: Connection, heads: Iterable[Head] = (), tell: Tell = lambda done, of: None) -> Verdict:
     """All in one transaction of the caller's, so that nothing changes meanwhile."""
+    with _any_text(db):
+        return _verified(db, heads, tell)
+
+
+@contextmanager
+def _any_text(db: Connection) -> Iterator[None]:
+    """Text that is not UTF-8, which SQLite takes, is a fault of its row and does not end the reading."""
+    raw: Any = db.connection.driver_connection
+    if db.dialect.name != "sqlite":
+        yield
+        return
+    raw.text_factory = lambda text: text.decode(errors="replace")
+    try:
+        yield
+    finally:
+        raw.text_factory = str
+
+
+def _verified(db: Connection, heads: Iterable[Head], tell: Tell) -> Verdict:
     log = read(db, true(), [*heads, *_exported(db)], tell)
     for number in sorted(log.silent - log.erased):
         log.fault(number, f"events:{number}: its payload is gone, and no deletion of a person says so")
@@ -147,6 +167,8 @@ def _said(log: Log, row: Row[Any]) -> None:
         right, found = False, {}  # of any shape
     if right:
         log.newest |= found
+        if row.kind == "predicted":
+            log.predicted[row.subject, str(said.get("model"))] = row.id, said.get("digest")
     else:
         log.fault(row.id, f"events:{row.id}: what it said was altered")
 
@@ -161,12 +183,15 @@ def summed(row: Mapping[Any, Any]) -> bytes:
 
 def _rows(db: Connection, log: Log, table: Table) -> int:
     count = 0
+    answered = {tuple(row) for row in db.execute(select(answers.c.item, answers.c.rater))} if table is leases else ()
     for row in db.execute(select(*events.held(table)).order_by(*table.primary_key)
                           .execution_options(yield_per=READ)).mappings():
         count += 1
         key = events.key_of(table, row)
         event, right = log.newest.pop((table.name, key), (0, b""))
         told = events.told(table, row)
+        if not event and table is leases and key not in answered:
+            continue  # nothing came of it so far, and nothing was told
         if not event:
             log.fault(log.last + 1, f"{_named(table.name, key)}: added behind the log's back")
         elif summed(told) != right:
@@ -203,6 +228,9 @@ def _contents(db: Connection, log: Log) -> None:
         if not _as_named(list(group)):
             log.fault(beyond, f"items:{number}: its answers are others than it was queued with")
     _counts(db, log)
+    for (subject, model), (event, right) in log.predicted.items():
+        if predicting.summed(db, next(events.numbers_of(subject), 0), model) != right:
+            log.fault(event, f"predictions: of {subject}, by {model[:100]!r}: altered")
     if db.dialect.name == "sqlite":  # others never let go of what is referred to
         for table, row, *_ in db.exec_driver_sql("pragma foreign_key_check"):
             log.fault(beyond, f"{table}: row {row} refers to what is not there")
@@ -230,9 +258,11 @@ def _as_named(rows: list[Any]) -> bool:
 
 
 def _counts(db: Connection, log: Log) -> None:
-    counted = case((answers.c.retracted.is_(None) & (answers.c.surplus == 0) & (answers.c.excluded == 0), 1), else_=0)
+    """Of normal items alone the answers are counted."""
+    counts = answers.c.retracted.is_(None) & (answers.c.surplus == 0) & (answers.c.excluded == 0)
+    counted = case((counts & (items.c.kind == "normal"), 1), else_=0)
     rows = db.execute(select(items.c.id).outerjoin(answers, answers.c.item == items.c.id)
-                      .where(items.c.kind == "normal").group_by(items.c.id, items.c.done)
+                      .group_by(items.c.id, items.c.done)
                       .having(func.coalesce(func.sum(counted), 0) != items.c.done).order_by(items.c.id))
     for row in rows:
         log.fault(log.last + 1, f"items:{row.id}: the number of its answers was altered")
