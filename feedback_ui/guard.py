@@ -123,7 +123,7 @@ class Guard:
         if path in WATCHED:
             return None
         if path in ("/", "/lead") and not changes:
-            way = "/sign-in#lead" if path == "/lead" else "/sign-in"
+            way = "/sign-in?to=lead" if path == "/lead" else "/sign-in"  # what is after # the browser carries along
             return Refusal(303, "sign in first", (("location", way), ("cache-control", "no-store")))
         return Refusal(401, "you are signed out; sign in again")
 

@@ -1,5 +1,7 @@
 // Rankings that leave, in other programs' forms, and those that come in.
 
+const FOLDER = "A folder for the datasets library is no file: on the command line, prefloop feedback export with export.kind=datasets writes it.";
+
 async function drawData(box) {
   const told = await askFor("/api/lead/formats");
   if (!told) return;
@@ -12,7 +14,7 @@ const campaignsOffered = (all) => [...(all ? [["", "All campaigns"]] : []), ...m
 function exportCard(formats) {
   const lost = make("div", "ld-lost");
   lost.setAttribute("role", "status");
-  const form = el("form", "", selectOf("format", "Format", formats.map(({ name, words }) => [name, words || name])), selectOf("kind", "Kind of file", []),
+  const form = el("form", "", selectOf("format", "Format", formats.map(({ name, words }) => [name, words || name])), selectOf("kind", "Kind of file", [], { hint: FOLDER }),
     selectOf("campaign", "Campaign", campaignsOffered(true), { value: campaign ?? "" }),
     selectOf("raters", "Raters' names", [["pseudonyms", "pseudonyms, the same every time"], ["names", "as they are"]]), lost,
     el("div", "ld-acts", make("button", "pl-go", "Save the file")));

@@ -28,7 +28,7 @@ async function askFor(path) {
 
 function answered(reply) {
   if (reply.ok) return reply.content;
-  if (reply.status === 401) window.location.assign("/sign-in#lead");
+  if (reply.status === 401) window.location.assign(`/sign-in?to=lead${window.location.hash}`);
   else tell(reply.status ? String(reply.content.error || reply.status) : "The server cannot be reached. Try again in a moment.", true);
   return null;
 }

@@ -68,8 +68,8 @@ async function drawRaters(box) {
 function standing(title, why, raters, again) {
   if (!raters.length) return [];
   const rows = raters.map((one) => el("article", "ld-standing",
-    el("div", "ld-cardhead", named(one.rater, "h3"), make("span", "ld-none", `${whole(one.answers)} answers`), ...actsOn(one).map(([words, action, go]) =>
-      button(words, () => judge(one.rater, action, words, again), go ? "pl-go" : "pl-plain"))),
+    el("div", "ld-cardhead", named(one.rater, "h3"), make("span", "ld-none", `${whole(one.answers)} answers`),
+      el("div", "ld-both", ...actsOn(one).map(([words, action, go]) => button(words, () => judge(one.rater, action, words, again), go ? "pl-go" : "pl-plain")))),
     el("ul", "", ...(one.why || []).map((words) => named(words, "li")))));
   const made = card(title, hint(why), ...rows);
   if (raters[0].state === "proposed") made.classList.add("ld-warn");

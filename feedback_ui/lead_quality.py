@@ -30,9 +30,9 @@ WORTH = 10  # times as long as they took to make
 # What each alarm and each reason for a quarantine says.
 ALARMS = {"accepted": "fewer answers are accepted", "gold": "less gold is right", "ties": "the share of ties changed",
           "left": "the first answer shown wins another share than before", "seconds": "answers come faster"}
-REASONS = {"random": "ranks like somebody who clicks at random: e^{random:.1f} to 1 ({answers} answers)",
-           "doubt": "did not show in {answers} answers, gold among them, that they read",
-           "drift": "since a while ranks as if many rankings were turned round: e^{drift:.1f} to 1",
+REASONS = {"random": "agrees with gold and with other raters no more than chance would ({answers} answers; odds {random})",
+           "doubt": "{answers} answers, gold among them, do not show that they read what they rank",
+           "drift": "of late many rankings look as if they were turned round (odds {drift})",
            "held": "quarantined by {by}: {note}", "lifted": "lifted by {by}: {note}",
            "dismissed": "dismissed by {by}: {note}"}
 
@@ -154,7 +154,15 @@ def _state(quarantine: Quarantine | None) -> str | None:
 
 def _reason(why: Why) -> str:
     told = REASONS.get(why["kind"])
-    return told.format(**why).removesuffix(": ") if told else str(why["kind"])
+    odds = {name: _odds(why[name]) for name in ("random", "drift") if name in why}
+    return told.format(**{**why, **odds}).removesuffix(": ") if told else str(why["kind"])
+
+
+def _odds(log: float) -> str:
+    """Odds as people say them, from their logarithm: nobody tells one million to 1 from ten."""
+    if log >= math.log(1e6):
+        return "over a million to 1"
+    return f"about {float(f'{math.exp(log):.2g}'):,.0f} to 1"
 
 
 def _period(of: figures.Period) -> dict[str, Any]:

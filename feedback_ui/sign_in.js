@@ -1,8 +1,9 @@
 // Signing in, joining with an invitation, and a new password. What the address says after # never reaches a server.
 
 const way = { "/join": "join", "/reset": "reset" }[window.location.pathname] || "signIn";
-const invitation = new URLSearchParams(window.location.hash.slice(1)).get("t")
-  || new URLSearchParams(window.location.search).get("t");
+const said = new URLSearchParams(window.location.search);
+const invitation = new URLSearchParams(window.location.hash.slice(1)).get("t") || said.get("t");
+const onward = said.get("to") === "lead" ? `/lead${window.location.hash}` : "/"; // the lead's view stands after #
 const field = (name) => find(`[name=${name}]`);
 const device = (key) => { try { return localStorage.getItem(`prefloop/${key}`); } catch { return null; } };
 
@@ -31,7 +32,7 @@ find("form").addEventListener("submit", async (event) => {
   find(".pl-go").disabled = true;
   const reply = await post(...found);
   find(".pl-go").disabled = false;
-  if (reply.ok) window.location.replace(window.location.hash === "#lead" ? "/lead" : "/");
+  if (reply.ok) window.location.replace(onward);
   else {
     complain(reply.status ? String(reply.content.error || reply.status) : t("serverGone"));
     field("password").select();

@@ -26,6 +26,16 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
+def test_the_odds_against_a_rater_are_said_in_words(store: Store) -> None:
+    quarantining.propose(store, {"ann": [{"kind": kind, "answers": 33, "random": 24.5, "drift": 7.004}
+                                         for kind in ("random", "doubt", "drift")]})
+    told = here(store).post("/api/lead/quality", json={}).json()["raters"]
+    words = " | ".join(next(one["why"] for one in told if one["rater"] == "ann"))
+    assert "no more than chance would (33 answers; odds over a million to 1)" in words
+    assert "(odds about 1,100 to 1)" in words
+    assert "e^" not in words
+
+
 def here(store: Store) -> TestClient:
     return TestClient(build(store, server.FeedbackConfig()), base_url="http://127.0.0.1:7860", client=("127.0.0.1", 1))
 

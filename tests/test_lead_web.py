@@ -79,7 +79,7 @@ def test_nothing_of_it_is_for_raters(house: House) -> None:
 
 def test_who_is_not_signed_in_is_sent_there_and_back(house: House) -> None:
     reply = house.visitor().get("/lead")
-    assert (reply.status_code, reply.headers["location"]) == (303, "/sign-in#lead")
+    assert (reply.status_code, reply.headers["location"]) == (303, "/sign-in?to=lead")
 
 
 def test_no_script_but_its_own_runs_on_it(house: House) -> None:

@@ -110,8 +110,7 @@ def test_a_campaign_from_its_file_to_its_export(browser: Browser, served: Served
 
 
 def test_a_quarantine_and_its_end(browser: Browser, served: Served) -> None:
-    lead = signed_in(browser, f"{served.url}/lead", "lea", ".ld-view")
-    view(lead, "Raters")
+    lead = signed_in(browser, f"{served.url}/lead#raters", "lea", ".ld-raters")
     assert len(served.rankings()) == 4
 
     def judged(action: str, note: str) -> None:
