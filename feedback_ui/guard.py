@@ -50,6 +50,12 @@ WAY_IN = frozenset(("/sign-in", "/join", "/reset", "/sign_in.css", "/sign_in.js"
                     "/api/reset"))
 WATCHED = frozenset(("/healthz", "/metrics"))
 PLAIN = WAY_IN | {"/lead", "/lead.css", "/lead.js"}  # pages without gradio
+FOR_LEADS = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>prefloop</title><link rel="icon" href="data:,"><link rel="stylesheet" href="/sign_in.css">
+<main><div class="pl-door"><div class="pl-brand">prefloop</div><h1>This page is for leads</h1>
+<p class="pl-hint"><a href="/">To what you rate</a></p></div></main></html>
+"""
 FORWARDED = ("x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via")
 
 
@@ -58,6 +64,7 @@ class Refusal:
     status: int
     why: str
     headers: tuple[tuple[str, str], ...] = ()
+    page: str = ""  # for who came by a link; scripts read JSON
 
 
 @dataclass(frozen=True)
@@ -99,9 +106,11 @@ class Guard:
         if refused is None:
             await self.app(scope, receive, send_guarded)
             return
-        said = [(b"content-type", b"application/json"), *((k.encode(), v.encode()) for k, v in refused.headers)]
+        kind = b"text/html; charset=utf-8" if refused.page else b"application/json"
+        body = refused.page or json.dumps({"error": refused.why})
+        said = [(b"content-type", kind), *((k.encode(), v.encode()) for k, v in refused.headers)]
         await send_guarded({"type": "http.response.start", "status": refused.status, "headers": said})
-        await send({"type": "http.response.body", "body": json.dumps({"error": refused.why}).encode()})
+        await send({"type": "http.response.body", "body": body.encode()})
 
     async def _admit(self, scope: Scope, headers: Headers) -> Refusal | None:
         """Finds out whose session this is, and leaves the account in the request's state."""
@@ -115,7 +124,7 @@ class Guard:
             return Refusal(503, unsaved(error))
         scope.setdefault("state", {})["account"] = account
         if account is not None and account.role == "rater" and leads_only(path):
-            return Refusal(403, "this is for leads")
+            return Refusal(403, "this is for leads", page=FOR_LEADS if path == "/lead" else "")
         if account is not None:
             return _hasty(self._raters, account.name) if changes else None
         if path in WAY_IN:

@@ -30,7 +30,7 @@ WORTH = 10  # times as long as they took to make
 # What each alarm and each reason for a quarantine says.
 ALARMS = {"accepted": "fewer answers are accepted", "gold": "less gold is right", "ties": "the share of ties changed",
           "left": "the first answer shown wins another share than before", "seconds": "answers come faster"}
-REASONS = {"random": "agrees with gold and with other raters no more than chance would ({answers} answers; odds {random})",
+REASONS = {"random": "agrees with gold and with others no more than chance would ({answers} answers; odds {random})",
            "doubt": "{answers} answers, gold among them, do not show that they read what they rank",
            "drift": "of late many rankings look as if they were turned round (odds {drift})",
            "held": "quarantined by {by}: {note}", "lifted": "lifted by {by}: {note}",

@@ -3,6 +3,7 @@
 // the rater ranks it. In the arena (IN_ARENA) a vote waits for the server, which may say who wrote what.
 
 let hello = { campaigns: [] };
+const leads = () => !hello.sign_in || hello.role !== "rater";
 let campaign = null;
 let task = null;
 let said = blank(0); // what the rater has said of the task; replaced, never changed

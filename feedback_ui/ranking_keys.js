@@ -262,7 +262,7 @@ async function start() {
   }
   me = hello.rater;
   find(".pl-rater").textContent = me;
-  find(".pl-lead").hidden = hello.sign_in && hello.role === "rater";
+  find(".pl-menubox .pl-lead").hidden = !leads();
   for (const act of ["password", "signOut"]) find(`[data-act=${act}]`).hidden = !hello.sign_in;
   drawLanguage();
   recall();

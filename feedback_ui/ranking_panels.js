@@ -129,7 +129,7 @@ function screen(content) {
   window.scrollTo({ top: 0 });
 }
 
-function fill({ title, why, tick = "", html = null, agree = "", decline = false, skipped = 0, standings = [] }) {
+function fill({ title, why, tick = "", html = null, agree = "", decline = false, skipped = 0, standings = [], lead = false }) {
   show(html === null ? "done" : "gate");
   const box = find(html === null ? ".pl-done" : ".pl-gate");
   box.querySelector("h2").textContent = title;
@@ -138,6 +138,7 @@ function fill({ title, why, tick = "", html = null, agree = "", decline = false,
     find(".pl-tick").textContent = tick;
     find(".pl-revealed").replaceChildren(...(standings.length ? [standingsTable(standings)] : []));
     find("[data-act=skipped]").hidden = !skipped;
+    find(".pl-done .pl-lead").hidden = !lead;
     find("[data-act=skipped]").dataset.count = skipped;
     find("[data-act=skipped]").textContent = t("bringBack", { n: skipped });
   } else {
@@ -173,8 +174,9 @@ function drawGate(reply) {
     failed: () => ({ title: t("failed"), why: t("failedWhy", { right, done }) }),
     quarantined: () => ({ title: t("quarantined"), why: t("quarantinedWhy") }),
     paused: () => ({ title: t("paused"), why: t("pausedWhy") }),
-    not_admitted: () => ({ title: t("notAdmitted"),
-      why: t(find(".pl-campaigns").hidden ? "notAdmittedWhy" : "notAdmittedOther") }),
+    not_admitted: () => (find(".pl-campaigns").hidden
+      ? { title: t("nothingOpen"), why: t(leads() ? "nothingOpenLead" : "nothingOpenWhy"), lead: leads() }
+      : { title: t("notAdmitted"), why: t("notAdmittedOther") }),
   };
   screen(contents[gate]);
 }

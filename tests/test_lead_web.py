@@ -67,6 +67,7 @@ def test_nothing_of_it_is_for_raters(house: House) -> None:
     ann, lea = house.signed_in("ann"), house.signed_in("lea")
     assert [ann.get(path).status_code for path in PAGES] == [403] * 3
     assert [lea.get(path).status_code for path in PAGES] == [200] * 3
+    assert '<a href="/">' in ann.get("/lead").text, "a way back for who came by a link"
     routes = house.leads_routes()
     assert "/api/lead/hello" in routes
     for path, methods in routes.items():
