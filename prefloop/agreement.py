@@ -28,12 +28,21 @@ def alpha(said: ArrayLike, scale: Literal["nominal", "ordinal"] = "nominal") -> 
 def alpha_of(coincidence_VV: Array, scale: Literal["nominal", "ordinal"] = "nominal") -> float | None:
     """The same of a table of coincidences, its values in their order."""
     said_V = coincidence_VV.sum(axis=1)
-    distance_VV = 1 - np.eye(len(said_V)) if scale == "nominal" else _ordinal(said_V)
+    distance_VV = _distances(said_V, scale)
     # By chance: any two that were said, of whatever units.
     by_chance = float((np.outer(said_V, said_V) * distance_VV).sum())
     if by_chance == 0:
         return None
     return 1 - float((coincidence_VV * distance_VV).sum()) * (float(said_V.sum()) - 1) / by_chance
+
+
+def apart_by_chance(coincidence_VV: Array, scale: Literal["nominal", "ordinal"] = "nominal") -> float:
+    """How far apart any two values are that were said, of whatever units; 1 is as far as any of them can be."""
+    said_V = coincidence_VV.sum(axis=1)
+    distance_VV, ever_V = _distances(said_V, scale), said_V > 0
+    widest = float(distance_VV[np.ix_(ever_V, ever_V)].max(initial=0.0))
+    by_chance = float((np.outer(said_V, said_V) * distance_VV).sum())
+    return by_chance / widest / float(said_V.sum() * (said_V.sum() - 1)) if widest else 0.0
 
 
 def percent(said: ArrayLike) -> float | None:
@@ -70,6 +79,10 @@ def _coincidence(counts_UV: Array) -> Array:
     counts_UV, rated_U = counts_UV[rated_U > 1], rated_U[rated_U > 1]
     weighed_UV = counts_UV / (rated_U - 1)[:, None]
     return weighed_UV.T @ counts_UV - np.diag(weighed_UV.sum(axis=0))
+
+
+def _distances(said_V: Array, scale: Literal["nominal", "ordinal"]) -> Array:
+    return 1 - np.eye(len(said_V)) if scale == "nominal" else _ordinal(said_V)
 
 
 def _ordinal(said_V: Array) -> Array:

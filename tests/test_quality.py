@@ -132,6 +132,31 @@ def test_alpha_s_interval_holds() -> None:
     assert held >= 90
 
 
+@pytest.mark.parametrize(("items", "least"), [(2, 0.3), (10, 0.75), (40, 0.92)])
+def test_few_who_agree_in_all_they_said_do_not_agree_for_sure(items: int, least: float) -> None:
+    found = figures.agreement(votes([Said(rater, n, (1, 2) if n % 2 else (2, 1))
+                                     for n in range(items) for rater in "ab"]))
+    assert found.percent is not None
+    assert found.alpha is not None
+    assert found.tau_b is not None
+    for one, shift in ((found.percent, 0.0), (found.alpha, 1.0), (found.tau_b, 1.0)):
+        assert one.value == one.high == pytest.approx(1.0)
+        assert (one.low + shift) / (1 + shift) < least
+
+
+@pytest.mark.parametrize("items", [5, 10, 20])
+def test_intervals_of_agreement_hold_for_few_items(items: int) -> None:
+    """Two raters who are right nine times in ten: 0.82 of the items alike, alpha and tau-b 0.64."""
+    draw, held = np.random.default_rng(2), np.zeros(3)
+    for _ in range(200):
+        up = (draw.random((items, 2)) < 0.9) == (draw.random((items, 1)) < 0.5)
+        found = figures.agreement(votes([Said(f"r{n}", item, (1, 2) if up[item, n] else (2, 1))
+                                         for item in range(items) for n in range(2)]))
+        held += [one is None or one.low <= true <= one.high
+                 for one, true in ((found.percent, 0.82), (found.alpha, 0.64), (found.tau_b, 0.64))]
+    assert held.min() >= 0.94 * 200
+
+
 def test_time_is_cut_in_equal_spans() -> None:
     rows = [Said(rater, n, (1, 2), at=n * 1800) for n in range(20) for rater in "ab"]
     found = figures.over_time(votes(rows))

@@ -3,13 +3,15 @@
 import random
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import simulated_raters
 from simulated_raters import CLICKER, HONEST, NAME, Clock
 from sqlalchemy import select
 from test_store import item, leased
 
-from prefloop.errors import RequestError
+from prefloop.errors import RequestError, RunError
+from prefloop.quality.votes import Votes
 from prefloop.store import Campaign, Judgement, Store, quarantining, schema
 from prefloop.store.forgetting import forget
 from prefloop.store.quality import Reader
@@ -156,6 +158,39 @@ def test_a_number_that_is_another_s_after_somebody_was_forgotten_is_read_anew(st
     forget(store, "ann")
     assert give(store, "bob") == [1]
     assert reader.votes().raters == ("bob",)
+
+
+def test_numbers_that_are_another_s_by_now_are_looked_at(store: Store, clock: Clock) -> None:
+    simulated_raters.campaign(store, 20, 40, 1, 4, Campaign(NAME, gold_share=0.5))
+    watch, dice = Watch(store), random.Random(1)
+    simulated_raters.worked(store, {"bob": HONEST}, 30, dice, watch, clock.pass_by)
+    forget(store, "bob")
+    simulated_raters.worked(store, {"cid": CLICKER}, 20, dice, Watch(store, Blind(store)), clock.pass_by)
+    assert watch.look() == ["cid"]
+    assert set(watch.standings()) == {"cid"}
+
+
+class Blind(Reader):
+    """Sees nobody, so that raters work with no watch looking."""
+
+    def votes(self, campaign: str | None = None) -> Votes:
+        votes = super().votes(campaign)
+        return votes.where(np.zeros(len(votes), bool))
+
+
+def test_a_look_that_fails_is_made_again(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    simulated_raters.campaign(store, 20, 40, 1, 4, Campaign(NAME, gold_share=0.5))
+    simulated_raters.worked(store, {"cid": CLICKER}, 20, random.Random(1), Watch(store, Blind(store)), clock.pass_by)
+
+    def full(*_: object) -> None:
+        raise RunError("the disk is full")
+
+    watch = Watch(store)
+    with monkeypatch.context() as patched:
+        patched.setattr(quarantining, "propose", full)
+        with pytest.raises(RunError):
+            watch.look()
+    assert watch.look() == ["cid"]
 
 
 @pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)

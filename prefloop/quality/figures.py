@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from prefloop.agreement import alpha_of
+from prefloop.agreement import alpha_of, apart_by_chance
 from prefloop.quality.votes import Array, Signs, Votes, Whole, mirrored, neighbours
 
 LEVEL = 0.95
@@ -90,11 +90,16 @@ def share(won_A: Array, of_A: Array, unit_A: Whole) -> Figure | None:
         return None
     value = min(1.0, float(won_I.sum()) / total)
     spread = float(((won_I - value * of_I) ** 2).sum()) * items / max(items - 1, 1) / total**2
-    size = value * (1 - value) / spread if spread > 0 else float(items)
-    size = min(max(size, 1.0), total)
+    return Figure(value, *_interval(value, spread, items, total), items)
+
+
+def _interval(value: float, variance: float, items: int, most: float) -> tuple[float, float]:
+    """Wilson's, of a value in 0..1 with this variance that is of so many items; its sample is `most` at most."""
+    size = value * (1 - value) / variance if variance > 1e-12 else float(items)
+    size = min(max(size, 1.0), most)
     wide = (float(stats.t.ppf(0.5 + LEVEL / 2, max(items - 1, 1))) / NormalDist().inv_cdf(0.5 + LEVEL / 2)) ** 2
     size = size / wide if items >= FEW_ITEMS else min(size, items) / wide
-    return Figure(value, *wilson_of(value, max(size, 1e-9)), items)
+    return wilson_of(value, max(size, 1e-9))
 
 
 def wilson_of(value: float, size: float) -> tuple[float, float]:
@@ -116,18 +121,26 @@ def median(values: Array) -> Figure | None:
         len(ordered) - low, len(ordered) - 1)]), len(ordered))
 
 
-def of_sums(sums_IX: Array, figure: Callable[[Array], float | None]) -> Figure | None:
-    """A figure of sums over items: the interval is the delta method's (linearised, items drawn with replacement)."""
+def alpha(sums_IX: Array, most: float) -> Figure | None:
+    """Of items' parts of Krippendorff's table. Disagreement is a share, of the widest that was said, and has Wilson's
+    interval as others have, also where all agree; its variance is the delta method's, so that what chance would give
+    may vary with it.
+    """
     items, total_X = len(sums_IX), sums_IX.sum(axis=0)
-    value = figure(total_X)
+    value = _alpha(total_X)
     if value is None:
         return None
     scale = max(float(np.abs(total_X).max()), 1.0) * 1e-5
-    slope_X = np.array([_slope(figure, total_X, n, scale) for n in range(len(total_X))])
+    slope_X = np.array([_slope(_alpha, total_X, n, scale) for n in range(len(total_X))])
     moved_I = (sums_IX - total_X / items) @ slope_X
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, max(items - 1, 1))) * float(
-        (moved_I**2).sum() * items / max(items - 1, 1)) ** 0.5
-    return Figure(value, max(-1.0, value - half), min(1.0, value + half), items)
+    variance = float((moved_I**2).sum()) * items / max(items - 1, 1)
+    chance = apart_by_chance(total_X.reshape(3, 3), "ordinal")
+    low, high = _interval(min(1.0, (1 - value) * chance), variance * chance**2, items, most)
+    return Figure(value, max(-1.0, 1 - high / chance), min(1.0, 1 - low / chance), items)
+
+
+def _alpha(sums_X: Array) -> float | None:
+    return alpha_of(sums_X.reshape(3, 3), "ordinal")
 
 
 def _slope(figure: Callable[[Array], float | None], at_X: Array, n: int, step: float) -> float:
@@ -155,8 +168,9 @@ def agreement(votes: Votes, unit_A: Whole | None = None) -> Agreement:
     counts_IPV = np.zeros((items, own.said_AP.shape[1], 3), np.float64)
     for value in (-1, 0, 1):
         np.add.at(counts_IPV[:, :, value + 1], unit, (own.said_AP == value) & own.asked_AP)
-    return Agreement(of_sums(_coincidences(counts_IPV), lambda sums: alpha_of(sums.reshape(3, 3), "ordinal")),
-                     of_sums(_alike(counts_IPV), _ratio), of_sums(_taus(own, unit, items), _ratio), items)
+    alike_I, pairs_I = _alike(counts_IPV)
+    return Agreement(alpha(_coincidences(counts_IPV), float(pairs_I.sum())), share(alike_I, pairs_I, np.arange(items)),
+                     _tau_b(*_taus(own, unit, items), float(pairs_I.sum())), items)
 
 
 def _coincidences(counts_IPV: Array) -> Array:
@@ -168,14 +182,20 @@ def _coincidences(counts_IPV: Array) -> Array:
     return table_IVV.reshape(len(counts_IPV), 9)
 
 
-def _alike(counts_IPV: Array) -> Array:
+def _alike(counts_IPV: Array) -> tuple[Array, Array]:
     """Of each item, pairs of raters who said the same of a pair of answers, and how many there are."""
     rated_IP = counts_IPV.sum(axis=2)
-    alike_I = (counts_IPV * (counts_IPV - 1)).sum(axis=(1, 2))
-    return np.stack([alike_I, (rated_IP * (rated_IP - 1)).sum(axis=1)], axis=1)
+    return (counts_IPV * (counts_IPV - 1)).sum(axis=(1, 2)) / 2, (rated_IP * (rated_IP - 1)).sum(axis=1) / 2
 
 
-def _taus(votes: Votes, unit: Whole, items: int) -> Array:
+def _tau_b(tau_I: Array, of_I: Array, pairs: float) -> Figure | None:
+    """The mean: half of it and a half is a share, and has a share's interval; of that many pairs of answers in all."""
+    each = pairs / max(float(of_I.sum()), 1.0)
+    found = share((tau_I + of_I) / 2 * each, of_I * each, np.arange(len(of_I)))
+    return found and Figure(2 * found.value - 1, 2 * found.low - 1, 2 * found.high - 1, found.n)
+
+
+def _taus(votes: Votes, unit: Whole, items: int) -> tuple[Array, Array]:
     """Of each item the sum of tau-b over pairs of its raters, and how many there are; who ties all has none.
 
     tau-b is the product of two rankings' signs, each divided by the root of how many it decides; and so the sum over
@@ -187,11 +207,7 @@ def _taus(votes: Votes, unit: Whole, items: int) -> Array:
     sum_IP = np.zeros((items, scaled_AP.shape[1]))
     np.add.at(sum_IP, unit[has], scaled_AP)
     raters_I = np.bincount(unit[has], minlength=items).astype(np.float64)
-    return np.stack([(sum_IP**2).sum(axis=1) - raters_I, raters_I * (raters_I - 1)], axis=1)
-
-
-def _ratio(sums: Array) -> float | None:
-    return float(sums[0] / sums[1]) if sums[1] > 0 else None
+    return ((sum_IP**2).sum(axis=1) - raters_I) / 2, raters_I * (raters_I - 1) / 2
 
 
 # -- raters -----------------------------------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ class Reader:
     def __init__(self, store: Store) -> None:
         self._store, self._turn = store, threading.Lock()
         self._event = 0  # the log's last, when it was read
+        self.readings = 0  # how often all was read anew
         self._forget()
 
     def _forget(self) -> None:
@@ -74,6 +75,7 @@ class Reader:
         gone = exists().where(events.c.id > self._event, events.c.kind == "forgotten")
         if db.scalar(select(gone)):
             self._forget()  # a rater was deleted, and the numbers of their answers may be others' by now
+            self.readings += 1
         self._event = db.scalar(select(func.max(events.c.id))) or 0
         last = int(self._known.id_A[-1]) if self._known is not None and len(self._known.id_A) else 0
         new = self._columns(db, last)

@@ -16,23 +16,28 @@ from prefloop.store.store import Store
 class Watch:
     def __init__(self, store: Store, reader: Reader | None = None) -> None:
         self._store, self.reader = store, reader or Reader(store)
-        self._last = 0
+        self._last, self._reading = 0, 0
         self._turn = threading.Lock()
         self._known: dict[str, Standing] = {}
 
     def look(self) -> list[str]:
         """The raters who are proposed for quarantine by what came in since the last look."""
         with self._turn:
+            reading = self.reader.readings
             votes = self.reader.votes()
+            if self.reader.readings != self._reading:  # somebody was deleted: numbers may be others' by now
+                self._last, self._known, self._reading = 0, {}, reading
+                self._store.doubted = frozenset()
             new = votes.where(votes.id_A > self._last)
             if not len(new):
                 return []
             raters = sorted({votes.raters[number] for number in new.rater_A})
-            self._last = int(votes.id_A[-1])
             self._known |= {one.rater: one for one in standings(votes, self.reader.cleared(), raters)}
             self._store.doubted = frozenset(one.rater for one in self._known.values() if one.doubted)
-            return quarantining.propose(self._store, {name: reasons(self._known[name]) for name in raters
-                                                      if name in self._known and self._known[name].why})
+            proposed = quarantining.propose(self._store, {name: reasons(self._known[name]) for name in raters
+                                                          if name in self._known and self._known[name].why})
+            self._last = int(votes.id_A[-1])  # now, and not before: a look that fails is made again
+            return proposed
 
     def standings(self) -> dict[str, Standing]:
         self.look()
