@@ -51,15 +51,21 @@ class Verdict(bodies.Body):
 
 
 class Facts:
-    """What leads are told. Of many answers it takes a second or two to make, and so it is kept for a while."""
+    """What leads are told. Of many answers it takes a second or two to make, and so it is kept for a while; but not
+    who is in quarantine, and not once somebody was deleted.
+    """
 
     def __init__(self, store: Store, watch: Watch) -> None:
         self._store, self._watch, self._turn = store, watch, threading.Lock()
+        self._reading = 0
         self._made: dict[tuple[str | None, str | None], tuple[float, float, dict[str, Any]]] = {}
 
     def of(self, campaign: str | None = None, rater: str | None = None) -> dict[str, Any]:
         with self._turn:
             began = time.monotonic()
+            reading = self._watch.reader.readings
+            if reading != self._reading:
+                self._made, self._reading = {}, reading
             at, took, made = self._made.get((campaign, rater), (0.0, -math.inf, {}))
             if began - at > WORTH * took:
                 made = facts(self._store, self._watch, campaign, rater)
@@ -67,7 +73,8 @@ class Facts:
                 self._made[campaign, rater] = now, now - began, made
                 for old in list(self._made)[:-KEPT]:
                     del self._made[old]
-            return made
+        known = quarantining.newest(self._store)
+        return made | {"raters": [one | _quarantine(known.get(one["rater"])) for one in made["raters"]]}
 
     def days(self, campaign: str | None) -> list[tuple[int, int]]:
         """Each day's first second, and how many answers of it count."""
@@ -98,8 +105,7 @@ def routes(app: FastAPI, store: Store, lead_of: Who, known: Facts) -> None:
 def facts(store: Store, watch: Watch, campaign: str | None = None, rater: str | None = None) -> dict[str, Any]:
     standings = watch.standings()
     votes = watch.reader.votes(campaign)
-    quarantines = quarantining.newest(store)
-    raters = [_rater(one, quarantines.get(one.rater)) | {
+    raters = [_rater(one) | {
         "flagged": one.rater in standings and standings[one.rater].flagged} for one in figures.of_raters(votes)]
     return {"agreement": {"overall": _agreement(figures.agreement(votes)),
                           "by_stratum": [{"stratum": name, **_agreement(figures.agreement(votes.where(
@@ -141,9 +147,12 @@ def _told(figure: figures.Figure | None) -> dict[str, Any] | None:
     return None if figure is None else figure._asdict()
 
 
-def _rater(of: figures.RaterFigures, quarantine: Quarantine | None) -> dict[str, Any]:
-    known = {name: _told(getattr(of, name)) for name in FIGURES}
-    return {"rater": of.rater, "answers": of.answers, **known, "state": _state(quarantine),
+def _rater(of: figures.RaterFigures) -> dict[str, Any]:
+    return {"rater": of.rater, "answers": of.answers, **{name: _told(getattr(of, name)) for name in FIGURES}}
+
+
+def _quarantine(quarantine: Quarantine | None) -> dict[str, Any]:
+    return {"state": _state(quarantine),
             "why": [_reason(one) for one in quarantine.why] if quarantine else [],
             "since": quarantine.at if quarantine else None, "by": quarantine.by if quarantine else ""}
 

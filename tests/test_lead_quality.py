@@ -10,10 +10,11 @@ from fastapi.testclient import TestClient
 from simulated_raters import HONEST, NAME, Clock, campaign, worked
 from test_lead_web import HOME, House, house  # noqa: F401 - a fixture
 
-from prefloop.feedback_ui import server
+from prefloop.feedback_ui import lead_quality, server
 from prefloop.feedback_ui.web import build
 from prefloop.records import Answers, Message, Prompt, Response
 from prefloop.store import Campaign, Judgement, Store, quarantining
+from prefloop.store.forgetting import forget
 from prefloop.store.watching import Watch
 
 
@@ -65,6 +66,23 @@ def test_a_lead_sees_figures_holds_a_rater_and_lifts_it(store: Store) -> None:
     assert 'prefloop_quarantines{state="held"} 1.0' in client.get("/metrics").text
     assert client.post("/api/lead/quarantine", json={"rater": "ann", "action": "dismiss"}).status_code == 422
     assert client.post("/api/lead/quarantine", json={"rater": "ann", "action": "lift"}).json() == {"state": None}
+
+
+def test_what_is_kept_for_a_while_is_neither_who_is_in_quarantine_nor_who_was_deleted(
+        store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lead_quality, "WORTH", 1e9)
+    watch = Watch(store)
+    known = lead_quality.Facts(store, watch)
+
+    def states() -> dict[str, str | None]:
+        return {one["rater"]: one["state"] for one in known.of()["raters"]}
+
+    assert states() == {"ann": None, "bob": None, "cy": None}
+    quarantining.hold(store, "ann", "another server's lead")
+    assert states() == {"ann": "held", "bob": None, "cy": None}
+    forget(store, "bob")
+    watch.look()
+    assert states() == {"ann": "held", "cy": None}
 
 
 def test_the_server_looks_without_being_asked(store: Store) -> None:
