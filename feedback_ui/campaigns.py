@@ -168,7 +168,7 @@ class Files:
     alone: int
     twice: int
     keys: dict[str, list[Ranking]]
-    guideline: str
+    guideline: str | None
     scores: Scores | None
     places: queueing.Places
     contestants: tuple[tuple[str, str], ...]
@@ -206,7 +206,7 @@ def apply(store: Store, settings: CampaignConfig, several: bool, by: str = event
     return _applied(store, settings, found, found.keys, several, by)
 
 
-def save(store: Store, settings: CampaignConfig, guideline: str, several: bool, by: str) -> str:
+def save(store: Store, settings: CampaignConfig, guideline: str | None, several: bool, by: str) -> str:
     """As `apply`, from a page: what was not given stays as it is, and a new campaign is a draft."""
     new = settings.name not in [one.name for one in store.campaigns()]
     settings = replace(settings, guideline="", state="draft" if new else None)

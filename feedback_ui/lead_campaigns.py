@@ -38,7 +38,7 @@ class Saved(bodies.Body):
     """
 
     settings: dict[str, Any]
-    guideline: str = Field("", max_length=LONGEST)
+    guideline: str | None = Field(None, max_length=LONGEST)
 
 
 def routes(app: FastAPI, store: Store, settings: FeedbackConfig, lead_of: Who, quality: Facts) -> None:

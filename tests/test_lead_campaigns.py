@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,12 @@ def test_a_campaign_from_a_draft_to_its_pause(client: TestClient, store: Store) 
     assert asked(client, "campaign/pause", name="mine")["state"] == "paused"
     assert client.post("/api/next", json={"campaign": "mine"}).json()["gate"] == "paused"
     assert client.post("/api/submit", json={"token": token, "ranks": [1, 2, 3, 4]}).status_code == 200, "work is kept"
-    asked(client, "campaign/save", settings={"name": "mine", "title": "Another"}, guideline="Be fair.")
+    asked(client, "campaign/save", settings={"name": "mine", "title": "Another"})
     told = asked(client, "campaign", name="mine")
     assert (told["state"], told["settings"]["title"], told["settings"]["gold_share"]) == ("paused", "Another", 0)
+    assert told["guideline"] == "Be fair.", "what is left out stays as it is"
+    asked(client, "campaign/save", settings={"name": "mine"}, guideline="")
+    assert asked(client, "campaign", name="mine")["guideline"] == "", "what is emptied does not"
     row, = asked(client, "campaigns")["campaigns"]
     assert (row["state"], row["done"], row["wanted"], row["raters"]) == ("paused", 1, 3, 1)
 
@@ -189,6 +193,27 @@ def test_what_accounts_may_still_mend_is_told(store: Store) -> None:
     assert "gold_share: there are no gold items" in made(store, gold_share=0.1)
     assert "too few items to repeat" in made(store, count=2, name="small", repeats=0.1)
     assert "show_model: no item has a model's scores" in made(store, show_model=True)
+
+
+def test_only_items_that_are_not_full_want_raters(store_url: str, tmp_path: Path) -> None:
+    """By how many more, and of those who may rate and have not."""
+    path = written(tmp_path / "a.jsonl", [answers(n) for n in range(3)])
+    shared = CampaignConfig(answers=path, gold_share=0, repeats=0, overlap=1, overlap_raters=2)
+    with Store(store_url, seed=1) as store:
+        campaigns.apply(store, shared, several=True)
+        for rater in ("ann", "bob"):
+            while (lease := store.lease(rater, 60, campaign="default")) is not None:
+                last = store.submit(lease.token, rater, Judgement((1, 2, 3, 4))).answer
+        assert "want" not in campaigns.apply(store, shared, several=False), "it is full"
+        campaigns.apply(store, replace(shared, raters=("cyd",)), several=True)
+        store.withdraw(last, "bob")
+        campaigns.apply(store, replace(shared, raters=("ann", "cyd")), several=True)
+        assert "an item wants one rater, and nobody can" in campaigns.apply(store, shared, several=True)
+        for alone in ("ann", "ANN"):
+            with pytest.raises(campaigns.RequestError, match=r"want 2 raters .* campaign.raters names 1"):
+                campaigns.apply(store, replace(shared, raters=(alone,)), several=True)
+        with pytest.raises(campaigns.RequestError, match=r"want 2 raters .* without feedback.sign_in there is one"):
+            campaigns.apply(store, shared, several=False)
 
 
 def test_without_sign_in_there_is_one_rater(client: TestClient) -> None:

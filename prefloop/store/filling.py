@@ -9,10 +9,11 @@ from sqlalchemy import Connection, func, select, update
 
 from prefloop.errors import RequestError
 from prefloop.store import events
+from prefloop.store.disputing import COUNTS
 from prefloop.store.items import campaign_id, settings_of
 from prefloop.store.queue import APART
 from prefloop.store.records import Campaign, folded
-from prefloop.store.schema import accounts, campaigns, golds, items, predictions, quarantines, verdicts
+from prefloop.store.schema import accounts, answers, campaigns, golds, items, predictions, quarantines, verdicts
 
 NAMED = 5  # strata that are told by name
 
@@ -79,17 +80,33 @@ def obstacles(db: Connection, campaign: int, several: bool) -> list[Obstacle]:
 
 
 def _too_few_raters(db: Connection, campaign: int, settings: Campaign, several: bool) -> list[Obstacle]:
-    need = db.scalar(select(func.max(items.c.need)).where(items.c.campaign == campaign, items.c.kind == "normal")) or 1
-    asked = (f"some items want {need} raters (campaign.raters_per_item, campaign.overlap_raters)" if need > 1 else
-             "an item wants one rater")
-    named = len(set(map(folded, settings.raters)))
+    """Of items that are not full yet; those who may not rate any more may have given some of the answers."""
+    known = db.scalars(select(answers.c.rater).distinct().join(items, items.c.id == answers.c.item)
+                       .where(items.c.campaign == campaign)).all()
     if not several:
-        return [Obstacle(f"{asked}, and without feedback.sign_in there is one", never=True)] if need > 1 else []
+        signed_in = set(db.scalars(select(accounts.c.name)))
+        need = _wanted(db, campaign, [name for name in known if name not in signed_in])
+        return [Obstacle(f"{_asked(need)}, and without feedback.sign_in there is one", never=True)] if need > 1 else []
+    named, need = len(set(map(folded, settings.raters))), _wanted(db, campaign, list(filter(settings.admits, known)))
     if settings.raters and named < need:
-        return [Obstacle(f"{asked}, and campaign.raters names {named}", never=True)]
-    able = len(_able(db, campaign, settings))
-    return [] if able >= need else [Obstacle(f"{asked}, and {able or 'nobody'} can rate it as yet; invite "
-                                            f"{need - able} more")]
+        return [Obstacle(f"{_asked(need)}, and campaign.raters names {named}", never=True)]
+    able = _able(db, campaign, settings)
+    need, count = _wanted(db, campaign, able), len(able)
+    return [] if count >= need else [Obstacle(f"{_asked(need)}, and {count or 'nobody'} can rate it as yet; invite "
+                                              f"{need - count} more")]
+
+
+def _asked(need: int) -> str:
+    return (f"some items want {need} raters (campaign.raters_per_item, campaign.overlap_raters)" if need > 1 else
+            "an item wants one rater")
+
+
+def _wanted(db: Connection, campaign: int, raters: list[str]) -> int:
+    """How many of these raters an item wants at most: for the answers it still waits for, and those they gave it."""
+    theirs = select(func.count()).select_from(answers).where(
+        answers.c.item == items.c.id, answers.c.rater.in_(raters), *COUNTS).scalar_subquery()
+    return db.scalar(select(func.max(items.c.need - items.c.done + theirs)).where(
+        items.c.campaign == campaign, items.c.kind == "normal", items.c.done < items.c.need)) or 0
 
 
 def _able(db: Connection, campaign: int, settings: Campaign) -> list[str]:

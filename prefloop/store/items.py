@@ -64,14 +64,15 @@ def campaign_of(row: Row[Any]) -> Campaign:
     return Campaign(**known)
 
 
-def keep_campaign(db: Connection, at: int, by: str, campaign: Campaign, guideline: str,
+def keep_campaign(db: Connection, at: int, by: str, campaign: Campaign, guideline: str | None,
                   state: str | None = None) -> int:
-    """Makes it, or gives it these settings; a guideline that says something else is a new one.
+    """Makes it, or gives it these settings; a guideline that says something else is a new one, and None keeps
+    the one in force.
 
     Without a `state` it is open when it is made, and then stays as it is.
     """
     settings = json.dumps(asdict(campaign), ensure_ascii=False)
-    storable(settings + guideline + campaign.name, "campaign")
+    storable(settings + (guideline or "") + campaign.name, "campaign")
     before = db.execute(select(campaigns.c.settings, campaigns.c.state)
                         .where(campaigns.c.name == campaign.name)).first()
     db.execute(upsert(db, campaigns).values(name=campaign.name, settings=settings, state=state or "open", created=at)
@@ -82,7 +83,7 @@ def keep_campaign(db: Connection, at: int, by: str, campaign: Campaign, guidelin
         events.wrote(db, at, "campaign changed" if before else "campaign made", by, campaigns, campaigns.c.id == own)
     last = db.execute(select(guidelines).where(guidelines.c.campaign == own)
                       .order_by(guidelines.c.number.desc()).limit(1)).first()
-    if guideline != (last.text if last else ""):
+    if guideline is not None and guideline != (last.text if last else ""):
         db.execute(insert(guidelines).values(campaign=own, number=last.number + 1 if last else 1, text=guideline,
                                              version=digest(guideline) if guideline else "", created=at))
         events.wrote(db, at, "guideline changed", by, guidelines, (guidelines.c.campaign == own)

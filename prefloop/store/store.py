@@ -153,16 +153,16 @@ class Store:
 
     # -- campaigns ---------------------------------------------------------------------------------------------------
 
-    def apply(self, campaign: Campaign, guideline: str = "", gold: Iterable[Ranking] | None = None,
+    def apply(self, campaign: Campaign, guideline: str | None = "", gold: Iterable[Ranking] | None = None,
               qualification: Iterable[Ranking] | None = None, rows: Iterable[Answers] = (),
               need: int | Callable[[Answers], int] = 1, pictured: Pictured | None = None,
               by: str = events.COMMAND, state: str | None = None, scores: Scores | None = None,
               fit: Callable[[Connection, int], None] | None = None) -> Applied:
         """Makes a campaign or changes its settings, and queues every row, or none.
 
-        `gold` and `qualification` are rankings that are right, with the explanation as their reason; None leaves the
-        campaign's as they are. `need` is how many raters an item needs. `fit` is asked at the end, with the campaign's
-        id: what it raises undoes everything.
+        `gold` and `qualification` are rankings that are right, with the explanation as their reason; these and the
+        guideline stay as they are where None is given. `need` is how many raters an item needs. `fit` is asked at the
+        end, with the campaign's id: what it raises undoes everything.
         """
         new = items.ready(rows, need, pictured=pictured)
         keys = {kind: list(given) for kind, given in (("gold", gold), ("qualification", qualification))
