@@ -22,7 +22,7 @@ const address = (to, own = campaign) => `#${to}${own === null ? "" : `/${encodeU
 async function arrive() {
   const [to, own] = window.location.hash.slice(1).split("/");
   view = to in VIEWS && allowed(to) ? to : "overview";
-  campaign = own ? decodeURIComponent(own) : null;
+  campaign = own ? decoded(own) : null;
   drawHead();
   const box = make("div", `ld-view ld-${view}`);
   box.append(el("h1", "", VIEWS[view].title));
@@ -34,6 +34,11 @@ async function arrive() {
   await VIEWS[view].draw(body);
   body.removeAttribute("aria-busy");
   if (!body.childElementCount) body.append(card("", hint("This could not be loaded."), el("div", "", button("Try again", arrive))));
+}
+
+// A bookmark that was cut off is of no campaign.
+function decoded(own) {
+  try { return decodeURIComponent(own); } catch { return null; }
 }
 
 // Accounts are an admin's, and there are none without signing in.

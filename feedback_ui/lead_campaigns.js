@@ -6,8 +6,8 @@ async function drawCampaigns(box) {
     if (told) box.append(campaignsCard(told.campaigns));
     return;
   }
-  const [told, quality] = await Promise.all([ask("/api/lead/campaign", { name: campaign }), ask("/api/lead/quality", { campaign })]);
-  if (told && quality) box.append(...campaignCards(told, quality.agreement.by_stratum, box));
+  const told = await ask("/api/lead/campaign", { name: campaign });
+  if (told) box.append(...campaignCards(told, box));
 }
 
 function campaignsCard(campaigns) {
@@ -30,9 +30,8 @@ function linkTo(to, own, words) {
   return made;
 }
 
-function campaignCards(told, agreed, box) {
-  const { settings, state, progress, fillable } = told;
-  const coverage = told.coverage.map((one) => ({ ...one, agreement: agreed.find(({ stratum }) => stratum === one.stratum)?.alpha }));
+function campaignCards(told, box) {
+  const { settings, state, progress, fillable, refused, coverage } = told;
   const turn = async (action) => {
     const reply = await post(`/api/lead/campaign/${action}`, { name: settings.name });
     if (!reply.ok) return tell(String(reply.content.error || "The server cannot be reached."), true);
@@ -46,14 +45,15 @@ function campaignCards(told, agreed, box) {
   const made = [card(head, progress.wanted ? meter(progress.done / progress.wanted) : null,
     make("p", "pl-hint ld-how", `${whole(progress.done)} of ${whole(progress.wanted)} answers to ${whole(progress.items)} items, asked for ${ASKED[settings.ask] || settings.ask}.`))];
   if (fillable.length) {
-    const stands = card(state === "open" ? "What stands in the way" : "Before it starts", el("ul", "ld-alarms", ...fillable.map((words) => named(words, "li"))));
+    const stands = card(state === "open" ? "What stands in the way" : "Before it starts", refused.length ? hint("In bold: what has to be mended, or it can never be filled.") : null,
+      el("ul", "ld-alarms", ...fillable.map((words) => el("li", "", named(words, refused.includes(words) ? "b" : "span")))));
     stands.classList.add("ld-warn");
     made.push(stands);
   }
   return [...made, card("Coverage", coverageTable(coverage)), chartsOf(["answers", "alpha"])];
 }
 
-const ASKED = { queued: "as queued", random: "at random", stratified: "by quota", uncertainty: "where the model is least sure" };
+const ASKED = { queued: "as queued", random: "at random", stratified: "by quota", uncertainty: "where models disagree most" };
 
 function coverageTable(coverage) {
   const most = Math.max(...coverage.map(({ share, quota }) => Math.max(share ?? 0, quota ?? 0)), 0.01);
@@ -64,7 +64,7 @@ function coverageTable(coverage) {
     { title: "Progress", by: ({ answers, wanted }) => answers / wanted, cell: ({ answers, wanted }) => meter(wanted ? answers / wanted : 0) },
     { title: "Share of answers", right: true, why: "The line is the quota", by: ({ share }) => share, cell: ({ share, quota }) => shareBar(share, quota, most) },
     { title: "Agreement", right: true, why: "Krippendorff's alpha", by: ({ agreement }) => agreement?.value, cell: ({ agreement }) => intervalBar(agreement, { told: figure }) },
-    { title: "Model unsure", right: true, why: "Spread of the ensemble's scores, mean", by: ({ uncertainty }) => uncertainty, cell: ({ uncertainty }) => figure(uncertainty) },
+    { title: "Models apart", right: true, why: "Spread of the ensemble's scores, mean", by: ({ uncertainty }) => uncertainty, cell: ({ uncertainty }) => figure(uncertainty) },
   ], coverage, { empty: "It has no items yet." });
 }
 
@@ -85,7 +85,7 @@ function shareBar(share, quota, most) {
 // What a lead may set, in the order in which it is thought about; a file is uploaded first and then named.
 const SETTINGS = [
   ["What is rated", [
-    ["name", { label: "Name", needed: true, maxLength: 100, hint: "Short, for files and addresses. It stays." }],
+    ["name", { label: "Name", needed: true, maxLength: 64, hint: "Short, for files and addresses. It stays." }],
     ["title", { label: "Title for raters", maxLength: 200 }],
     ["answers", { label: "Prompts with answers", type: "file", hint: "A prompt with its answers on each line, as prefloop generate writes them. More can come later." }],
     ["answers_per_item", { label: "Answers of an item, at most", type: "number", min: 2, max: 8, hint: "Empty: all, up to 8." }],
@@ -94,18 +94,19 @@ const SETTINGS = [
     ["raters", { label: "Raters", hint: "Names, with commas between them. Empty: everybody who has an account." }],
     ["raters_per_item", { label: "Raters for an item", type: "number", min: 1 }],
     ["overlap", { label: "Share of items that more raters get", type: "number", min: 0, max: 1, step: "any" }],
-    ["overlap_raters", { label: "Raters for those", type: "number", min: 2 }],
+    ["overlap_raters", { label: "Raters for those", type: "number", min: 1 }],
   ]],
   ["What is asked next", [
     ["ask", { label: "Items come", options: Object.entries(ASKED) }],
-    ["quotas", { label: "Quotas", rows: 3, hint: "One stratum on a line: maths: 0.3" }],
+    ["quotas", { label: "Quotas", rows: 3, hint: "For “by quota”. One stratum on a line, such as maths: 0.3; together they make 1." }],
     ["random_share", { label: "Share that is drawn at random all the same", type: "number", min: 0, max: 1, step: "any" }],
-    ["scores", { label: "A model's scores", type: "file", hint: "As prefloop score writes them. For “where the model is least sure”, and to hold the model against people." }],
+    ["scores", { label: "A model's scores", type: "file", hint: "As prefloop score writes them. For “where models disagree most”, and to hold the model against people." }],
     ["show_model", { label: "Show raters the model's order, after they answered", type: "checkbox" }],
   ]],
   ["Quality", [
     ["gold", { label: "Gold items", type: "file", hint: "Rankings that are right, one on each line." }],
     ["gold_share", { label: "Share of gold", type: "number", min: 0, max: 0.5, step: "any" }],
+    ["probation", { label: "Share of gold for who is new, or in doubt", type: "number", min: 0, max: 1, step: "any" }],
     ["repeats", { label: "Share of repeats", type: "number", min: 0, max: 0.5, step: "any" }],
     ["reason_share", { label: "Share that asks for a reason", type: "number", min: 0, max: 1, step: "any" }],
     ["strength", { label: "Ask how much better the best is", type: "checkbox" }],
@@ -119,7 +120,7 @@ const SETTINGS = [
     ["hide", { label: "Names to black out", hint: "With commas between them." }],
   ]],
 ];
-const START = { ask: "queued", raters_per_item: 1, overlap: 0.1, overlap_raters: 3, random_share: 0.25, gold_share: 0.1, repeats: 0.05,
+const START = { ask: "queued", raters_per_item: 1, overlap: 0.1, overlap_raters: 3, random_share: 0.25, gold_share: 0.1, probation: 0.5, repeats: 0.05,
   reason_share: 0, strength: true, qualification_pass: 0.8, break_minutes: 50 };
 const LISTS = ["raters", "hide"];
 

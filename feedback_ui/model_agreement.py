@@ -1,6 +1,7 @@
 """How far a reward model agrees with people, over time and by how sure it was.
 
-Held against it are answers that count, to normal items, given before their rater was told the model's order. A pair is
+Held against it are answers that count, to normal items, given once its scores were stored (a later model may have
+learnt from them) and before their rater was told the model's order. A pair is
 one that the rater decided; where the model's scores are equal it is half right. Answers to one item say much the same,
 so the item is the unit: each has one share of its pairs, and Wilson's interval is over items.
 """
@@ -64,18 +65,26 @@ def agreement(found: Iterable[Pair]) -> dict[str, float] | None:
 def pairs(db: Connection, campaign: int | None) -> list[list[Pair]]:
     """The pairs of every answer that decides any, oldest answer first."""
     of = items.c.campaign == campaign if campaign is not None else items.c.id.is_not(None)
-    opinions = {row.item: tuple(json.loads(row.scores)) for row in db.execute(
-        select(predictions.c.item, predictions.c.scores).join(items, items.c.id == predictions.c.item).where(of)
-        .order_by(predictions.c.at, predictions.c.model))}  # the newest holds
+    opinions: dict[int, list[tuple[int, tuple[float, ...]]]] = defaultdict(list)
+    for row in db.execute(select(predictions.c.item, predictions.c.scores, predictions.c.at)
+                          .join(items, items.c.id == predictions.c.item).where(of)
+                          .order_by(predictions.c.at, predictions.c.model)):
+        opinions[row.item].append((row.at, tuple(json.loads(row.scores))))
     if not opinions:
         return []
     rows = db.execute(select(answers.c.created, answers.c.item, answers.c.ranks, answers.c.shown)
                       .join(items, items.c.id == answers.c.item)
                       .where(of, answers.c.kind == "normal", answers.c.informed == 0, answers.c.retracted.is_(None),
                              answers.c.surplus == 0, answers.c.excluded == 0).order_by(answers.c.id))
-    found = (compared(row.created, row.item, json.loads(row.ranks), json.loads(row.shown), opinions[row.item])
-             for row in rows if row.item in opinions)
+    known = ((row, beforehand(opinions.get(row.item, ()), row.created)) for row in rows)
+    found = (compared(row.created, row.item, json.loads(row.ranks), json.loads(row.shown), scores)
+             for row, scores in known if scores is not None)
     return [own for own in found if own]
+
+
+def beforehand(opinions: Sequence[tuple[int, tuple[float, ...]]], at: int) -> tuple[float, ...] | None:
+    """The newest scores that were there when an answer was given: a model may have learnt from those before it."""
+    return next((scores for stored, scores in reversed(opinions) if stored <= at), None)
 
 
 def compared(at: int, item: int, ranks: Sequence[int | None], shown: Sequence[int],

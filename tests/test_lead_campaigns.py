@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from starlette.testclient import TestClient
 from test_campaigns import answers, scored, written
 from test_queue import key
 
 from prefloop.feedback_ui import campaigns, model_agreement, server
 from prefloop.feedback_ui.campaigns import CampaignConfig
-from prefloop.store import Campaign, Judgement, Store
+from prefloop.records import Ranking
+from prefloop.store import Campaign, Judgement, Store, filling
 from prefloop.store.accounts import Accounts
+from prefloop.store.items import campaign_id
+from prefloop.store.predicting import Scores
 from prefloop.store.schema import answers as given
-from prefloop.store.schema import items, leases, quarantines
+from prefloop.store.schema import items, leases, predictions, quarantines
 from prefloop.store.verifying import verify
 
 HERE = "http://127.0.0.1:7860"
@@ -288,6 +291,38 @@ def test_a_model_is_held_against_answers_that_did_not_know_it(store: Store, tmp_
     assert by[0.7, 0.8]["value"] == 1, "a gap of 1 is a probability of 0.73"
     assert by[0.9, 1.0]["value"] == 1
     assert by[0.6, 0.7] is None
+    store.write(lambda db: db.execute(update(predictions).values(at=1)))
+    campaigns.apply(store, CampaignConfig(answers=written(tmp_path / "a.jsonl", rows), scores=scores, gold_share=0,
+                                          repeats=0), several=False)
+    with store.reading() as db:
+        assert set(db.scalars(select(predictions.c.at))) == {1}, "applied again they are as old as they were"
+
+
+def test_a_model_is_held_against_answers_that_came_after_it() -> None:
+    old, new = (1.0, 0.0), (0.0, 1.0)
+    assert [model_agreement.beforehand([(5, old), (9, new)], at) for at in (4, 5, 8, 9)] == [None, old, old, new]
+
+
+def test_gold_is_told_of_like_any_item_and_what_has_no_scores_is_named(store: Store) -> None:
+    rows, keys = [answers(n) for n in range(3)], [answers(n) for n in range(10, 40)]
+    gold = [Ranking(one.prompt, one.responses, tuple(range(1, len(one.responses) + 1)), "us") for one in keys]
+    said = {(row.prompt.id, one.id): (float(place), None) for row in (*rows, *keys)
+            for place, one in enumerate(row.responses)}
+
+    def obstacles() -> str:
+        with store.reading() as db:
+            return " | ".join(one.words for one in filling.obstacles(db, campaign_id(db, "own"), several=True))
+
+    settings = Campaign("own", show_model=True, gold_share=0.9, probation=0.9)
+    store.apply(settings, gold=gold, rows=rows, scores=Scores("m", dict(list(said.items())[:len(said) // 2])))
+    assert "gold items have no scores" in obstacles()
+    store.apply(settings, scores=Scores("m", said))
+    assert "gold items have no scores" not in obstacles()
+    told = []
+    while (lease := store.lease("ann", 60, campaign="own")) is not None:
+        receipt = store.submit(lease.token, "ann", Judgement(tuple(range(1, len(lease.responses) + 1))))
+        told += [receipt.model] if lease.prompt.id in {one.prompt.id for one in keys} else []
+    assert {one is None for one in told} == {True, False}
 
 
 def test_an_unknown_campaign(client: TestClient, store: Store) -> None:

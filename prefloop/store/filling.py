@@ -151,7 +151,16 @@ def _models(db: Connection, campaign: int, settings: Campaign, strata: list[Stra
         found.append(Obstacle(f"{bare} of {number} items have no scores of an ensemble, and come by chance or last"))
     if settings.show_model and without(items.c.id.in_(select(predictions.c.item))) == 0:
         found.append(Obstacle("campaign.show_model: no item has a model's scores; name campaign.scores"))
+    elif settings.show_model and (blind := _gold_without_scores(db, campaign)):
+        found.append(Obstacle(f"campaign.show_model: {blind} gold items have no scores in campaign.scores, and "
+                              "raters can tell them: no model's order comes after them"))
     return found
+
+
+def _gold_without_scores(db: Connection, campaign: int) -> int:
+    return db.scalar(select(func.count()).select_from(golds).join(items, items.c.id == golds.c.item).where(
+        items.c.campaign == campaign, items.c.kind == "gold", golds.c.retired == 0,
+        items.c.id.not_in(select(predictions.c.item)))) or 0
 
 
 def _checks(db: Connection, campaign: int, settings: Campaign, strata: list[Stratum]) -> list[Obstacle]:

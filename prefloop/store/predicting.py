@@ -20,6 +20,7 @@ from prefloop.store.records import Campaign
 from prefloop.store.schema import choices, items, leases, predictions, prompts, responses
 
 TOLD = 0.5  # the share of a rater's items of which they are told the model's order
+TOLD_OF = ("normal", "gold")  # alike, or its order would tell which items are gold
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,24 @@ class Scores:
 def keep(db: Connection, at: int, by: str, campaign: int, scores: Scores) -> int:
     """Keeps what a model says of those of a campaign's items whose answers it has all scored; how many these are."""
     found = []
+    of_campaign = predictions.c.item.in_(select(items.c.id).where(items.c.campaign == campaign))
+    holding = {row.item: row for row in db.execute(
+        select(predictions.c.item, predictions.c.model, predictions.c.at).where(of_campaign)
+        .order_by(predictions.c.at, predictions.c.model))}
     query = (select(choices.c.item, prompts.c.id.label("prompt"), responses.c.id.label("response"))
              .join(items, items.c.id == choices.c.item).join(prompts, prompts.c.digest == items.c.prompt)
              .join(responses, responses.c.digest == choices.c.response)
-             .where(items.c.campaign == campaign, items.c.kind == "normal").order_by(choices.c.item, choices.c.place))
+             .where(items.c.campaign == campaign, items.c.kind.in_(TOLD_OF)).order_by(choices.c.item, choices.c.place))
     for item, own in groupby(db.execute(query), lambda row: row.item):
         said = [scores.by_answer.get((row.prompt, row.response), (None, None)) for row in own]
         worth = [score for score, _ in said if score is not None]
         apart = [spread for _, spread in said if spread is not None]
         if len(worth) == len(said):
             spread = sum(apart) / len(apart) if len(apart) == len(said) else None
+            before = holding.get(item)  # applied again, they are as old as they were
+            since = before.at if before is not None and before.model == scores.model else at
             found.append({"item": item, "model": scores.model, "scores": json.dumps(worth), "spread": spread,
-                          "at": at})
-    of_campaign = predictions.c.item.in_(select(items.c.id).where(items.c.campaign == campaign))
+                          "at": since})
     db.execute(delete(predictions).where(predictions.c.model == scores.model, of_campaign))
     if found:
         db.execute(insert(predictions), found)
@@ -77,7 +83,7 @@ def inform(db: Connection, seed: int, lease: RowMapping, settings: Campaign) -> 
     """The model's ranks of what a rater was shown, in that order, if they are told them: they have just answered."""
     if not lease["informed"]:
         drawn = int(digest(str(seed), "model", str(lease["item"]), lease["rater"]), 16) / 16**16 < TOLD
-        if not (settings.show_model and drawn and lease["kind"] == "normal"):
+        if not (settings.show_model and drawn and lease["kind"] in TOLD_OF):
             return None
     found = as_shown(newest(db, [lease["item"]]).get(lease["item"]), lease["shown"])
     if found is not None and not lease["informed"]:
