@@ -117,7 +117,9 @@ def serve(store: Store, settings: FeedbackConfig) -> None:
     with listening("feedback", settings.host, settings.port) as door, control.answering(store):
         waiting = store.progress(settings.rater)
         print(f"Rank answers at {settings.origin or address(door)} - {waiting.done} of {waiting.wanted} answers are "
-              f"in; they are kept in {store.place}. Ctrl-C stops.", flush=True)
+              f"in; they are kept in {store.place}."
+              f"{f' The proxy finds this server at {address(door)}.' if settings.origin else ''} Ctrl-C stops.",
+              flush=True)
         if settings.sign_in and not Accounts(store).count():
             print("Nobody has an account yet: `prefloop feedback invite CONFIG` prints a link by which one is made.",
                   flush=True)

@@ -124,7 +124,17 @@ def told(command: str, what: str, code: int) -> int:
 def explained(command: str) -> str:
     from prefloop import keys
 
-    return keys.told(command) if COMMANDS[command][0] else f"usage: prefloop {command} RUN\n\n{COMMANDS[command][1]}."
+    if not COMMANDS[command][0]:
+        return f"usage: prefloop {command} RUN\n\n{COMMANDS[command][1]}."
+    return "\n".join([keys.told(command).rstrip("\n"), *beside(command)])
+
+
+def beside(command: str) -> list[str]:
+    """The commands of two words that begin with this one."""
+    seconds = {name: what for name, (_, what) in COMMANDS.items() if name.startswith(f"{command} ")}
+    width = max(map(len, seconds), default=0)
+    return [*(["", "beside it:"] if seconds else []),
+            *(f"  prefloop {name:{width}}  {what}" for name, what in seconds.items())]
 
 
 def request(command: str, rest: list[str]) -> config.Asked:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prefloop import config, footprint, plan
+from prefloop.errors import RequestError
 
 GB = 10**9
 HEADINGS = {"has": "This machine has", "missing": "Missing", "slow": "Will be slow"}
@@ -286,7 +287,12 @@ def database(url: str) -> Iterator[Finding]:
     if not isinstance(place, PostgresDatabase):
         yield Finding("has", f"{place}: {'a store' if place.exists() else 'a place for a store'}, in a file")
         return
-    there, engine = place.exists(), place.reader()
+    try:
+        there = place.exists()
+    except RequestError as error:
+        yield Finding("missing", str(error), essential=True)  # it was asked for by name
+        return
+    engine = place.reader()
     try:
         with engine.begin() as db:
             version, encoding, most, sync = (db.exec_driver_sql(f"show {name}").scalar_one() for name in (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from prefloop import doctor, footprint
+from prefloop import cli, doctor, footprint
 from prefloop.doctor import DoctorConfig, Finding
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,3 +139,10 @@ def test_a_larger_adapter_takes_more(tmp_path: Path) -> None:
                     for rank in (16, 64))
     assert large.adapters == 4 * small.adapters
     assert large.base == small.base == footprint.base_bytes(footprint.KNOWN["Qwen/Qwen3-8B"], footprint.ON_GPU)
+
+
+def test_a_database_that_does_not_answer_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "doctor.store=postgresql+psycopg://nobody@127.0.0.1:1/x"]) == 1
+    told = capsys.readouterr().out
+    assert "postgresql+psycopg://nobody@127.0.0.1:1/x: cannot be reached" in told
+    assert "Error" not in told
