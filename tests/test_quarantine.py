@@ -11,8 +11,10 @@ from sqlalchemy import select
 from test_store import item, leased
 
 from prefloop.errors import RequestError, RunError
+from prefloop.quality import figures
 from prefloop.quality.votes import Votes
-from prefloop.store import Campaign, Judgement, Store, quarantining, schema
+from prefloop.records import Ranking
+from prefloop.store import Campaign, Judgement, Store, disputing, quarantining, schema
 from prefloop.store.forgetting import forget
 from prefloop.store.quality import Reader
 from prefloop.store.verifying import verify
@@ -130,6 +132,28 @@ def test_what_makes_no_sense_is_refused(store: Store, work, what: str) -> None:
     with pytest.raises(RequestError, match=what):
         work(store)
     assert (done(store), counting(store)) == ([1], ["ann"])
+
+
+def test_gold_is_held_against_what_its_rater_said_first(store: Store) -> None:
+    """Who learns afterwards what a model says, or which items were gold, cannot mend them."""
+    keys = [Ranking(row.prompt, row.responses, (1, 2, 3), "expert") for row in map(item, range(6))]
+    store.apply(Campaign("study", gold_share=1.0, repeats=0), gold=keys, rows=[item(n) for n in range(10, 19)])
+    for number in range(6):
+        lease = store.lease("ann", 600, campaign="study")
+        assert lease is not None
+        right, wrong = (Judgement(tuple(map(rank, lease.shown))) for rank in ((1).__add__, (3).__sub__))
+        given = store.submit(lease.token, "ann", wrong).answer
+        if number % 2:
+            store.revise(given, "ann", right)
+        else:
+            store.withdraw(given, "ann")
+            store.submit(lease.token, "ann", right)
+    votes = Reader(store).votes()
+    ann, = figures.of_raters(votes)
+    assert ann.gold is not None
+    assert (ann.gold.value, np.isfinite(votes.right_A).sum(), votes.stands_A.tolist()) == (0, 12, [True, False] * 6)
+    with store.reading() as db:
+        assert disputing.unheard(db) == {"ann"}
 
 
 def test_votes_are_read_again_only_where_they_changed(store: Store) -> None:

@@ -49,9 +49,9 @@ class Votes:
     key_AP: Signs
     right_A: Array
     counts_A: Truth  # in what is exported: neither changed, withdrawn, surplus nor of a quarantined rater
-    stands_A: Truth  # neither changed nor withdrawn
+    stands_A: Truth  # neither changed nor withdrawn; to gold, what its rater said first
     accepted_A: Truth  # counts, some answer is acceptable, and its rater flagged nothing
-    newest_A: Truth  # the last revision of its rater's answer to the item, whether it stands or not
+    newest_A: Truth  # the last revision of its rater's answer (to gold, the first), whether it stands or not
     raters: tuple[str, ...] = ()
     strata: tuple[str, ...] = ()
     guidelines: tuple[str, ...] = ()

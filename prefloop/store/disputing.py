@@ -69,12 +69,12 @@ class _Said:
 
 
 def unheard(db: Connection) -> set[str]:
-    """The raters who are not trusted now."""
+    """The raters who are not trusted now. An answer to gold is the first that was given, whatever became of it."""
     right, of = Counter[str](), Counter[str]()
     for row in db.execute(select(answers.c.rater, answers.c.ranks, answers.c.shown, answers.c.none_acceptable,
                                  golds.c.ranks.label("key"), golds.c.none_acceptable.label("key_none"))
                           .join(golds, golds.c.item == answers.c.item)
-                          .where(answers.c.kind == "gold", answers.c.retracted.is_(None))):
+                          .where(answers.c.kind == "gold", answers.c.revision == 1)):
         of[row.rater] += 1
         right[row.rater] += is_right(row)
     suspected = db.scalars(select(quarantines.c.rater).where(quarantines.c.closed.is_(None)))

@@ -127,17 +127,33 @@ def _votes(db: Connection, of: Columns, names: Sequence[tuple[str, ...]]) -> Vot
     counts_A[np.searchsorted(of.id_A, [row.id for row in states])] = False
     stands_A[np.searchsorted(of.id_A, [row.id for row in states if row.retracted is not None])] = False
     key_AP, right_A = _keys(db, of)
+    newest_A, first_A, gold_A = _newest(of), _first(of), of.kind_A == KINDS.index("gold")
+    for own_A in (stands_A, newest_A):  # what a page tells afterwards may tell gold from the rest
+        own_A[gold_A] = first_A[gold_A]
     return Votes(of.id_A, of.item_A, of.campaign_A, of.rater_A, of.kind_A, of.stratum_A, of.guideline_A, of.mirrors_A,
                  of.created_A, of.seconds_A, of.places_A, of.said_AP, of.first_AP, key_AP, right_A, counts_A, stands_A,
-                 counts_A & (of.none_A == 0) & ~_flagged(db, of, names[0]), _newest(of), *names)
+                 counts_A & (of.none_A == 0) & ~_flagged(db, of, names[0]), newest_A, *names)
 
 
 def _newest(of: Columns) -> np.ndarray:
     """The last row of each rater and item."""
-    pair = of.item_A * (int(of.rater_A.max(initial=0)) + 1) + of.rater_A
+    pair = _pairs(of)
     newest = np.zeros(len(pair), bool)
     newest[len(pair) - 1 - np.unique(pair[::-1], return_index=True)[1]] = True
     return newest
+
+
+def _first(of: Columns) -> np.ndarray:
+    """The first row of each rater and item."""
+    pair = _pairs(of)
+    first = np.zeros(len(pair), bool)
+    first[np.unique(pair, return_index=True)[1]] = True
+    return first
+
+
+def _pairs(of: Columns) -> Whole:
+    """A number for each rater and item."""
+    return of.item_A * (int(of.rater_A.max(initial=0)) + 1) + of.rater_A
 
 
 def _flagged(db: Connection, of: Columns, raters: tuple[str, ...]) -> np.ndarray:
