@@ -9,7 +9,8 @@ async function drawOverview(box) {
   const [wanted, done] = [sum("wanted"), sum("done")];
   const { alpha, percent: alike } = quality.agreement.overall;
   const proposed = quality.raters.filter(({ state }) => state === "proposed").length;
-  badge("raters", proposed);
+  const flagged = quality.raters.filter(toLookAt).length;
+  badge("raters", proposed + flagged);
   badge("review", reviews.counts.all);
   box.append(...alarmsOf(quality.alarms),
     el("div", "ld-tiles",
@@ -17,7 +18,7 @@ async function drawOverview(box) {
       tile("Agreement", alpha ? figure(alpha.value) : "–", alpha ? `alpha, ${between(alpha)}; ${percent(alike.value)} of pairs` : "no items yet that two raters ranked"),
       tile("Raters today", whole(told.raters.day), `${whole(told.raters.week)} this week, ${whole(told.raters.ever)} ever`),
       toDo("To review", reviews.counts.all, "review", `${whole(told.flags)} reports by raters`),
-      toDo("To decide on", proposed, "raters", "raters proposed for quarantine")),
+      toDo("To decide on", proposed + flagged, "raters", `${whole(proposed)} raters proposed for quarantine, ${whole(flagged)} to look at`)),
     chartsOf(["answers", "alpha"]),
     card("Campaigns", tableOf([
       { title: "Campaign", wide: true, by: ({ title, name }) => title || name, cell: ({ title, name }) => linkTo("campaigns", name, title || name) },
@@ -28,7 +29,7 @@ async function drawOverview(box) {
     ], shown, { empty: "No campaign yet. Make one under Campaigns." })));
 }
 
-const stateOf = (state) => make("span", `ld-state ld-is-${state}`, state);
+const stateOf = (state) => make("span", `ld-state ld-is-${state.replace(" ", "-")}`, state);
 
 // A tile that leads to the work it counts.
 function toDo(name, count, to, note) {

@@ -54,23 +54,28 @@ async function drawRaters(box) {
   const detail = make("div", "ld-detail");
   box.append(...standing("Proposed for quarantine", "Their answers still count. Look at the reasons, then decide.", state("proposed"), again),
     ...standing("In quarantine", "Their answers are kept and do not count; their items are open to others.", state("held"), again),
+    ...standing("Look at", "Not enough to propose a quarantine. They get more gold, and their answers count.", told.raters.filter(toLookAt), again),
     detail, card(`${whole(told.raters.length)} raters`, tableOf([
       { title: "Rater", wide: true, by: ({ rater }) => rater, cell: ({ rater }) => raterLink(rater, detail) },
-      { title: "State", by: (one) => one.state || "", cell: (one) => (one.state ? stateOf(one.state) : "") },
+      { title: "State", by: stateTold, cell: (one) => (stateTold(one) ? stateOf(stateTold(one)) : "") },
       { title: "Answers", right: true, by: ({ answers }) => answers, cell: ({ answers }) => whole(answers) },
       ...RATED.map(([title, key, how, why]) => ({ title, why, right: true, by: (one) => one[key]?.value, cell: (one) => intervalBar(one[key], how) })),
       { title: "Seconds", right: true, by: ({ seconds }) => seconds?.value, cell: ({ seconds }) => (seconds ? whole(seconds.value) : "–") },
       { title: "", right: true, cell: (one) => raterMenu(one, again) },
     ], told.raters, { sort: [2, true], empty: "Nobody has rated anything yet." })));
-  badge("raters", state("proposed").length);
+  badge("raters", state("proposed").length + told.raters.filter(toLookAt).length);
 }
+
+// Whom a test has flagged, and no quarantine is open of them.
+const toLookAt = ({ state, flagged }) => !state && flagged.length > 0;
+const stateTold = (one) => one.state || (toLookAt(one) ? "look at" : "");
 
 function standing(title, why, raters, again) {
   if (!raters.length) return [];
   const rows = raters.map((one) => el("article", "ld-standing",
     el("div", "ld-cardhead", named(one.rater, "h3"), make("span", "ld-none", `${whole(one.answers)} answers`),
       el("div", "ld-both", ...actsOn(one).map(([words, action, go]) => button(words, () => judge(one.rater, action, words, again), go ? "pl-go" : "pl-plain")))),
-    el("ul", "", ...(one.why || []).map((words) => named(words, "li")))));
+    el("ul", "", ...(one.state ? one.why : one.flagged).map((words) => named(words, "li")))));
   const made = card(title, hint(why), ...rows);
   if (raters[0].state === "proposed") made.classList.add("ld-warn");
   return [made];

@@ -12,12 +12,12 @@ from fastapi import FastAPI, Request
 from pydantic import Field
 from sqlalchemy import select
 
-from prefloop.quality import drift, figures
+from prefloop.quality import drift, figures, standing
 from prefloop.quality.votes import Votes
 from prefloop.store import Store, quarantining
 from prefloop.store.quarantining import Quarantine, Why
 from prefloop.store.schema import campaigns, guidelines
-from prefloop.store.watching import Watch
+from prefloop.store.watching import Watch, reasons
 
 from . import bodies
 from .rating_web import Who
@@ -30,9 +30,10 @@ WORTH = 10  # times as long as they took to make
 # What each alarm and each reason for a quarantine says.
 ALARMS = {"accepted": "fewer answers are accepted", "gold": "less gold is right", "ties": "the share of ties changed",
           "left": "the first answer shown wins another share than before", "seconds": "answers come faster"}
+DRIFTS = "of late many rankings look as if they were turned round (odds {drift})"
 REASONS = {"random": "agrees with gold and with others no more than chance would ({answers} answers; odds {random})",
            "doubt": "{answers} answers, gold among them, do not show that they read what they rank",
-           "drift": "of late many rankings look as if they were turned round (odds {drift})",
+           "drift": DRIFTS,
            "held": "quarantined by {by}: {note}", "lifted": "lifted by {by}: {note}",
            "dismissed": "dismissed by {by}: {note}"}
 
@@ -105,8 +106,7 @@ def routes(app: FastAPI, store: Store, lead_of: Who, known: Facts) -> None:
 def facts(store: Store, watch: Watch, campaign: str | None = None, rater: str | None = None) -> dict[str, Any]:
     standings = watch.standings()
     votes = watch.reader.votes(campaign)
-    raters = [_rater(one) | {
-        "flagged": one.rater in standings and standings[one.rater].flagged} for one in figures.of_raters(votes)]
+    raters = [_rater(one) | {"flagged": _flagged(standings.get(one.rater))} for one in figures.of_raters(votes)]
     return {"agreement": {"overall": _agreement(figures.agreement(votes)),
                           "by_stratum": [{"stratum": name, **_agreement(figures.agreement(votes.where(
                               votes.stratum_A == n)))} for n, name in enumerate(votes.strata)
@@ -149,6 +149,13 @@ def _told(figure: figures.Figure | None) -> dict[str, Any] | None:
 
 def _rater(of: figures.RaterFigures) -> dict[str, Any]:
     return {"rater": of.rater, "answers": of.answers, **{name: _told(getattr(of, name)) for name in FIGURES}}
+
+
+def _flagged(of: standing.Standing | None) -> list[str]:
+    """What makes a lead look at this rater's work, in words, before any quarantine is proposed."""
+    if of is None or not of.flagged:
+        return []
+    return [_reason(one) for one in reasons(of)] or [DRIFTS.format(drift=_odds(of.recent))]
 
 
 def _quarantine(quarantine: Quarantine | None) -> dict[str, Any]:

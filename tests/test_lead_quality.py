@@ -107,3 +107,21 @@ def test_a_rater_who_is_held_is_told_so_kindly(house: House) -> None:  # noqa: F
     quarantining.hold(house.store, "ann", "lea")
     reply = house.signed_in("ann").post("/api/next", json={}, headers={"origin": HOME}).json()
     assert (reply["task"], reply["gate"]) == (None, "quarantined")
+
+
+def test_a_lead_sees_whom_a_test_has_flagged_and_why_until_it_is_dismissed(
+        store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flagged() -> dict[str, list[str]]:
+        told = client.post("/api/lead/quality", json={}).json()["raters"]
+        return {one["rater"]: one["flagged"] for one in told if one["state"] is None}
+
+    client = here(store)
+    assert flagged() == {"ann": [], "bob": [], "cy": []}
+    monkeypatch.setattr("prefloop.quality.standing.FLAG", 0.0)
+    client = here(store)
+    assert "turned round (odds about " in flagged()["ann"][0]
+    quarantining.propose(store, {"ann": [{"kind": "drift", "drift": 7.0}]})
+    assert set(flagged()) == {"bob", "cy"}
+    assert client.post("/api/lead/quarantine", json={"rater": "ann", "action": "dismiss", "note": "fine"}).is_success
+    assert flagged()["ann"] == []
+    assert flagged()["bob"]

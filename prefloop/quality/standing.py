@@ -28,29 +28,35 @@ MOST_GOLD, CUT = 20, -2.0
 DOUBT, FLAG, DRIFT = 2.0, 4.0, 7.0
 GOLD, ITSELF = 0.9, 0.8  # of a gold item's pairs an attentive rater decides so many right, of their own so many again
 PEERS, PRIOR_ITEMS = 0.7, 20  # with others, before so many items of a campaign have told how many
+RECENT = 40  # answers over which a sum that rose is told to leads: an older rise that fell again is not
 LATEST = 500  # answers of a rater that Page's sum looks at, and of others' items as many as Wald's test does
 
 
 @dataclass(frozen=True)
 class Standing:
     """`random` is ln of how much likelier than reading clicking at random is, when its test ended or by now; `drift`
-    Page's sum now, `worst` its highest. `why` are the reasons to propose a quarantine; `flagged`: one of them, or a
-    sum over FLAG, since they were last cleared. `unsettled`: the first test has not ended.
+    Page's sum now, `recent` its highest of late, `worst` of all. `why` are the reasons to propose a quarantine; all
+    since they were last cleared. `unsettled`: the first test has not ended.
     """
 
     rater: str
     answers: int
     random: float
     drift: float
+    recent: float
     worst: float
     unsettled: bool
-    flagged: bool
     why: tuple[str, ...]
 
     @property
     def doubted(self) -> bool:
         """Whether more gold would tell."""
         return self.unsettled or self.drift >= DOUBT
+
+    @property
+    def flagged(self) -> bool:
+        """Whether a lead should look."""
+        return bool(self.why) or self.recent >= FLAG
 
 
 @dataclass(frozen=True)
@@ -120,8 +126,8 @@ def _standing(rater: str, answers: int, found: Evidence, first: Whole, last: Who
         why.append("doubt")
     if page.max() >= DRIFT:
         why.append("drift")
-    return Standing(rater, answers, float(path[end]), float(page[-1]), float(page.max()), not len(ends),
-                    bool(why) or bool(page.max() >= FLAG), tuple(why))
+    return Standing(rater, answers, float(path[end]), float(page[-1]), float(page[-RECENT:].max()),
+                    float(page.max()), not len(ends), tuple(why))
 
 
 def page_sums(llr: Array) -> Array:

@@ -1,6 +1,7 @@
 """Looks at raters' work as it comes in: doubt brings more gold, and a failed test the proposal of a quarantine.
 
-Cheap enough to be done every few seconds: only raters who answered since the last look are looked at again.
+Cheap enough to be done every few seconds: only raters who answered or were cleared since the last look are looked at
+again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ class Watch:
         self._last, self._reading = 0, 0
         self._turn = threading.Lock()
         self._known: dict[str, Standing] = {}
+        self._cleared: dict[str, int] = {}
 
     def look(self) -> list[str]:
         """The raters who are proposed for quarantine by what came in since the last look."""
@@ -26,17 +28,21 @@ class Watch:
             reading = self.reader.readings
             votes = self.reader.votes()
             if self.reader.readings != self._reading:  # somebody was deleted: numbers may be others' by now
-                self._last, self._known, self._reading = 0, {}, reading
+                self._last, self._known, self._cleared, self._reading = 0, {}, {}, reading
                 self._store.doubted = frozenset()
             new = votes.where(votes.id_A > self._last)
-            if not len(new):
+            cleared = self.reader.cleared()
+            changed = {name for name, at in cleared.items() if self._cleared.get(name) != at} & set(votes.raters)
+            raters = sorted({votes.raters[number] for number in new.rater_A} | changed)
+            if not raters:
                 return []
-            raters = sorted({votes.raters[number] for number in new.rater_A})
-            self._known |= {one.rater: one for one in standings(votes, self.reader.cleared(), raters)}
+            found = {one.rater: one for one in standings(votes, cleared, raters)}
+            self._known = {name: one for name, one in self._known.items() if name not in raters} | found
             self._store.doubted = frozenset(one.rater for one in self._known.values() if one.doubted)
-            proposed = quarantining.propose(self._store, {name: reasons(self._known[name]) for name in raters
-                                                          if name in self._known and self._known[name].why})
-            self._last = int(votes.id_A[-1])  # now, and not before: a look that fails is made again
+            proposed = quarantining.propose(self._store, {name: reasons(one) for name, one in found.items()
+                                                          if one.why})
+            # Now, and not before: a look that fails is made again.
+            self._last, self._cleared = int(votes.id_A.max(initial=self._last)), dict(cleared)
             return proposed
 
     def standings(self) -> dict[str, Standing]:
