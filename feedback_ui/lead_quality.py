@@ -30,10 +30,11 @@ WORTH = 10  # times as long as they took to make
 # What each alarm and each reason for a quarantine says.
 ALARMS = {"accepted": "fewer answers are accepted", "gold": "less gold is right", "ties": "the share of ties changed",
           "left": "the first answer shown wins another share than before", "seconds": "answers come faster"}
-DRIFTS = "of late many rankings look as if they were turned round (odds {drift})"
+LATE = {"drift": "of late many rankings look as if they were turned round (odds {drift})",
+        "clicking": "of late agrees with gold no more than chance would (odds {clicking})"}
 REASONS = {"random": "agrees with gold and with others no more than chance would ({answers} answers; odds {random})",
            "doubt": "{answers} answers, gold among them, do not show that they read what they rank",
-           "drift": DRIFTS,
+           **LATE,
            "held": "quarantined by {by}: {note}", "lifted": "lifted by {by}: {note}",
            "dismissed": "dismissed by {by}: {note}"}
 
@@ -155,7 +156,9 @@ def _flagged(of: standing.Standing | None) -> list[str]:
     """What makes a lead look at this rater's work, in words, before any quarantine is proposed."""
     if of is None or not of.flagged:
         return []
-    return [_reason(one) for one in reasons(of)] or [DRIFTS.format(drift=_odds(of.recent))]
+    sums = {"drift": of.drift.recent, "clicking": of.clicking.recent}
+    return [_reason(one) for one in reasons(of)] or [
+        LATE[name].format(**{name: _odds(high)}) for name, high in sums.items() if high >= standing.FLAG]
 
 
 def _quarantine(quarantine: Quarantine | None) -> dict[str, Any]:
@@ -170,7 +173,7 @@ def _state(quarantine: Quarantine | None) -> str | None:
 
 def _reason(why: Why) -> str:
     told = REASONS.get(why["kind"])
-    odds = {name: _odds(why[name]) for name in ("random", "drift") if name in why}
+    odds = {name: _odds(why[name]) for name in ("random", "drift", "clicking") if name in why}
     return told.format(**{**why, **odds}).removesuffix(": ") if told else str(why["kind"])
 
 

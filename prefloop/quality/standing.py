@@ -1,9 +1,10 @@
 """Who ranks at random, and whose work changes for the worse: sequential tests on each rater's answers, in their order.
 
-Two tests, each with stated errors. At first Wald's (1945): does this rater read, or click at random? It ends as soon
-as the answers so far say so, or after so much gold. And always Page's (1954) cumulative sum: have they begun to turn
-some of their rankings round? Evidence is of whole rankings (evidence.py): against gold, against what others said of
-the same item, and, of a change, against what they said themselves before.
+Tests, each with stated errors. At first Wald's (1945): does this rater read, or click at random? It ends as soon
+as the answers so far say so, or after so much gold. And always two of Page's (1954) cumulative sums: have they begun
+to turn some of their rankings round, or to click? Evidence is of whole rankings (evidence.py): against gold, against
+what others said of the same item, and, of rankings turned round, against what they said themselves before. That they
+click by now is read from gold alone: who agrees with others less than most do would in time look as if they did.
 """
 
 from __future__ import annotations
@@ -33,30 +34,38 @@ LATEST = 500  # answers of a rater that Page's sum looks at, and of others' item
 
 
 @dataclass(frozen=True)
+class Sum:
+    """Page's sum now, its highest of late, and its highest of all."""
+
+    now: float
+    recent: float
+    worst: float
+
+
+@dataclass(frozen=True)
 class Standing:
     """`random` is ln of how much likelier than reading clicking at random is, when its test ended or by now; `drift`
-    Page's sum now, `recent` its highest of late, `worst` of all. `why` are the reasons to propose a quarantine; all
-    since they were last cleared. `unsettled`: the first test has not ended.
+    is of rankings turned round, `clicking` of those drawn at random. `why` are the reasons to propose a quarantine;
+    all since they were last cleared. `unsettled`: the first test has not ended.
     """
 
     rater: str
     answers: int
     random: float
-    drift: float
-    recent: float
-    worst: float
+    drift: Sum
+    clicking: Sum
     unsettled: bool
     why: tuple[str, ...]
 
     @property
     def doubted(self) -> bool:
         """Whether more gold would tell."""
-        return self.unsettled or self.drift >= DOUBT
+        return self.unsettled or max(self.drift.now, self.clicking.now) >= DOUBT
 
     @property
     def flagged(self) -> bool:
         """Whether a lead should look."""
-        return bool(self.why) or self.recent >= FLAG
+        return bool(self.why) or max(self.drift.recent, self.clicking.recent) >= FLAG
 
 
 @dataclass(frozen=True)
@@ -118,16 +127,23 @@ def _standing(rater: str, answers: int, found: Evidence, first: Whole, last: Who
     gold = np.cumsum(np.r_[False, found.gold_A[first]])
     ends = np.flatnonzero((path >= RANDOM) | (path <= ATTENTIVE) | (gold >= MOST_GOLD))
     end = int(ends[0]) if len(ends) else len(path) - 1
-    page = page_sums(found.flipped_A[last])
+    drift = _sum(found.flipped_A[last])
+    clicking = _sum(np.where(found.gold_A, found.random_A, 0.0)[last])
     why = []
     if path[end] >= RANDOM:
         why.append("random")
     elif len(ends) and path[end] > CUT:
         why.append("doubt")
-    if page.max() >= DRIFT:
+    elif clicking.worst >= DRIFT:
+        why.append("clicking")
+    if drift.worst >= DRIFT:
         why.append("drift")
-    return Standing(rater, answers, float(path[end]), float(page[-1]), float(page[-RECENT:].max()),
-                    float(page.max()), not len(ends), tuple(why))
+    return Standing(rater, answers, float(path[end]), drift, clicking, not len(ends), tuple(why))
+
+
+def _sum(llr: Array) -> Sum:
+    path = page_sums(llr)
+    return Sum(float(path[-1]), float(path[-RECENT:].max()), float(path.max()))
 
 
 def page_sums(llr: Array) -> Array:

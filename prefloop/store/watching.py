@@ -53,4 +53,5 @@ class Watch:
 def reasons(standing: Standing) -> list[quarantining.Why]:
     """What a quarantine keeps of what the tests found."""
     return [{"kind": why, "answers": standing.answers, "random": round(standing.random, 2),
-             "drift": round(standing.worst, 2)} for why in standing.why]
+             "drift": round(standing.drift.worst, 2), "clicking": round(standing.clicking.worst, 2)}
+            for why in standing.why]
