@@ -454,7 +454,7 @@ def test_a_killed_server_loses_nothing_and_signs_nobody_out(tmp_path: Path) -> N
     """`make soak NAME=feedback` is the same with 200 raters and ten kills."""
     from soak import feedback
 
-    report = feedback.campaign(tmp_path, kills=1, raters=4, think=0.3, seed=0)
+    report = feedback.campaign(tmp_path, "sqlite", kills=1, raters=4, think=0.3, seed=0)
     assert report["acknowledged"] > 10
     assert {name: report[name] for name in feedback.WRONG} == dict.fromkeys(feedback.WRONG, 0)
     assert report["integrity"] == "ok"
@@ -553,7 +553,8 @@ def test_a_campaign_is_changed_while_it_is_served(house: House, config_file: Pat
     monkeypatch.chdir(elsewhere)
     Path("answers.jsonl").write_text(json.dumps(item(9).to_json()) + "\n")
     Path("guide.md").write_text("Be *fair*.")
-    asked = ["feedback", "campaign", str(config_file), "campaign.answers=answers.jsonl", "campaign.guideline=guide.md"]
+    asked = ["feedback", "campaign", str(config_file), "campaign.answers=answers.jsonl", "campaign.guideline=guide.md",
+             "campaign.overlap=0"]
     with control.answering(house.store):
         monkeypatch.chdir(tmp_path)
         assert cli.main(asked) == 2
