@@ -560,7 +560,7 @@ def test_a_campaign_is_changed_while_it_is_served(house: House, config_file: Pat
         assert cli.main(asked) == 2
         monkeypatch.chdir(elsewhere)
         assert cli.main(asked) == 0
-        assert cli.main([*asked, "campaign.raters=[bob]"]) == 0
+        assert cli.main([*asked, "campaign.raters=[bob, cy]"]) == 0
     assert house.store.progress().items == 4
     assert house.signed_in("bob").post("/api/next", json={}).json()["guideline"]["html"].startswith("<p")
     assert house.signed_in("ann").post("/api/next", json={}).json()["gate"] == "not_admitted"
