@@ -5,7 +5,7 @@ plots.html draws them as SVG. Nothing here knows what is plotted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import ceil, floor, isfinite, log10
@@ -141,6 +141,6 @@ def point(x: Axis, y: Axis, place: float, estimate: dict[str, Any], told: str, l
     return Point(x.at(place), 100 - value, 100 - low, 100 - high, told, label, tone)
 
 
-def ends(estimates: Iterable[dict[str, Any] | None]) -> list[float]:
+def ends(estimates: Iterable[Mapping[str, Any] | None]) -> list[float]:
     """Both ends of every interval."""
     return [one[end] for one in estimates if one for end in ("low", "high")]

@@ -21,7 +21,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "browser"))
 
-import rated_page
+import rated_page  # pyright: ignore[reportMissingImports]
 import worked_house
 from playwright.sync_api import Browser
 
