@@ -124,7 +124,7 @@ def by_stratum(facts: Iterable[Facts]) -> Chart | None:
 
 def by_guideline(facts: Iterable[Facts]) -> Chart | None:
     return by_name("guidelines", "Agreement by guideline version", ALPHA, "Krippendorff's alpha",
-                   [(f"version {one['number']}" if one["number"] else "none", f"{one['items']:,} items", one["alpha"])
+                   [(one["name"], f"{one['items']:,} items", one["alpha"])
                     for one in facts], share=False, hold=(0, 1), level=0.0)
 
 

@@ -9,7 +9,7 @@ async function drawQuality(box) {
   box.append(...alarmsOf(told.alarms), agreementTiles(overall),
     chartsOf(CHARTS, { empty: "Charts come with the answers of two days." }),
     el("div", "ld-pair", card("By stratum", agreementTable(strata.filter(({ stratum, items }) => stratum || items), "Stratum", ({ stratum }) => stratum || "no stratum")),
-      card("By guideline version", agreementTable(versions, "Version", ({ number }) => (number ? `version ${number}` : "none")))));
+      card("By guideline version", agreementTable(versions, "Version", ({ name }) => name))));
 }
 
 function alarmsOf(alarms) {

@@ -112,7 +112,7 @@ def facts(store: Store, watch: Watch, campaign: str | None = None, rater: str | 
                           "by_stratum": [{"stratum": name, **_agreement(figures.agreement(votes.where(
                               votes.stratum_A == n)))} for n, name in enumerate(votes.strata)
                               if (votes.stratum_A == n).any()],
-                          "by_guideline": _by_guideline(store, votes)},
+                          "by_guideline": _by_guideline(store, votes, campaign)},
             "raters": raters, "alarms": alarms(store, votes),
             "over_time": [_period(one) for one in figures.over_time(votes, rater)]}
 
@@ -131,13 +131,24 @@ def _words(share: figures.Figure) -> str:
     return f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%})"
 
 
-def _by_guideline(store: Store, votes: Votes) -> list[dict[str, Any]]:
-    """Between raters who worked by the same version."""
+def _by_guideline(store: Store, votes: Votes, campaign: str | None) -> list[dict[str, Any]]:
+    """Between raters of one campaign who worked by the same version: others may number the same text otherwise."""
+    numbers: dict[tuple[int, str], list[str]] = {}
     with store.reading() as db:
-        numbers = {row.version: row.number for row in db.execute(select(guidelines.c.version, guidelines.c.number))}
-    return [{"version": version, "number": numbers.get(version),
-             **_agreement(figures.agreement(votes.where(votes.guideline_A == n)))}
-            for n, version in enumerate(votes.guidelines) if (votes.guideline_A == n).any()]
+        names = {row.id: row.name for row in db.execute(select(campaigns.c.id, campaigns.c.name))}
+        for row in db.execute(select(guidelines).order_by(guidelines.c.number)):
+            numbers.setdefault((row.campaign, row.version), []).append(str(row.number))
+    made = []
+    for own, n in np.unique(np.stack([votes.campaign_A, votes.guideline_A]), axis=1).T.tolist():
+        if n < 0:
+            continue
+        version = votes.guidelines[n]
+        number = " and ".join(numbers.get((own, version), ()))  # a text that was put back has several
+        name = f"version {number}" if number else "none"
+        found = figures.agreement(votes.where((votes.campaign_A == own) & (votes.guideline_A == n)))
+        made.append({"version": version, "name": name if campaign is not None else f"{names.get(own, '')}: {name}",
+                     **_agreement(found)})
+    return made
 
 
 def _agreement(of: figures.Agreement) -> dict[str, Any]:

@@ -44,7 +44,8 @@ class Seen:
     gold: dict[str, int]
 
 
-def campaign(store: Store, items: int, golds: int, need: int, places: int, settings: Campaign) -> None:
+def campaign(store: Store, items: int, golds: int, need: int | Callable[[Answers], int], places: int,
+             settings: Campaign) -> None:
     def responses(name: str, number: int) -> tuple[Response, ...]:
         return tuple(Response(f"{name} {number}.{place}") for place in range(places))
 

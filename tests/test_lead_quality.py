@@ -51,6 +51,9 @@ def test_a_lead_sees_figures_holds_a_rater_and_lifts_it(store: Store) -> None:
     answers = {one["rater"]: one["answers"] for one in before["raters"]}
     assert min(answers.values()) >= 12
     assert sum(one["items"] for one in before["agreement"]["by_stratum"]) == 12
+    assert [one["name"] for one in before["agreement"]["by_guideline"]] == ["none"]
+    everywhere = client.post("/api/lead/quality", json={}).json()["agreement"]["by_guideline"]
+    assert [one["name"] for one in everywhere] == [f"{NAME}: none"]
     (point,) = before["over_time"]
     assert point["answers"] == sum(answers.values())
     of_ann = client.post("/api/lead/quality", json={"rater": "ann"}).json()["over_time"][0]

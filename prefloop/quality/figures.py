@@ -154,12 +154,10 @@ def _slope(figure: Callable[[Array], float | None], at_X: Array, n: int, step: f
 # -- agreement --------------------------------------------------------------------------------------------------------
 
 
-def agreement(votes: Votes, unit_A: Whole | None = None) -> Agreement:
-    """Between raters of the same items; with `unit_A`, of those that have the same number there too."""
-    rows = np.flatnonzero(votes.of_kind("normal") & votes.counts_A)
-    own = votes.where(rows)
-    apart = own.item_A if unit_A is None else own.item_A * (int(unit_A.max(initial=0)) + 1) + unit_A[rows]
-    _, unit, size = np.unique(apart, return_inverse=True, return_counts=True)
+def agreement(votes: Votes) -> Agreement:
+    """Between raters of the same items."""
+    own = votes.where(votes.of_kind("normal") & votes.counts_A)
+    _, unit, size = np.unique(own.item_A, return_inverse=True, return_counts=True)
     shared = size[unit] > 1
     own, (_, unit) = own.where(shared), np.unique(unit[shared], return_inverse=True)
     items = int(unit.max(initial=-1)) + 1

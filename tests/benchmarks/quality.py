@@ -42,6 +42,7 @@ from prefloop.store.watching import Watch
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 RATERS, ROUNDS, CHANGES, WITHIN, WINDOWS = 25, 40, 30, 40, 1000
+OVERLAP = 0.1  # as in configs/feedback.yaml: so many of the items go to three raters
 CAREER, LOOK = 2000, 600  # items of a rater; answers of all of them between two looks
 PEER = """
 import json, sys, krippendorff
@@ -50,11 +51,14 @@ print(json.dumps(krippendorff.alpha(reliability_data=json.load(sys.stdin), level
 """
 
 
-def campaigned(crew: dict[str, Kind], seed: int, places: int, need: int, rounds: int) -> Seen:
+def campaigned(crew: dict[str, Kind], seed: int, places: int, need: int, rounds: int, overlap: float = 0.0) -> Seen:
+    """`overlap`: the share of the items that three raters get where others get `need`."""
     with tempfile.TemporaryDirectory() as folder:
         clock = Clock()
         with Store(f"sqlite:///{folder}/feedback.db", seed=seed, clock=clock) as store:
-            campaign(store, len(crew) * rounds // need + 50, 60, need, places,
+            shared = random.Random(seed)
+            campaign(store, len(crew) * rounds // need + 50, 60,
+                     lambda row: 3 if shared.random() < overlap else need, places,
                      Campaign(NAME, gold_share=0.1, probation=0.5, repeats=0.05))
             return worked(store, crew, rounds, random.Random(seed), Watch(store), clock.pass_by)
 
@@ -77,16 +81,18 @@ def clicking(seed: int, places: int, need: int) -> dict[str, Any]:
             "gold_of_the_honest": float(np.median([seen.gold[name] for name in readers]))}
 
 
-def flipping(seed: int) -> dict[str, Any]:
-    """Rankings of four, three raters an item; the test is told nothing of when they change."""
+def flipping(seed: int, places: int, need: int, overlap: float) -> dict[str, Any]:
+    """The test is told nothing of when they change."""
     dice = random.Random(seed)
     crew = {f"r{n:02}": replace(honest(dice), flips=0.3, changes=CHANGES) if n % 4 == 0 else honest(dice)
             for n in range(20)}
-    seen = campaigned(crew, seed, 4, 3, CHANGES + WITHIN)
+    seen = campaigned(crew, seed, places, need, CHANGES + WITHIN, overlap)
     flippers = [name for name in crew if crew[name].flips]
-    return {"flippers": len(flippers), "after_items": sorted(seen.flagged.get(name, 9999) - CHANGES
+    return {"answers_per_item": places, "raters_per_item": need, "overlap": overlap,
+            "flippers": len(flippers), "after_items": sorted(seen.flagged.get(name, 9999) - CHANGES
                                                              for name in flippers),
             "flagged": sum(CHANGES < seen.flagged.get(name, 9999) <= CHANGES + WITHIN for name in flippers),
+            "proposed": sum(CHANGES < seen.proposed.get(name, 9999) <= CHANGES + WITHIN for name in flippers),
             "others": len(crew) - len(flippers),
             "others_flagged": sum(name in seen.flagged for name in crew if name not in flippers)}
 
@@ -217,9 +223,14 @@ def main() -> None:
             found[name] = sum(one[part] for one in found["clicking"]) / sum(one[whole] for one in found["clicking"])
         print(json.dumps(found["clicking"]), flush=True)
     if "flipping" in wanted:
-        found["flipping"] = [flipping(seed) for seed in range(2)]
-        found["flips_flagged_within_40"] = sum(one["flagged"] for one in found["flipping"]) / sum(
-            one["flippers"] for one in found["flipping"])
+        found["flipping"] = [flipping(seed, places, need, overlap) for places in (4, 2)
+                             for need, overlap in ((3, 0.0), (1, OVERLAP)) for seed in range(2)]
+        for places in (4, 2):
+            for need, who in ((3, "three_raters"), (1, "one_rater_overlap_0.1")):
+                own = [one for one in found["flipping"] if (one["answers_per_item"], one["raters_per_item"]) == (
+                    places, need)]
+                found[f"flips_flagged_within_40_of_{places}_answers_{who}"] = sum(
+                    one["flagged"] for one in own) / sum(one["flippers"] for one in own)
         print(json.dumps(found["flipping"]), flush=True)
     if "windows" in wanted:
         found["false_alarms"] = {"raters": windows_of_raters() / WINDOWS,
