@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 
 from prefloop.errors import RequestError
 from prefloop.formats import arriving, files, losses
-from prefloop.formats.importing import one_of, require_rules
+from prefloop.formats.importing import one_of, require_encoding, require_rules
 from prefloop.formats.report import Tally, printable
 from prefloop.formats.row import Rules
 from prefloop.formats.sources import Source
@@ -52,11 +51,7 @@ class ImportConfig(Rules):
         if self.raters_per_item is not None and not 1 <= self.raters_per_item <= MOST_RATERS:
             raise RequestError(f"import.raters_per_item: {self.raters_per_item} is not a number of raters, 1 to "
                                f"{MOST_RATERS}, or null for the campaign's own")
-        try:
-            codecs.lookup(self.encoding)
-        except LookupError:
-            raise RequestError(f"import.encoding: {self.encoding!r} is not known; known are utf-8, utf-16, cp1252, "
-                               "latin-1, and others") from None
+        require_encoding(self.encoding)
 
     @property
     def paths(self) -> list[str]:

@@ -61,11 +61,7 @@ class ImportConfig(Rules):
                                "a dataset: one of the two")
         if self.path is not None and (not self.paths or not all(isinstance(p, str) and p for p in self.paths)):
             raise RequestError(f"import.path: expected a file or a list of files, got {self.path!r}")
-        try:
-            codecs.lookup(self.encoding)
-        except LookupError:
-            raise RequestError(f"import.encoding: {self.encoding!r} is not known; known are utf-8, utf-16, cp1252, "
-                               "latin-1, and others") from None
+        require_encoding(self.encoding)
 
     @property
     def paths(self) -> list[str]:
@@ -78,6 +74,14 @@ class ImportConfig(Rules):
 
     def files(self) -> files.Asked:
         return files.Asked(self.kind, self.encoding, self.between)
+
+
+def require_encoding(name: str) -> None:
+    try:
+        codecs.lookup(name)
+    except LookupError:
+        raise RequestError(f"import.encoding: {name!r} is not known; known are utf-8, utf-16, cp1252, latin-1, and "
+                           "others") from None
 
 
 def require_rules(rules: Rules) -> None:
